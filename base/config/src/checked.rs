@@ -1,0 +1,421 @@
+//! The checked form of the config: what a service may rely on.
+//!
+//! A value in here cannot be wrong, so no service validates again. Every type is compared by
+//! value: a reload acts on what differs and on nothing else.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+pub type Name = Arc<str>;
+
+/// Everything one file says, defaults filled in.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    /// Worker threads; at least 1. Default: one per CPU.
+    pub workers: usize,
+    /// The admin listener; `None` when it is `off`.
+    pub admin: Option<Admin>,
+    /// Unix socket through which the command line reaches the running instance.
+    pub control: PathBuf,
+    /// Peers whose `X-Forwarded-*`, `Forwarded` and PROXY protocol are believed.
+    pub trusted_proxies: Vec<IpNet>,
+    pub access_log: Option<AccessLog>,
+    /// How long old connections may live after stop or upgrade.
+    pub drain: Duration,
+    pub pools: BTreeMap<Name, Arc<Pool>>,
+    pub listeners: BTreeMap<Name, Arc<Listener>>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Admin {
+    pub address: SocketAddr,
+    /// Bearer token; always there when the address is not a loopback one.
+    pub token: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AccessLog {
+    pub to: LogTarget,
+    pub format: LogFormat,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LogTarget {
+    Stdout,
+    Stderr,
+    File(PathBuf),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LogFormat {
+    /// Apache's combined format.
+    Combined,
+    /// One JSON object a line.
+    Json,
+    /// The operator's own line, already split.
+    Template(Vec<LogPart>),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LogPart {
+    Text(String),
+    Field(LogField),
+}
+
+/// What a template can name as `{name}`; header fields as `{request.NAME}`, `{response.NAME}`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LogField {
+    Time, Client, Method, Target, Host, Version, Status, BytesSent, BytesReceived, RequestId,
+    Listener, Route, Pool, Server, Tries, ReadMs, QueueMs, ConnectMs, FirstByteMs, TotalMs, Reason,
+    User, RequestHeader(String), ResponseHeader(String),
+}
+
+// ---------------------------------------------------------------- pools
+
+/// A named group of servers that do the same job.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Pool {
+    pub name: Name,
+    pub servers: Vec<Server>,
+    pub balance: Balance,
+    /// What `balance: hash` and `balance: maglev` look at.
+    pub hash: HashOn,
+    pub sticky: Option<Sticky>,
+    pub health: Option<Health>,
+    pub outlier: Outlier,
+    pub timeouts: Timeouts,
+    pub retries: Retries,
+    /// A server that came back reaches its full weight after this long; zero turns it off.
+    pub slow_start: Duration,
+    /// Addresses to connect from, used in turn; empty lets the kernel choose.
+    pub source: Vec<IpAddr>,
+    /// Requests in flight to the whole pool; `None` is unbounded.
+    pub concurrency: Option<u32>,
+    pub queue: Queue,
+    /// The Host header that servers see.
+    pub host: HostHeader,
+    /// Servers of this zone are taken first.
+    pub zone: Option<Name>,
+    /// Idle connections kept to each server by each worker.
+    pub keepalive: u32,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Server {
+    /// As it was written; the server's name in the API and in metrics. A range gives one
+    /// server for each TCP port.
+    pub name: Name,
+    pub address: ServerAddress,
+    /// 1..=1000.
+    pub weight: u32,
+    /// Connections at once, `None` is unbounded.
+    pub max_connections: Option<u32>,
+    /// Taken only when no server that is not a backup can be.
+    pub backup: bool,
+    pub zone: Option<Name>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum ServerAddress {
+    Ip(SocketAddr),
+    /// Resolved again by the TTL of its records; every address becomes a target.
+    Name { host: String, port: u16 },
+    Unix(PathBuf),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Balance { P2c, RoundRobin, LeastRequest, Random, Hash, Maglev, First }
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HashOn { Source, Path, Header(String), Cookie(String) }
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sticky {
+    pub cookie: String,
+    /// Signing key; several gateways share their sessions by sharing it. `None`: the key that
+    /// this host keeps in its state directory.
+    pub secret: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Health {
+    pub check: Check,
+    pub every: Duration,
+    pub timeout: Duration,
+    /// Good answers in a row until a server is up.
+    pub rise: u32,
+    /// Bad answers in a row until a server is down.
+    pub fall: u32,
+    /// Another port than the server's own.
+    pub port: Option<u16>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Check {
+    Tcp,
+    Http {
+        path: String,
+        /// Host header; `None` sends the server's address.
+        host: Option<String>,
+        /// Inclusive ranges of status codes that are good.
+        status: Vec<(u16, u16)>,
+    },
+}
+
+/// Passive detection of servers that fail live requests.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outlier {
+    /// Failures in a row (no connection, cut off, timeout, 502, 503, 504) until ejection; 0 turns it off.
+    pub failures: u32,
+    /// First ejection; the n-th lasts n times as long.
+    pub eject: Duration,
+    pub eject_max: Duration,
+    /// At most this share of a pool is ejected, in percent.
+    pub max_ejected_percent: u8,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Timeouts {
+    pub connect: Duration,
+    /// From the end of the request to the first byte of the answer.
+    pub first_byte: Duration,
+    /// Between two bytes of a body or a tunnel.
+    pub idle: Duration,
+    /// An unused connection to a server is closed after this.
+    pub keepalive: Duration,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Retries {
+    /// Further tries after the first; 0 turns retries off.
+    pub tries: u32,
+    /// Retries may be this share of the requests, in percent.
+    pub budget_percent: u8,
+    /// This many retries a second are always allowed.
+    pub floor_per_second: u32,
+    /// A request body is kept for replay up to this size, in bytes.
+    pub body: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Queue {
+    /// Requests that may wait for a place.
+    pub size: u32,
+    pub timeout: Duration,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HostHeader {
+    /// As the client sent it.
+    Keep,
+    /// The server's own address or name.
+    Server,
+    Fixed(String),
+}
+
+// ---------------------------------------------------------------- listeners
+
+/// An address where clients connect, and what is spoken there.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Listener {
+    pub name: Name,
+    pub bind: Vec<BindAddress>,
+    /// A PROXY protocol header (v1 or v2) is expected from `trusted_proxies`.
+    pub proxy_protocol: bool,
+    pub bounds: Bounds,
+    pub access: Access,
+    pub routes: Vec<Arc<Route>>,
+    /// TRACE is answered (RFC 9110 section 9.3.8) and not refused.
+    pub trace: bool,
+    /// Header field that carries the request id.
+    pub request_id: String,
+    /// Own error pages: status code to file.
+    pub error_pages: BTreeMap<u16, PathBuf>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum BindAddress {
+    Tcp(SocketAddr),
+    Unix(PathBuf),
+}
+
+/// Bounds of what a client may ask for; each has a default.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bounds {
+    /// Request line and header section together, bytes.
+    pub header: u64,
+    pub headers: u32,
+    pub request_line: u64,
+    /// Request body, bytes.
+    pub body: u64,
+    /// From the first byte of a request to the end of its header section.
+    pub header_timeout: Duration,
+    /// A connection without a request is closed after this.
+    pub idle: Duration,
+    /// A request body has to come at least at this speed, bytes a second; 0 turns it off.
+    pub body_rate: u64,
+    pub connections: u32,
+    pub per_client: u32,
+    /// Requests on one connection; the last answer says `Connection: close`.
+    pub requests: u64,
+}
+
+/// `allow` and `deny`: the most specific prefix decides, a tie goes to deny.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Access {
+    pub allow: Vec<IpNet>,
+    pub deny: Vec<IpNet>,
+}
+
+/// A rule in an HTTP listener: what it matches, and what is done. First match wins.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Route {
+    /// For metrics, the log and the API: `name:` or the path as it was written.
+    pub name: Name,
+    pub hosts: Vec<HostMatch>,
+    pub path: PathMatch,
+    /// Empty matches every method.
+    pub methods: Vec<String>,
+    /// All of them have to match.
+    pub headers: Vec<FieldMatch>,
+    pub query: Vec<FieldMatch>,
+    pub action: Action,
+    pub strip_prefix: bool,
+    pub rewrite: Option<Rewrite>,
+    pub request_headers: HeaderEdits,
+    pub response_headers: HeaderEdits,
+    pub access: Access,
+    pub basic_auth: Option<BasicAuth>,
+    pub forward_auth: Option<ForwardAuth>,
+    /// Requests in flight on this route; `None` is unbounded.
+    pub concurrency: Option<u32>,
+    pub queue: Queue,
+    /// The whole request has to be answered within this.
+    pub deadline: Option<Duration>,
+    /// Overrides `bounds.body`.
+    pub body: Option<u64>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HostMatch {
+    /// Lower case, without a TCP port.
+    Exact(String),
+    /// `*.example.com`, kept as `.example.com`: any number of labels, at least one.
+    Suffix(String),
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub enum PathMatch {
+    /// `/x/`: everything below it, and `/x` itself. Kept with the trailing slash.
+    Prefix(String),
+    Exact(String),
+    Regex(Pattern),
+}
+
+/// A header field or query parameter: there at all, equal to a text, or matching a pattern (`~…`).
+#[derive(Debug, Clone, PartialEq)]
+pub struct FieldMatch {
+    /// Header names in lower case; query names as written.
+    pub name: String,
+    pub value: ValueMatch,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub enum ValueMatch {
+    Present,
+    Absent,
+    Exact(String),
+    Regex(Pattern),
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub enum Action {
+    Proxy(Name),
+    Files(Files),
+    Redirect(Redirect),
+    Respond(Respond),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Redirect {
+    /// May hold `${host}`, `${path}`, `${query}`, written in YAML as `{host}` and so on.
+    pub to: String,
+    /// 301, 302, 303, 307 or 308.
+    pub status: u16,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Respond {
+    pub status: u16,
+    pub body: String,
+    pub content_type: String,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Rewrite {
+    pub pattern: Pattern,
+    /// `$1`, `${name}` as the regex crate expands them.
+    pub to: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct HeaderEdits {
+    pub set: Vec<(String, String)>,
+    pub add: Vec<(String, String)>,
+    pub remove: Vec<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BasicAuth {
+    pub realm: String,
+    /// User to hash in the crypt(3) form: `$2b$…` (bcrypt), `$6$…`/`$5$…` (SHA-crypt).
+    pub users: BTreeMap<String, String>,
+}
+
+/// A subrequest decides: 2xx lets the request pass, anything else is the answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ForwardAuth {
+    pub pool: Name,
+    pub path: String,
+    /// Copied from the answer into the request.
+    pub copy: Vec<String>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Files {
+    pub root: PathBuf,
+    pub index: Vec<String>,
+    /// Served where nothing is found, for single-page applications; relative to the root.
+    pub fallback: Option<String>,
+    /// `.br`, `.zst`, `.gz` beside the file are taken where the client accepts them.
+    pub precompressed: bool,
+    /// Text is compressed on the fly.
+    pub compress: bool,
+    /// A directory without an index file is listed.
+    pub list: bool,
+    /// PUT and DELETE are allowed.
+    pub write: bool,
+    /// First match wins; the pattern is matched against the file's name.
+    pub cache_control: Vec<(Glob, String)>,
+    /// File extension (lower case) to media type, over the built-in table.
+    pub types: BTreeMap<String, String>,
+}
+
+/// A name pattern with `*` and `?`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Glob(pub String);
+
+/// A compiled regular expression, compared by its source text.
+#[derive(Debug, Clone)]
+pub struct Pattern(pub regex::Regex);
+
+impl PartialEq for Pattern {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.as_str() == other.0.as_str()
+    }
+}

@@ -1,0 +1,1 @@
+//! The config file: text, checked form, difference.

@@ -1,0 +1,1 @@
+//! Workers, listeners, deadlines, counters, lifecycle and logs.

@@ -1,0 +1,1 @@
+//! Pools of servers: state, picks, health checks, name resolution.

@@ -1,0 +1,1 @@
+//! The admin listener: status page, API, metrics.

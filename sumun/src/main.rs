@@ -1,1 +1,43 @@
-fn main() {}
+//! The binary: arguments, signals, wiring.
+//!
+//! `sumun run` is the supervisor ([`supervisor`]); it starts this same program as its worker
+//! process ([`worker`]), which hands over to [`wiring`]. Every other subcommand is a short-lived
+//! client of a running instance, or needs none.
+
+mod arguments;
+mod changes;
+mod checked;
+mod client;
+mod commands;
+mod control;
+mod demo;
+mod limits;
+mod log;
+mod state;
+mod supervisor;
+mod table;
+mod wiring;
+mod worker;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use arguments::{Arguments, Command};
+
+fn main() -> ExitCode {
+    match Arguments::parse().command {
+        Command::Run(file) => supervisor::run(file.path()),
+        Command::Worker => worker::run(),
+        Command::Demo => demo::run(),
+        Command::Check { file, json } => commands::check(&file.path(), json),
+        Command::Schema => commands::schema(),
+        Command::Reload(instance) => commands::reload(&instance),
+        Command::Stop(instance) => commands::stop(&instance),
+        Command::Status { instance, json } => commands::status(&instance, json),
+        Command::Pool { name, instance, json } => commands::pool(&instance, name.as_deref(), json),
+        Command::Server(action) => commands::server(&action),
+        Command::Completions { shell } => commands::completions(shell),
+        Command::Man => commands::man(),
+    }
+}

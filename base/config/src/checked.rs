@@ -70,9 +70,30 @@ pub enum LogPart {
 /// What a template can name as `{name}`; header fields as `{request.NAME}`, `{response.NAME}`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LogField {
-    Time, Client, Method, Target, Host, Version, Status, BytesSent, BytesReceived, RequestId,
-    Listener, Route, Pool, Server, Tries, ReadMs, QueueMs, ConnectMs, FirstByteMs, TotalMs, Reason,
-    User, RequestHeader(String), ResponseHeader(String),
+    Time,
+    Client,
+    Method,
+    Target,
+    Host,
+    Version,
+    Status,
+    BytesSent,
+    BytesReceived,
+    RequestId,
+    Listener,
+    Route,
+    Pool,
+    Server,
+    Tries,
+    ReadMs,
+    QueueMs,
+    ConnectMs,
+    FirstByteMs,
+    TotalMs,
+    Reason,
+    User,
+    RequestHeader(String),
+    ResponseHeader(String),
 }
 
 // ---------------------------------------------------------------- pools
@@ -124,15 +145,31 @@ pub struct Server {
 pub enum ServerAddress {
     Ip(SocketAddr),
     /// Resolved again by the TTL of its records; every address becomes a target.
-    Name { host: String, port: u16 },
+    Name {
+        host: String,
+        port: u16,
+    },
     Unix(PathBuf),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Balance { P2c, RoundRobin, LeastRequest, Random, Hash, Maglev, First }
+pub enum Balance {
+    P2c,
+    RoundRobin,
+    LeastRequest,
+    Random,
+    Hash,
+    Maglev,
+    First,
+}
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum HashOn { Source, Path, Header(String), Cookie(String) }
+pub enum HashOn {
+    Source,
+    Path,
+    Header(String),
+    Cookie(String),
+}
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sticky {

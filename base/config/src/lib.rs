@@ -1,1 +1,53 @@
 //! The config file: text, checked form, difference.
+//!
+//! ```text
+//! path --load--> Sources --check--> Checked { Config, warnings } --diff--> Diff
+//! ```
+//!
+//! [`load`] reads files and environment and judges nothing. [`check`] judges what was read, and
+//! finds everything that is wrong with it, each problem with its place; with [`Probe::Nothing`]
+//! it touches nothing outside, so a process without rights can check the same [`Sources`] again.
+//! Shapes, defaults, JSON Schema and the reference in `docs/config.md` come from one table.
+
+mod check;
+pub mod checked;
+mod diff;
+mod fill;
+mod glob;
+mod kind;
+pub mod limits;
+mod lower;
+mod merge;
+mod node;
+mod problems;
+mod reference;
+mod report;
+mod schema;
+mod shape;
+mod sources;
+mod table;
+mod values;
+mod walk;
+mod yaml;
+
+pub use check::{Checked, Probe, check, check_text};
+pub use diff::{Changes, Diff, diff};
+pub use glob::matches as glob_matches;
+pub use reference::reference;
+pub use report::{Problem, Report, Rule, Severity};
+pub use schema::schema;
+pub use sources::{Sources, default_control, load};
+
+/// What the host says about a file, in lower case and without the error number.
+fn host_error(error: &std::io::Error) -> String {
+    match error.kind() {
+        std::io::ErrorKind::NotFound => "there is no such file".to_owned(),
+        std::io::ErrorKind::PermissionDenied => "permission denied".to_owned(),
+        std::io::ErrorKind::NotADirectory => "a part of its path is no directory".to_owned(),
+        std::io::ErrorKind::IsADirectory => "it is a directory".to_owned(),
+        _ => {
+            let text = error.to_string();
+            text.split(" (os error").next().unwrap_or_default().to_lowercase()
+        }
+    }
+}

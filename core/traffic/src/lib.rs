@@ -1,1 +1,39 @@
 //! Balancing, retry budgets, outlier detection, slow start and queue discipline, without IO or clock.
+//!
+//! Time comes in as `now_ms` (milliseconds of any clock that never steps back), chance comes in as
+//! `u64`s, and load comes in as a function of a candidate's index. So a pick can be replayed, and
+//! the same code serves HTTP, TCP and DNS.
+//!
+//! ```text
+//! balance        which candidate: p2c, round-robin, least-request, random, hash, maglev, first
+//!   draw           weighted draw in two table reads (Walker's alias method, built as Vose does)
+//!   turns          weighted turns, spread evenly (round-robin)
+//!   rendezvous     highest score of (key, server), within a bound of load (hash)
+//!   maglev         lookup table with small disruption (maglev)
+//! health         rise and fall of active checks
+//! outlier        when live failures eject a server, and for how long
+//! slow_start     how much of its weight a server that came back has already
+//! retry_budget   how many retries the requests of the last seconds have earned
+//! token_bucket   so many a period, with a burst
+//! queue          bounded first-in-first-out with deadlines
+//! self_calls     how much of a pool its own servers may hold by calling it
+//! ```
+//!
+//! Not here: who the servers are, their shared counters, waiting and waking (`sumun-pools`).
+
+pub mod balance;
+mod draw;
+pub mod health;
+pub mod key;
+pub mod limits;
+mod maglev;
+pub mod outlier;
+pub mod queue;
+mod rendezvous;
+pub mod retry_budget;
+pub mod self_calls;
+pub mod slow_start;
+pub mod token_bucket;
+mod turns;
+
+pub use balance::{Balancer, Candidate, Method};

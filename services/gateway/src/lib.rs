@@ -1,1 +1,25 @@
-//! The L7 gateway: routes, files, proxy.
+//! The L7 gateway: HTTP/1.1 in front of application servers and files.
+//!
+//! ```text
+//!   supervisor ── sockets ──► LocalGateway (one a worker)
+//!                               ├─ accept task (one a socket) ──► serve task (one a connection)
+//!                               └─ idle sweep (one)                 └─ ServerConnection while it needs one
+//! ```
+//!
+//! Build with `Gateway::new`, start with `LocalGateway::new` on each worker, change with `apply`,
+//! end with `Worker::drain`. What one request goes through stands in `path.rs`.
+
+mod client;
+mod control;
+mod events;
+mod files;
+mod heads;
+mod io;
+mod limits;
+pub mod metrics;
+mod path;
+mod site;
+mod upstream;
+
+pub use control::{Gateway, LocalGateway, Socket};
+pub use events::{Reason, Side};

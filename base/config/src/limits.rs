@@ -1,0 +1,38 @@
+//! Bounds of everything that a config file can make grow.
+
+use std::time::Duration;
+
+/// Bytes of one file (main, included, or of user names). Beyond it the file is refused.
+pub const FILE_BYTES: u64 = 4 * 1024 * 1024;
+/// Files that `include` may bring in.
+pub const INCLUDED_FILES: usize = 256;
+/// Directory entries looked at for one `include`.
+pub const INCLUDE_ENTRIES: usize = 10_000;
+/// Nesting of maps and lists.
+pub const DEPTH: usize = 32;
+/// Scalars, lists and maps of one file.
+pub const NODES: usize = 200_000;
+/// Bytes of one scalar after `${…}` was filled in.
+pub const SCALAR_BYTES: usize = 1024 * 1024;
+/// Problems that a report keeps; the others are counted.
+pub const PROBLEMS: usize = 100;
+/// Characters of a source line that a report shows.
+pub const SHOWN_LINE_CHARACTERS: usize = 160;
+/// Characters of the offending text that a message repeats.
+pub const QUOTED_CHARACTERS: usize = 60;
+/// Servers of one pool, after ranges of TCP ports were spread out.
+pub const SERVERS: usize = 4096;
+/// Any duration.
+pub const DURATION: Duration = Duration::from_secs(366 * 24 * 3600);
+/// Any size, in bytes: 1 EiB, so that sums of sizes cannot overflow.
+pub const SIZE_BYTES: u64 = 1 << 60;
+/// Bytes of memory of one compiled regular expression.
+pub const PATTERN_BYTES: usize = 4 * 1024 * 1024;
+/// Bytes of a Unix socket's path, `sun_path` without its closing NUL (unix(7)).
+pub const SOCKET_PATH_BYTES: usize = 107;
+/// Cost of a bcrypt hash; 2^15 rounds take seconds, so more would only stall logins.
+pub const BCRYPT_COST: u32 = 15;
+/// Rounds of a SHA-crypt hash, for the same reason.
+pub const SHA_CRYPT_ROUNDS: u32 = 1_000_000;
+/// Edits between a misspelt word and the word that is proposed, as a share of its length.
+pub const SUGGESTION_SHARE: usize = 3;

@@ -1,0 +1,155 @@
+//! Listeners: addresses, bounds, access.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use ipnet::IpNet;
+
+use super::{Lower, Section};
+use crate::checked::{Access, BindAddress, Bounds, Listener, Name};
+use crate::node::{Entry, Node, Place};
+use crate::report::quoted;
+use crate::table;
+use crate::values::address::{self, Bind};
+use crate::values::http;
+
+/// What `bounds.header` may be, in bytes.
+const HEADER_BYTES: std::ops::RangeInclusive<u64> = 1024..=1024 * 1024;
+/// The shortest bound of a request line, in bytes.
+const REQUEST_LINE_BYTES: u64 = 256;
+
+impl Lower<'_> {
+    pub(super) fn all_listeners(&mut self, tree: &Node, trusted: &[IpNet]) -> BTreeMap<Name, Arc<Listener>> {
+        let Some(node) = tree.find("listeners") else {
+            let place = Place { line: 1, column: 1, length: 1, ..tree.place };
+            // A misspelt `listeners` has been reported already.
+            if !self.problems.has_errors() {
+                let example = "listeners: { web: { bind: \"127.0.0.1:8080\", routes: [{ files: ./public }] } }";
+                self.error(
+                    place,
+                    "there are no listeners, so nothing would be served",
+                    format!("a short one: `{example}`"),
+                );
+            }
+            return BTreeMap::new();
+        };
+        if node.entries().is_empty() && node.scalar().is_none() && node.list().is_none() {
+            self.error(node.place, "there are no listeners, so nothing would be served", "name one");
+        }
+        node.entries()
+            .iter()
+            .map(|entry| (Name::from(entry.key.as_str()), Arc::new(self.listener(entry, trusted))))
+            .collect()
+    }
+
+    fn listener(&mut self, entry: &Entry, trusted: &[IpNet]) -> Listener {
+        let listener = Section::of(&entry.value, &table::LISTENER);
+        let proxy_protocol = listener.text("proxy_protocol") == Some("accept");
+        if let Some(node) = listener.given("proxy_protocol")
+            && proxy_protocol
+            && trusted.is_empty()
+        {
+            self.error(
+                node.place,
+                "`proxy_protocol: accept` without `trusted_proxies`: anybody could claim any address",
+                "name the networks of the proxies in front at the top level: `trusted_proxies: [10.0.0.0/8]`",
+            );
+        }
+        Listener {
+            name: Name::from(entry.key.as_str()),
+            bind: self.binds(listener, &entry.key),
+            proxy_protocol,
+            bounds: self.bounds(listener.section("bounds")),
+            access: access(listener),
+            routes: self.routes(listener),
+            trace: listener.switch("trace"),
+            request_id: listener.value("request_id", |text| Ok(text.to_owned())).unwrap_or_default(),
+            error_pages: self.error_pages(listener),
+        }
+    }
+
+    fn binds(&mut self, listener: Section<'_>, name: &str) -> Vec<BindAddress> {
+        let owner = format!("listener {}", quoted(name));
+        let mut addresses = Vec::new();
+        for node in listener.given("bind").map(Node::one_or_list).unwrap_or_default() {
+            let written = match node.scalar() {
+                Some(_) => Some(node),
+                None => Section::of(node, &table::BIND_ENTRY).given("address"),
+            };
+            let Some(written) = written else { continue };
+            let Some(scalar) = written.scalar().filter(|scalar| !scalar.broken) else {
+                continue;
+            };
+            match address::bind(&scalar.text) {
+                Ok(Bind::Tcp(sockets)) => {
+                    for socket in sockets {
+                        // TCP port 0 is another one each time.
+                        if socket.port() != 0 {
+                            self.take_address(socket.to_string(), &owner, written.place);
+                        }
+                        addresses.push(BindAddress::Tcp(socket));
+                    }
+                }
+                Ok(Bind::Unix(text)) => {
+                    let path = self.path(written, &text);
+                    self.socket_length(written, &path);
+                    self.take_address(format!("unix:{}", path.display()), &owner, written.place);
+                    addresses.push(BindAddress::Unix(path));
+                }
+                Err(_) => {}
+            }
+        }
+        addresses
+    }
+
+    fn bounds(&mut self, bounds: Section<'_>) -> Bounds {
+        let header = bounds.size("header");
+        if let Some(node) = bounds.given("header")
+            && !HEADER_BYTES.contains(&header)
+        {
+            self.error(node.place, format!("`header` is {header} bytes"), "it has to be from 1KiB to 1MiB");
+        }
+        let mut request_line = bounds.size("request_line");
+        match bounds.given("request_line") {
+            None => request_line = request_line.min(header),
+            Some(node) if request_line > header => {
+                let message = format!("`request_line` is {request_line} bytes, more than `header` with {header} bytes");
+                self.error(node.place, message, "the request line is a part of the header: make `header` larger");
+            }
+            Some(node) if request_line < REQUEST_LINE_BYTES => {
+                self.error(node.place, format!("`request_line` is {request_line} bytes"), "it has to be at least 256B");
+            }
+            Some(_) => {}
+        }
+        Bounds {
+            header,
+            headers: bounds.number("headers"),
+            request_line,
+            body: bounds.size("body"),
+            header_timeout: bounds.duration("header_timeout"),
+            idle: bounds.duration("idle"),
+            body_rate: bounds.speed("body_rate"),
+            connections: bounds.number("connections"),
+            per_client: bounds.number("per_client"),
+            requests: bounds.number("requests"),
+        }
+    }
+
+    fn error_pages(&mut self, listener: Section<'_>) -> BTreeMap<u16, PathBuf> {
+        let mut pages = BTreeMap::new();
+        for (status, node, text) in listener.named_texts("error_pages") {
+            let path = self.path(node, text);
+            if let Ok(status) = http::error_status(status) {
+                self.probe_file(node.place, &path);
+                pages.insert(status, path);
+            }
+        }
+        pages
+    }
+}
+
+/// `allow` and `deny` of a listener or a route.
+pub(super) fn access(section: Section<'_>) -> Access {
+    Access { allow: section.networks("allow"), deny: section.networks("deny") }
+}

@@ -1,0 +1,236 @@
+//! Pools and their servers.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{Lower, Section};
+use crate::checked::{
+    Balance, Check, HashOn, Health, HostHeader, Name, Outlier, Pool, Queue, Retries, Server, ServerAddress, Sticky,
+    Timeouts,
+};
+use crate::limits;
+use crate::node::{Entry, Node, Place};
+use crate::report::quoted;
+use crate::table;
+use crate::values::address::{self, ServerAt};
+use crate::values::{self, http};
+
+impl Lower<'_> {
+    pub(super) fn all_pools(&mut self) -> BTreeMap<Name, Arc<Pool>> {
+        let entries = self.pools;
+        entries.iter().map(|entry| (Name::from(entry.key.as_str()), Arc::new(self.pool(entry)))).collect()
+    }
+
+    fn pool(&mut self, entry: &Entry) -> Pool {
+        let pool = Section::of(&entry.value, &table::POOL);
+        let timeouts = pool.section("timeouts");
+        Pool {
+            name: Name::from(entry.key.as_str()),
+            servers: self.servers(pool),
+            balance: balance(pool),
+            hash: hash_on(pool),
+            sticky: pool.given("sticky").map(|_| sticky(pool.section("sticky"))),
+            health: self.health(pool),
+            outlier: self.outlier(pool),
+            timeouts: Timeouts {
+                connect: timeouts.duration("connect"),
+                first_byte: timeouts.duration("first_byte"),
+                idle: timeouts.duration("idle"),
+                keepalive: timeouts.duration("keepalive"),
+            },
+            retries: retries(pool),
+            slow_start: pool.duration("slow_start"),
+            source: pool.ips("source"),
+            concurrency: pool.optional_number("concurrency"),
+            queue: queue(pool),
+            host: host_header(pool),
+            zone: name(pool, "zone"),
+            keepalive: pool.number("keepalive"),
+        }
+    }
+
+    fn servers(&mut self, pool: Section<'_>) -> Vec<Server> {
+        let mut servers = Vec::new();
+        let mut seen: HashMap<String, Place> = HashMap::new();
+        let mut refused = false;
+        for node in pool.given("servers").map(Node::one_or_list).unwrap_or_default() {
+            let long = Section::of(node, &table::SERVER);
+            let written = if node.scalar().is_some() { Some(node) } else { long.given("address") };
+            let Some(written) = written else { continue };
+            let Some(scalar) = written.scalar().filter(|scalar| !scalar.broken) else {
+                continue;
+            };
+            let Ok(found) = address::server(&scalar.text) else {
+                continue;
+            };
+            for (text, at) in found {
+                if let Some(first) = seen.insert(text.to_ascii_lowercase(), written.place) {
+                    let message =
+                        format!("the server {} is already in this pool, on line {}", quoted(&text), first.line);
+                    self.error(written.place, message, "name it once; its share is set by `weight`");
+                    break;
+                }
+                if servers.len() >= limits::SERVERS {
+                    if !refused {
+                        let message = format!("this pool has more than {} servers", limits::SERVERS);
+                        self.error(written.place, message, "is the range of TCP ports right?");
+                    }
+                    refused = true;
+                    break;
+                }
+                servers.push(Server {
+                    name: Name::from(text),
+                    address: self.server_address(written, at),
+                    weight: long.number("weight"),
+                    max_connections: long.optional_number("max_connections"),
+                    backup: long.switch("backup"),
+                    zone: name(long, "zone"),
+                });
+            }
+        }
+        servers
+    }
+
+    fn server_address(&mut self, node: &Node, at: ServerAt) -> ServerAddress {
+        match at {
+            ServerAt::Ip(address) => ServerAddress::Ip(address),
+            ServerAt::Name(host, port) => ServerAddress::Name { host, port },
+            ServerAt::Unix(text) => {
+                let path = self.path(node, &text);
+                self.socket_length(node, &path);
+                ServerAddress::Unix(path)
+            }
+        }
+    }
+
+    fn health(&mut self, pool: Section<'_>) -> Option<Health> {
+        pool.given("health")?;
+        let health = pool.section("health");
+        let check = match health.given("http") {
+            Some(node) => {
+                let long = health.section("http");
+                let path = node.scalar().map(|scalar| scalar.text.as_str()).or_else(|| long.text("path"))?;
+                Check::Http {
+                    path: path.to_owned(),
+                    host: long.text("host").map(str::to_owned),
+                    status: statuses(long),
+                }
+            }
+            None => Check::Tcp,
+        };
+        let every = health.duration("every");
+        let written = health.text("timeout").and_then(|text| values::duration(text).ok());
+        let timeout = written.unwrap_or_else(|| Duration::from_secs(1).min(every));
+        if let Some(node) = health.given("timeout")
+            && timeout > every
+        {
+            let message = format!("a check may take {} but the next one starts after {}", span(timeout), span(every));
+            self.error(node.place, message, "make `timeout` at most as long as `every`");
+        }
+        Some(Health {
+            check,
+            every,
+            timeout,
+            rise: health.number("rise"),
+            fall: health.number("fall"),
+            port: health.optional_number("port"),
+        })
+    }
+
+    fn outlier(&mut self, pool: Section<'_>) -> Outlier {
+        let outlier = pool.section("outlier");
+        let off = pool.text("outlier").is_some_and(|text| values::off(text).is_ok());
+        let found = Outlier {
+            failures: if off { 0 } else { outlier.number("failures") },
+            eject: outlier.duration("eject"),
+            eject_max: outlier.duration("eject_max"),
+            max_ejected_percent: outlier.percent("max_ejected"),
+        };
+        if found.eject > found.eject_max
+            && let Some(node) = outlier.given("eject_max").or_else(|| outlier.given("eject"))
+        {
+            let message =
+                format!("`eject` is {} and longer than `eject_max`, {}", span(found.eject), span(found.eject_max));
+            self.error(node.place, message, "make `eject_max` the longer one");
+        }
+        found
+    }
+}
+
+fn statuses(check: Section<'_>) -> Vec<(u16, u16)> {
+    let written: Vec<(u16, u16)> =
+        check.texts("status").into_iter().filter_map(|(_, text)| http::status_range(text).ok()).collect();
+    if !written.is_empty() {
+        return written;
+    }
+    check.value("status", http::status_range).into_iter().collect()
+}
+
+fn balance(pool: Section<'_>) -> Balance {
+    match pool.text("balance") {
+        Some("round-robin") => Balance::RoundRobin,
+        Some("least-request") => Balance::LeastRequest,
+        Some("random") => Balance::Random,
+        Some("hash") => Balance::Hash,
+        Some("maglev") => Balance::Maglev,
+        Some("first") => Balance::First,
+        _ => Balance::P2c,
+    }
+}
+
+fn hash_on(pool: Section<'_>) -> HashOn {
+    let hash = pool.section("hash");
+    match (pool.text("hash"), hash.text("header"), hash.text("cookie")) {
+        (Some("path"), _, _) => HashOn::Path,
+        (_, Some(header), _) => HashOn::Header(header.to_ascii_lowercase()),
+        (_, _, Some(cookie)) => HashOn::Cookie(cookie.to_owned()),
+        _ => HashOn::Source,
+    }
+}
+
+fn sticky(sticky: Section<'_>) -> Sticky {
+    Sticky {
+        cookie: sticky.value("cookie", |text| Ok(text.to_owned())).unwrap_or_default(),
+        secret: sticky.text("secret").map(str::to_owned),
+    }
+}
+
+fn retries(pool: Section<'_>) -> Retries {
+    let retries = pool.section("retries");
+    let tries = match pool.text("retries") {
+        Some(text) if values::off(text).is_ok() => 0,
+        Some(text) => text.parse().unwrap_or_default(),
+        None => retries.number("tries"),
+    };
+    Retries {
+        tries,
+        budget_percent: retries.percent("budget"),
+        floor_per_second: retries.number("floor"),
+        body: retries.size("body"),
+    }
+}
+
+fn host_header(pool: Section<'_>) -> HostHeader {
+    match pool.text("host") {
+        None | Some("keep") => HostHeader::Keep,
+        Some("server") => HostHeader::Server,
+        Some(text) => HostHeader::Fixed(text.to_owned()),
+    }
+}
+
+fn name(section: Section<'_>, key: &str) -> Option<Name> {
+    section.text(key).map(Name::from)
+}
+
+/// The `queue` of a pool or a route.
+pub(super) fn queue(section: Section<'_>) -> Queue {
+    let queue = section.section("queue");
+    Queue { size: queue.number("size"), timeout: queue.duration("timeout") }
+}
+
+/// A duration as a config would write it.
+fn span(duration: Duration) -> String {
+    let milliseconds = duration.as_millis();
+    if milliseconds.is_multiple_of(1000) { format!("{}s", milliseconds / 1000) } else { format!("{milliseconds}ms") }
+}

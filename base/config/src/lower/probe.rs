@@ -1,0 +1,75 @@
+//! Looks at what the config names on this host; with [`Probe::Nothing`] it looks at nothing.
+
+use std::path::Path;
+
+use super::Lower;
+use crate::check::Probe;
+use crate::host_error;
+use crate::node::Place;
+
+impl Lower<'_> {
+    pub(super) fn probe_directory(&mut self, place: Place, path: &Path) {
+        if self.probe == Probe::Nothing {
+            return;
+        }
+        if let Err(error) = std::fs::read_dir(path) {
+            let reason = match error.kind() {
+                std::io::ErrorKind::NotFound => "there is no such directory".to_owned(),
+                std::io::ErrorKind::NotADirectory => "it is no directory".to_owned(),
+                _ => host_error(&error),
+            };
+            self.error(place, format!("the root {} cannot be read: {reason}", path.display()), RELATIVE);
+        }
+    }
+
+    pub(super) fn probe_file(&mut self, place: Place, path: &Path) {
+        if self.probe == Probe::Nothing {
+            return;
+        }
+        // A named pipe would block the opening, so only regular files are opened.
+        let reason = match std::fs::metadata(path) {
+            Ok(kind) if !kind.is_file() => Some("it is no regular file".to_owned()),
+            Ok(_) => std::fs::File::open(path).err().map(|error| host_error(&error)),
+            Err(error) => Some(host_error(&error)),
+        };
+        if let Some(reason) = reason {
+            self.error(place, format!("the file {} cannot be read: {reason}", path.display()), RELATIVE);
+        }
+    }
+
+    /// A fallback may be built later, so its absence is worth a warning only.
+    pub(super) fn probe_fallback(&mut self, place: Place, path: &Path) {
+        if self.probe == Probe::Nothing || self.problems.is_refused(place) || path.is_file() {
+            return;
+        }
+        self.problems.warn(
+            place,
+            format!("there is no file {} yet", path.display()),
+            "requests that need it get 404 until it is there",
+        );
+    }
+
+    pub(super) fn probe_log(&mut self, place: Place, path: &Path) {
+        if self.probe == Probe::Nothing {
+            return;
+        }
+        let reason = match std::fs::metadata(path) {
+            Ok(kind) if kind.is_dir() => Some("it is a directory".to_owned()),
+            // Opening to append changes nothing; pipes and devices are left alone.
+            Ok(kind) if kind.is_file() => {
+                std::fs::OpenOptions::new().append(true).open(path).err().map(|error| host_error(&error))
+            }
+            Ok(_) => None,
+            Err(_) => match path.parent().map(std::fs::metadata) {
+                Some(Ok(parent)) if parent.is_dir() => None,
+                Some(Err(error)) if error.kind() != std::io::ErrorKind::NotFound => Some(host_error(&error)),
+                _ => Some("its directory is not there".to_owned()),
+            },
+        };
+        if let Some(reason) = reason {
+            self.error(place, format!("the access log {} cannot be written: {reason}", path.display()), RELATIVE);
+        }
+    }
+}
+
+const RELATIVE: &str = "a relative path starts from the directory of the config file";

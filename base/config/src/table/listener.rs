@@ -1,0 +1,83 @@
+//! Listeners and the bounds of what clients may ask for.
+
+use super::{NETWORKS, OFF, ON_OR_OFF, PATH, STREAMS, TLS};
+use crate::kind::Kind;
+use crate::shape::{Choice, Map, Names, Shape, key, later};
+use crate::table::ROUTE;
+
+const SPAN: Shape = Shape::One(Kind::Span);
+
+pub(crate) static LISTENER: Map = Map {
+    title: "a listener",
+    about: "An address where clients connect, and what is spoken there.",
+    keys: &[
+        key("bind",
+            Shape::OneOrList(&Shape::Either(&[Shape::One(Kind::BindAddress), Shape::Map(&BIND_ENTRY)])),
+            "Addresses to listen on. `\":8080\"` is all addresses of both families; TCP port 0 lets the kernel choose.")
+            .required(),
+        key("routes", Shape::List(&Shape::Map(&ROUTE)), "Rules; the first that matches is taken. A request that matches none gets 404."),
+        key("proxy_protocol", Shape::Either(&[OFF, Shape::One(Kind::Words(&["accept"], &[]))]),
+            "`accept`: connections from `trusted_proxies` start with a PROXY protocol header, version 1 or 2.").default("off"),
+        key("bounds", Shape::Map(&BOUNDS), "What a client may ask for.").by_default("see below"),
+        key("allow", NETWORKS,
+            "Clients that may connect; once there is such a list, others get 403. The most specific network decides, `deny` in a tie.")
+            .by_default("everybody"),
+        key("deny", NETWORKS, "Clients that get 403.").by_default("nobody"),
+        key("trace", ON_OR_OFF, "Answers TRACE (RFC 9110 section 9.3.8) instead of refusing it.").default("off"),
+        key("request_id", Shape::One(Kind::EditedHeader), "Header field that carries the request id.").default("X-Request-Id"),
+        key("error_pages", Shape::Names(&Names { title: "an error page", key: Kind::ErrorStatus, value: PATH }),
+            "Own pages by status: `{ 404: errors/404.html }`.").by_default("short pages of the gateway's own"),
+        later("tls", TLS),
+        later("redirect_https", TLS),
+        later("tcp", STREAMS),
+        later("udp", STREAMS),
+        later("sni", STREAMS),
+    ],
+    choices: &[Choice(&["routes", "tcp", "udp", "sni"])],
+};
+
+pub(crate) static BIND_ENTRY: Map = Map {
+    title: "an address to listen on",
+    about: "The long form of an address.",
+    keys: &[key("address", Shape::One(Kind::BindAddress), "The address.").required(), later("tls", TLS)],
+    choices: &[],
+};
+
+pub(crate) static BOUNDS: Map = Map {
+    title: "bounds",
+    about: "Whatever a client sends beyond these is refused.",
+    keys: &[
+        key("header", Shape::One(Kind::Size), "Request line and header together, 1KiB to 1MiB; more gets 431.")
+            .default("64KiB"),
+        key("headers", Shape::One(Kind::Integer { least: 1, most: 1000 }), "Header fields of a request; more get 431.")
+            .default("100"),
+        key("request_line", Shape::One(Kind::Size), "The request line, 256B up to `header`; a longer one gets 414.")
+            .default("16KiB"),
+        key("body", Shape::One(Kind::Size), "The body of a request; more gets 413. A route can override it.")
+            .default("10MiB"),
+        key("header_timeout", SPAN, "From the first byte of a request to the end of its header; 408 after that.")
+            .default("10s"),
+        key("idle", SPAN, "A connection without a request is closed after this.").default("60s"),
+        key("body_rate", Shape::One(Kind::Speed), "A request body has to come at least at this speed; 0 turns it off.")
+            .default("1KiB/s"),
+        key(
+            "connections",
+            Shape::One(Kind::Integer { least: 1, most: 10_000_000 }),
+            "Connections of the listener at once.",
+        )
+        .default("10000"),
+        key(
+            "per_client",
+            Shape::One(Kind::Integer { least: 1, most: 10_000_000 }),
+            "Connections of one client address at once.",
+        )
+        .default("1000"),
+        key(
+            "requests",
+            Shape::One(Kind::Integer { least: 1, most: 1_000_000_000 }),
+            "Requests on one connection; the last answer closes it.",
+        )
+        .default("10000"),
+    ],
+    choices: &[],
+};

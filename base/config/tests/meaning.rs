@@ -1,0 +1,202 @@
+//! What a config means once it is checked: defaults, forms of writing, merged files, differences.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use sumun_config::checked::*;
+use sumun_config::{Checked, Probe, check, check_text, diff, load};
+
+fn checked(text: &str) -> Config {
+    let Checked { config, .. } = check_text("test.yaml", text).unwrap_or_else(|report| panic!("{report}"));
+    config
+}
+
+const APP: &str = "pools: { app: { servers: 127.0.0.1:9001 } }\n";
+
+/// A config whose only listener has this in it.
+fn listener(text: &str) -> Listener {
+    let config = checked(&format!("{APP}listeners: {{ web: {{ bind: '127.0.0.1:8080', {text} }} }}"));
+    Listener::clone(&config.listeners["web"])
+}
+
+fn route(text: &str) -> Route {
+    Route::clone(&listener(&format!("routes: [ {{ {text} }} ]")).routes[0])
+}
+
+fn pool(text: &str) -> Pool {
+    let text =
+        format!("pools: {{ app: {{ {text} }} }}\nlisteners: {{ web: {{ bind: ':0', routes: [ proxy: app ] }} }}");
+    Pool::clone(&checked(&text).pools["app"])
+}
+
+#[test]
+fn defaults() {
+    let config = checked(&format!("{APP}listeners: {{ web: {{ bind: '127.0.0.1:8080', routes: [ proxy: app ] }} }}"));
+    assert!(config.workers >= 1);
+    assert_eq!(config.admin, Some(Admin { address: "127.0.0.1:9900".parse().unwrap(), token: None }));
+    assert_eq!(config.access_log, None);
+    assert_eq!(config.drain, Duration::from_secs(30));
+    assert!(config.trusted_proxies.is_empty());
+    let name = config.control.file_name().unwrap().to_str().unwrap();
+    assert!(name.len() == 21 && name.ends_with(".sock"), "{name}");
+
+    let app = &config.pools["app"];
+    assert_eq!(app.balance, Balance::P2c);
+    assert_eq!(app.hash, HashOn::Source);
+    assert_eq!(
+        app.outlier,
+        Outlier {
+            failures: 5,
+            eject: Duration::from_secs(10),
+            eject_max: Duration::from_secs(300),
+            max_ejected_percent: 50
+        }
+    );
+    assert_eq!(
+        app.timeouts,
+        Timeouts {
+            connect: Duration::from_secs(2),
+            first_byte: Duration::from_secs(30),
+            idle: Duration::from_secs(60),
+            keepalive: Duration::from_secs(30),
+        }
+    );
+    assert_eq!(app.retries, Retries { tries: 2, budget_percent: 20, floor_per_second: 10, body: 65_536 });
+    assert_eq!(app.queue, Queue { size: 1000, timeout: Duration::from_secs(1) });
+    assert_eq!((app.slow_start, app.concurrency, app.keepalive), (Duration::ZERO, None, 64));
+    assert_eq!(app.host, HostHeader::Keep);
+    assert_eq!((app.servers[0].weight, app.servers[0].backup), (1, false));
+
+    let web = &config.listeners["web"];
+    assert_eq!(
+        web.bounds,
+        Bounds {
+            header: 65_536,
+            headers: 100,
+            request_line: 16_384,
+            body: 10 << 20,
+            header_timeout: Duration::from_secs(10),
+            idle: Duration::from_secs(60),
+            body_rate: 1024,
+            connections: 10_000,
+            per_client: 1000,
+            requests: 10_000,
+        }
+    );
+    assert_eq!(web.request_id, "X-Request-Id");
+    assert_eq!(web.routes[0].path, PathMatch::Prefix("/".to_owned()));
+    assert_eq!(&*web.routes[0].name, "/");
+
+    let Action::Files(files) = route("files: public").action else { panic!("not files") };
+    assert_eq!(files.root, std::env::current_dir().unwrap().join("public"));
+    assert_eq!(files.index, ["index.html"]);
+    assert!(files.compress && files.precompressed && !files.list && !files.write);
+}
+
+#[test]
+fn addresses() {
+    let bind = |text: &str| {
+        let config =
+            checked(&format!("admin: off\nlisteners: {{ web: {{ bind: {text}, routes: [ respond: 204 ] }} }}"));
+        config.listeners["web"].bind.clone()
+    };
+    let tcp = |text: &str| BindAddress::Tcp(text.parse().unwrap());
+    assert_eq!(bind("':8080'"), [tcp("0.0.0.0:8080"), tcp("[::]:8080")]);
+    assert_eq!(bind("['127.0.0.1:80', { address: '[::1]:80' }]"), [tcp("127.0.0.1:80"), tcp("[::1]:80")]);
+    assert_eq!(bind("unix:/run/x.sock"), [BindAddress::Unix(PathBuf::from("/run/x.sock"))]);
+    // The wildcard and one address share a TCP port: the more specific socket is taken.
+    assert_eq!(bind("['0.0.0.0:80', '127.0.0.1:80']").len(), 2);
+
+    let servers = pool("servers: ['10.0.0.5:8000-8002', 'App.example:80', 'unix:x.sock', { address: '[::1]:1', weight: 3, backup: on }]").servers;
+    let names: Vec<&str> = servers.iter().map(|server| &*server.name).collect();
+    assert_eq!(names, ["10.0.0.5:8000", "10.0.0.5:8001", "10.0.0.5:8002", "App.example:80", "unix:x.sock", "[::1]:1"]);
+    assert_eq!(servers[3].address, ServerAddress::Name { host: "app.example".to_owned(), port: 80 });
+    assert_eq!(servers[4].address, ServerAddress::Unix(std::env::current_dir().unwrap().join("x.sock")));
+    assert_eq!((servers[5].weight, servers[5].backup), (3, true));
+}
+
+#[test]
+fn pools() {
+    let app = pool(
+        "servers: 'a.example:80', retries: 0, outlier: off, hash: { header: X-User }, balance: hash, host: server",
+    );
+    assert_eq!((app.retries.tries, app.outlier.failures), (0, 0));
+    assert_eq!(app.hash, HashOn::Header("x-user".to_owned()));
+    assert_eq!(app.host, HostHeader::Server);
+
+    let health = |text: &str| pool(&format!("servers: 'a.example:80', health: {{ {text} }}")).health.unwrap();
+    let check = health("http: /healthz, every: 500ms");
+    assert_eq!(check.check, Check::Http { path: "/healthz".to_owned(), host: None, status: vec![(200, 299)] });
+    assert_eq!((check.timeout, check.rise, check.fall, check.port), (Duration::from_millis(500), 2, 3, None));
+    let check = health("http: { path: /, status: [200, 300-304] }, port: 81");
+    assert!(matches!(check.check, Check::Http { status, .. } if status == [(200, 200), (300, 304)]));
+    assert_eq!((check.every, check.timeout, check.port), (Duration::from_secs(2), Duration::from_secs(1), Some(81)));
+    assert_eq!(health("tcp: {}").check, Check::Tcp);
+}
+
+#[test]
+fn routes() {
+    let found = route(
+        "path: /x, proxy: app, header: { X-A: present, X-B: '~^a', X-C: 2 }, query: { Q: absent }, host: '*.Example.com'",
+    );
+    assert_eq!(found.path, PathMatch::Exact("/x".to_owned()));
+    assert_eq!(found.hosts, [HostMatch::Suffix(".example.com".to_owned())]);
+    assert_eq!(found.headers[0], FieldMatch { name: "x-a".to_owned(), value: ValueMatch::Present });
+    assert!(matches!(&found.headers[1].value, ValueMatch::Regex(pattern) if pattern.0.as_str() == "^a"));
+    assert_eq!(found.headers[2].value, ValueMatch::Exact("2".to_owned()));
+    assert_eq!(found.query, [FieldMatch { name: "Q".to_owned(), value: ValueMatch::Absent }]);
+
+    assert_eq!(route("redirect: /x").action, Action::Redirect(Redirect { to: "/x".to_owned(), status: 302 }));
+    let respond = Respond { status: 503, body: String::new(), content_type: "text/plain; charset=utf-8".to_owned() };
+    assert_eq!(route("respond: 503").action, Action::Respond(respond));
+    let rewrite = route("proxy: app, rewrite: { match: '^/(a)', to: '/$${1}b' }").rewrite.unwrap();
+    assert_eq!(rewrite.to, "/${1}b");
+    let edits = route("proxy: app, request_headers: { add: { X-A: [1, 2] } }").request_headers;
+    assert_eq!(edits.add, [("X-A".to_owned(), "1".to_owned()), ("X-A".to_owned(), "2".to_owned())]);
+    assert_eq!(listener("bounds: { header: 8KiB }, routes: [ proxy: app ]").bounds.request_line, 8192);
+}
+
+#[test]
+fn included_files_and_files_of_users() {
+    let sources = load(Path::new("tests/good/everything.yaml")).unwrap();
+    let Checked { config, warnings } = check(&sources, Probe::Files).unwrap();
+    assert!(warnings.is_empty(), "{warnings}");
+    let names: Vec<&str> = config.pools.keys().map(|name| &**name).collect();
+    assert_eq!(names, ["app", "cookies", "other", "plain"]);
+    let users = config.listeners["web"].routes.iter().find_map(|route| route.basic_auth.clone()).unwrap().users;
+    assert_eq!(users.keys().collect::<Vec<_>>(), ["ann"]);
+    // Relative paths start at the file, not at the current directory.
+    let directory = std::env::current_dir().unwrap().join("tests/good");
+    let files = config.listeners["web"].routes.iter().rev().find_map(|route| match &route.action {
+        Action::Files(files) => Some(files.clone()),
+        _ => None,
+    });
+    assert_eq!(files.unwrap().root, directory);
+    assert!(config.listeners["web"].bind.contains(&BindAddress::Unix(directory.join("run/web.sock"))));
+}
+
+#[test]
+fn differences() {
+    let old = checked(
+        "pools: { app: { servers: 'a.example:1' }, media: { servers: 'b.example:1' } }\nlisteners: { old: { bind: ':1', routes: [ proxy: app, proxy: media ] } }",
+    );
+    let new = checked(
+        "drain: 5s\npools: { shop: { servers: 'a.example:1' }, media: { servers: 'b.example:2' } }\nlisteners: { web: { bind: ':1', routes: [ proxy: shop, proxy: media ] } }",
+    );
+    assert!(diff(&old, &old.clone()).is_empty());
+    assert_eq!(diff(&old, &old).to_string(), "nothing changed");
+    assert_eq!(diff(&old, &new).to_string(), "pools: + shop, ~ media, - app; listeners: + web, - old; drain");
+}
+
+#[test]
+fn a_report_as_json() {
+    let report = check_text("x.yaml", "listner: {}\n").unwrap_err();
+    let json = report.to_json();
+    let problem = &json["problems"][0];
+    assert_eq!(
+        (problem["line"].as_u64(), problem["column"].as_u64(), problem["length"].as_u64()),
+        (Some(1), Some(1), Some(7))
+    );
+    assert_eq!(problem["help"], "did you mean `listeners`?");
+    assert_eq!(problem["file"], "x.yaml");
+}

@@ -1,0 +1,185 @@
+//! Who may connect: bounds on connections in all and for each client address.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::limits::CLIENT_TABLE_SHARDS;
+
+/// Connections of one listener, counted over all workers.
+#[derive(Debug)]
+pub struct Admittance {
+    connections: AtomicU32,
+    connections_max: AtomicU32,
+    per_client_max: AtomicU32,
+    clients: [Mutex<HashMap<IpAddr, u32>>; CLIENT_TABLE_SHARDS],
+    pub refused_full: AtomicU64,
+    pub refused_client: AtomicU64,
+}
+
+/// Why a connection was refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refused {
+    Full,
+    Client,
+}
+
+impl Admittance {
+    #[must_use]
+    pub fn new(connections_max: u32, per_client_max: u32) -> Arc<Self> {
+        Arc::new(Self {
+            connections: AtomicU32::new(0),
+            connections_max: AtomicU32::new(connections_max),
+            per_client_max: AtomicU32::new(per_client_max),
+            clients: std::array::from_fn(|_| Mutex::default()),
+            refused_full: AtomicU64::new(0),
+            refused_client: AtomicU64::new(0),
+        })
+    }
+
+    /// New bounds after a reload; connections over them live on.
+    pub fn change(&self, connections_max: u32, per_client_max: u32) {
+        self.connections_max.store(connections_max, Relaxed);
+        self.per_client_max.store(per_client_max, Relaxed);
+    }
+
+    #[must_use]
+    pub fn connections(&self) -> u32 {
+        self.connections.load(Relaxed)
+    }
+
+    /// Counts a connection in until the ticket is dropped. `client` is `None` for unix sockets.
+    ///
+    /// # Errors
+    /// A bound has been reached; the refusal is counted.
+    pub fn admit(self: &Arc<Self>, client: Option<IpAddr>) -> Result<Admitted, Refused> {
+        if self.connections.fetch_add(1, Relaxed) >= self.connections_max.load(Relaxed) {
+            self.connections.fetch_sub(1, Relaxed);
+            self.refused_full.fetch_add(1, Relaxed);
+            return Err(Refused::Full);
+        }
+        // Dropped when the client has too many: that takes the connection out of the count again.
+        let mut admitted = Admitted { admittance: Arc::clone(self), client: None };
+        if let Some(client) = client {
+            admitted.count_for(client)?;
+        }
+        Ok(admitted)
+    }
+
+    fn count_client(&self, address: IpAddr) -> Result<(), Refused> {
+        let mut clients = self.shard(address);
+        let count = clients.entry(address).or_default();
+        if *count >= self.per_client_max.load(Relaxed) {
+            drop(clients);
+            self.refused_client.fetch_add(1, Relaxed);
+            return Err(Refused::Client);
+        }
+        *count += 1;
+        Ok(())
+    }
+
+    fn discount_client(&self, address: IpAddr) {
+        let mut clients = self.shard(address);
+        if let Some(count) = clients.get_mut(&address) {
+            *count -= 1;
+            if *count == 0 {
+                clients.remove(&address);
+            }
+        }
+    }
+
+    fn shard(&self, address: IpAddr) -> std::sync::MutexGuard<'_, HashMap<IpAddr, u32>> {
+        let mix = match address {
+            IpAddr::V4(v4) => u32::from(v4),
+            IpAddr::V6(v6) => (u128::from(v6) >> 64) as u32 ^ (u128::from(v6) >> 96) as u32,
+        };
+        let index = (mix.wrapping_mul(0x9e37_79b1) >> 16) as usize % CLIENT_TABLE_SHARDS;
+        self.clients[index].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// An IPv6 client owns a /64 at least: it is counted as one.
+fn shared_network(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V6(v6) => match v6.to_ipv4_mapped() {
+            Some(v4) => IpAddr::V4(v4),
+            None => IpAddr::V6((u128::from(v6) & !(u128::from(u64::MAX))).into()),
+        },
+        v4 => v4,
+    }
+}
+
+/// A connection that was let in.
+#[derive(Debug)]
+pub struct Admitted {
+    admittance: Arc<Admittance>,
+    client: Option<IpAddr>,
+}
+
+impl Admitted {
+    /// Counts the connection as this client's from now on: a proxy said who it is.
+    ///
+    /// # Errors
+    /// The client has too many already; the refusal is counted, and the connection is no client's.
+    pub fn count_for(&mut self, client: IpAddr) -> Result<(), Refused> {
+        if let Some(before) = self.client.take() {
+            self.admittance.discount_client(before);
+        }
+        let address = shared_network(client);
+        self.admittance.count_client(address)?;
+        self.client = Some(address);
+        Ok(())
+    }
+}
+
+impl Drop for Admitted {
+    fn drop(&mut self) {
+        self.admittance.connections.fetch_sub(1, Relaxed);
+        if let Some(address) = self.client {
+            self.admittance.discount_client(address);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bounds_hold_and_are_given_back() {
+        let admittance = Admittance::new(3, 2);
+        let client = |last: u8| Some(IpAddr::from([192, 0, 2, last]));
+        let first = admittance.admit(client(1)).unwrap();
+        let _second = admittance.admit(client(1)).unwrap();
+        assert_eq!(admittance.admit(client(1)).unwrap_err(), Refused::Client);
+        let _third = admittance.admit(client(2)).unwrap();
+        assert_eq!(admittance.admit(client(3)).unwrap_err(), Refused::Full);
+        drop(first);
+        assert!(admittance.admit(client(1)).is_ok());
+    }
+
+    #[test]
+    fn a_connection_counts_for_whom_its_proxy_names() {
+        let admittance = Admittance::new(9, 1);
+        let client = |last: u8| IpAddr::from([192, 0, 2, last]);
+        let mut first = admittance.admit(None).unwrap();
+        let mut second = admittance.admit(None).unwrap();
+        first.count_for(client(1)).unwrap();
+        assert_eq!(second.count_for(client(1)), Err(Refused::Client));
+        first.count_for(client(2)).unwrap();
+        second.count_for(client(1)).unwrap();
+        assert_eq!(admittance.connections(), 2);
+        drop((first, second));
+        assert_eq!(admittance.connections(), 0);
+        assert!(admittance.admit(Some(client(1))).is_ok());
+    }
+
+    #[test]
+    fn a_v6_network_is_one_client() {
+        let admittance = Admittance::new(9, 1);
+        let _first = admittance.admit("2001:db8::1".parse().ok()).unwrap();
+        assert_eq!(admittance.admit("2001:db8::2".parse().ok()).unwrap_err(), Refused::Client);
+        assert!(admittance.admit("2001:db8:0:1::2".parse().ok()).is_ok());
+    }
+}

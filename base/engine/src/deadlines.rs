@@ -1,0 +1,114 @@
+//! Deadlines of connections, swept by the worker's tick.
+//!
+//! A timer of the runtime for each read would cost more than the read's own bookkeeping. Here
+//! setting a deadline is one store; the tick walks the table and wakes the tasks whose time has
+//! come.
+
+use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::task::{Poll, Waker};
+use std::time::Duration;
+
+use slab::Slab;
+
+const NEVER: u64 = u64::MAX;
+
+struct Entry {
+    at_ms: u64,
+    waker: Waker,
+}
+
+/// The table of one worker.
+#[derive(Default)]
+pub struct Deadlines {
+    entries: RefCell<Slab<Entry>>,
+    /// The clock of the last sweep.
+    now_ms: Cell<u64>,
+}
+
+impl std::fmt::Debug for Deadlines {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "Deadlines({} entries)", self.entries.borrow().len())
+    }
+}
+
+impl Deadlines {
+    /// Enters the current task. The deadline is off until it is set.
+    pub async fn enter(self: &Rc<Self>) -> Deadline {
+        let waker = poll_fn(|context| Poll::Ready(context.waker().clone())).await;
+        let key = self.entries.borrow_mut().insert(Entry { at_ms: NEVER, waker });
+        Deadline { key: key as u32, table: Rc::clone(self) }
+    }
+
+    /// Wakes every task whose deadline is not after `now_ms`.
+    pub fn sweep(&self, now_ms: u64) {
+        self.now_ms.set(now_ms);
+        for (_, entry) in self.entries.borrow().iter() {
+            if entry.at_ms <= now_ms {
+                entry.waker.wake_by_ref();
+            }
+        }
+    }
+
+    /// Wakes every task: something concerns them all, such as a drain.
+    pub fn wake_all(&self) {
+        for (_, entry) in self.entries.borrow().iter() {
+            entry.waker.wake_by_ref();
+        }
+    }
+
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.entries.borrow().len()
+    }
+
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// The one deadline of a task. A task that awaits anything looks at `passed` whenever it is woken.
+#[derive(Debug)]
+pub struct Deadline {
+    key: u32,
+    table: Rc<Deadlines>,
+}
+
+impl Deadline {
+    /// Passes `after` from now, at the next tick behind that.
+    pub fn set(&self, after: Duration) {
+        let at_ms = self.table.now_ms.get().saturating_add(after.as_millis() as u64).saturating_add(1);
+        self.set_at(at_ms);
+    }
+
+    /// Passes at this time of the worker's coarse clock.
+    pub fn set_at(&self, at_ms: u64) {
+        if let Some(entry) = self.table.entries.borrow_mut().get_mut(self.key as usize) {
+            entry.at_ms = at_ms;
+        }
+    }
+
+    pub fn clear(&self) {
+        self.set_at(NEVER);
+    }
+
+    #[must_use]
+    pub fn passed(&self) -> bool {
+        let now_ms = self.table.now_ms.get();
+        self.table.entries.borrow().get(self.key as usize).is_some_and(|entry| entry.at_ms <= now_ms)
+    }
+
+    /// Milliseconds of the coarse clock that this table counts by.
+    #[must_use]
+    pub fn now_ms(&self) -> u64 {
+        self.table.now_ms.get()
+    }
+}
+
+impl Drop for Deadline {
+    fn drop(&mut self) {
+        self.table.entries.borrow_mut().try_remove(self.key as usize);
+    }
+}

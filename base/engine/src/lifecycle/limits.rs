@@ -1,0 +1,23 @@
+//! Bounds of the channel between supervisor and worker process, each with its unit.
+
+use std::time::Duration;
+
+/// A message to the worker process, bytes: the config's sources are in it. A larger one is not sent.
+pub const TO_WORKER_BYTES: usize = 64 * 1024 * 1024;
+
+/// A message from the worker process, bytes. A larger one ends the worker process.
+pub const FROM_WORKER_BYTES: usize = 64 * 1024;
+
+/// Text in a message from the worker process, bytes; the rest is cut off by the sender.
+pub const REASON_BYTES: usize = 8 * 1024;
+
+/// Descriptors with one message. More are refused: 64 addresses for each of 256 workers.
+pub const DESCRIPTORS: usize = 16 * 1024;
+
+/// How long the supervisor waits for a worker process that does not read before giving it up.
+pub const SEND_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Messages from the supervisor that may wait for the worker process's control thread.
+pub const WAITING_MESSAGES: usize = 16;
+
+const _: () = assert!(REASON_BYTES * 6 + 1024 < FROM_WORKER_BYTES, "a reason escaped as JSON fits");

@@ -1,0 +1,21 @@
+//! What the supervisor and its worker process say to each other, and how it travels.
+//!
+//! ```text
+//!   supervisor                                     worker process
+//!   SupervisorEnd ── ToWorker + descriptors ──►  WorkerEnd (a thread of its own)
+//!                 ◄── FromWorker ──────────────  WorkerSender (from any thread)
+//! ```
+//!
+//! The channel is a Unix stream socket, the worker process's standard input. A worker process
+//! begins with `Start`, answers `Ready` or `Refused { id: 0 }`, then serves until `Drain`, `Stop`
+//! or the end of the channel (the supervisor is gone: drain and end).
+//!
+//! The supervisor trusts no byte of a worker process: its messages are small, bounded, without
+//! descriptors, and a broken one ends that worker process.
+
+mod channel;
+pub mod limits;
+mod message;
+
+pub use channel::{SupervisorEnd, WorkerEnd, WorkerSender};
+pub use message::{Apply, FromWorker, Label, Passed, Start, ToWorker};

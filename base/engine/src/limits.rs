@@ -1,0 +1,33 @@
+//! Bounds of the engine, with their units.
+
+use std::time::Duration;
+
+/// First buffer of a connection: nearly every request head fits.
+pub const SMALL_BUFFER_BYTES: usize = 4 * 1024;
+
+/// A head that did not fit the small buffer.
+pub const MEDIUM_BUFFER_BYTES: usize = 16 * 1024;
+
+/// Bodies, and the largest head of the default config. One read and one write move this much.
+pub const LARGE_BUFFER_BYTES: usize = 64 * 1024;
+
+/// Spare buffers that a worker keeps of each size; more are given back to the allocator.
+pub const SPARE_SMALL_BUFFERS: usize = 512;
+pub const SPARE_MEDIUM_BUFFERS: usize = 64;
+pub const SPARE_LARGE_BUFFERS: usize = 64;
+
+/// Bytes of leased buffers of one worker above which nothing is buffered ahead for slow clients:
+/// bodies then stream at the client's pace, `buffers_exhausted` counts it.
+pub const BUFFER_BUDGET_BYTES: usize = 64 * 1024 * 1024;
+
+/// How often deadlines are looked at; a timeout may be late by this much.
+pub const TICK: Duration = Duration::from_millis(50);
+
+/// After an accept that failed for want of descriptors or memory.
+pub const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Connections accepted in one go before other tasks run.
+pub const ACCEPT_BATCH: usize = 64;
+
+/// Shards of the table that counts connections of each client address.
+pub const CLIENT_TABLE_SHARDS: usize = 32;

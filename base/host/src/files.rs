@@ -1,0 +1,203 @@
+//! Files with the permissions they need from their first moment, and sendfile(2).
+
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+/// Opens a log for appending; a new one gets mode 0640.
+pub fn open_log(path: &Path) -> io::Result<OwnedFd> {
+    Ok(OpenOptions::new().append(true).create(true).mode(0o640).open(path)?.into())
+}
+
+/// Makes `path` and what is missing above it, for the owner alone (0700). A directory that is
+/// there already stays as it is.
+pub fn private_directory(path: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
+/// Fails where somebody else could put files of theirs in the place of ours in the directory
+/// `path`: it has to belong to us or to root, and to be writable by nobody else unless it is
+/// sticky, as /tmp is.
+pub fn require_trusted_directory(path: &Path) -> io::Result<()> {
+    const WRITABLE_BY_OTHERS: u32 = 0o022;
+    const STICKY: u32 = 0o1000;
+    let metadata = std::fs::metadata(path)?;
+    let owned = metadata.uid() == 0 || metadata.uid() == crate::process::effective_uid();
+    let open = metadata.mode() & WRITABLE_BY_OTHERS != 0 && metadata.mode() & STICKY == 0;
+    if owned && !open {
+        return Ok(());
+    }
+    Err(io::Error::new(io::ErrorKind::PermissionDenied, "other users may write there; it has to be ours alone"))
+}
+
+/// The `N` bytes kept in the file `path` (mode 0600); made with `fresh` where there is none.
+/// Of several processes that do this at once, all get the bytes of the first.
+pub fn secret_file<const N: usize>(path: &Path, fresh: [u8; N]) -> io::Result<[u8; N]> {
+    if let Some(secret) = read_secret(path)? {
+        return Ok(secret);
+    }
+    // Written whole beside it and then linked: nobody ever reads half a secret.
+    let partial = partial_path(path);
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&partial)?;
+    let linked =
+        file.write_all(&fresh).and_then(|()| file.sync_all()).and_then(|()| std::fs::hard_link(&partial, path));
+    std::fs::remove_file(&partial)?;
+    match linked {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        _ => read_secret(path)?.ok_or_else(|| io::ErrorKind::NotFound.into()),
+    }
+}
+
+fn partial_path(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(format!(".{}", std::process::id()));
+    PathBuf::from(name)
+}
+
+fn read_secret<const N: usize>(path: &Path) -> io::Result<Option<[u8; N]>> {
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let mut bytes = Vec::new();
+    file.take(N as u64 + 1).read_to_end(&mut bytes)?;
+    let wrong = |bytes: Vec<u8>| {
+        let text = format!("{} holds {} bytes where {N} are expected", path.display(), bytes.len());
+        io::Error::new(io::ErrorKind::InvalidData, text)
+    };
+    bytes.try_into().map(Some).map_err(wrong)
+}
+
+/// Sends up to `count` bytes of `file` from `*offset` on into `socket` without copying them
+/// through this process, and moves `*offset`. Returns how many were taken; 0 is the end of the
+/// file. `WouldBlock` when the socket is full. Reading a cold file waits for the disk.
+pub fn send_file(socket: impl AsFd, file: impl AsFd, offset: &mut u64, count: usize) -> io::Result<usize> {
+    loop {
+        match rustix::fs::sendfile(&socket, &file, Some(offset), count) {
+            Err(rustix::io::Errno::INTR) => {}
+            result => return Ok(result?),
+        }
+    }
+}
+
+/// Sends bytes and says that more follow, so that the kernel can wait with a packet that is not
+/// full. Returns how many were taken.
+pub fn send_more(socket: impl AsFd, bytes: &[u8]) -> io::Result<usize> {
+    let flags = rustix::net::SendFlags::MORE | rustix::net::SendFlags::NOSIGNAL;
+    loop {
+        match rustix::net::send(&socket, bytes, flags) {
+            Err(rustix::io::Errno::INTR) => {}
+            result => return Ok(result?),
+        }
+    }
+}
+
+/// How far apart the places are at which [`is_resident`] looks, in bytes.
+const PROBE_STRIDE: u64 = 128 * 1024;
+
+/// Whether these bytes of a file seem to be in memory, so that sending them waits for no disk.
+/// Looks at one byte in every 128 KiB; where the file system cannot tell, the answer is no.
+pub fn is_resident(file: impl AsFd, offset: u64, length: u64) -> bool {
+    let mut at = offset;
+    let last = (offset + length).saturating_sub(1).max(offset);
+    loop {
+        let mut byte = [0];
+        let mut parts = [io::IoSliceMut::new(&mut byte)];
+        if rustix::io::preadv2(&file, &mut parts, at, rustix::io::ReadWriteFlags::NOWAIT).is_err() {
+            return false;
+        }
+        if at == last {
+            return true;
+        }
+        at = (at + PROBE_STRIDE).min(last);
+    }
+}
+
+/// Reads these bytes of a file, so that they are in memory. Waits for the disk.
+pub fn load(file: &File, offset: u64, length: u64) -> io::Result<()> {
+    use std::os::unix::fs::FileExt;
+    let mut block = vec![0; PROBE_STRIDE as usize];
+    let mut at = offset;
+    let end = offset + length;
+    while at < end {
+        let wanted = block.len().min((end - at) as usize);
+        match file.read_at(&mut block[..wanted], at)? {
+            0 => break,
+            count => at += count as u64,
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+
+    fn scratch(name: &str) -> PathBuf {
+        std::env::temp_dir().join(format!("sumun-host-files-{}-{name}", crate::clock::monotonic_ns()))
+    }
+
+    fn mode(path: &Path) -> u32 {
+        std::fs::metadata(path).unwrap().permissions().mode() & 0o777
+    }
+
+    #[test]
+    fn a_secret_is_made_once_and_kept() {
+        let directory = scratch("secret").join("below");
+        private_directory(&directory).unwrap();
+        private_directory(&directory).unwrap();
+        assert_eq!(mode(&directory), 0o700);
+        let path = directory.join("secret");
+        assert_eq!(secret_file(&path, [7; 32]).unwrap(), [7; 32]);
+        assert_eq!(secret_file(&path, [8; 32]).unwrap(), [7; 32]);
+        assert_eq!(mode(&path), 0o600);
+        assert_eq!(std::fs::read_dir(&directory).unwrap().count(), 1);
+        std::fs::write(&path, "short").unwrap();
+        assert_eq!(secret_file(&path, [8; 32]).unwrap_err().kind(), io::ErrorKind::InvalidData);
+    }
+
+    #[test]
+    fn a_directory_for_everybody_is_not_trusted() {
+        let directory = scratch("trust");
+        private_directory(&directory).unwrap();
+        let set = |mode| {
+            std::fs::set_permissions(&directory, std::fs::Permissions::from_mode(mode)).unwrap();
+        };
+        for (mode, trusted) in [(0o700, true), (0o755, true), (0o775, false), (0o777, false), (0o1777, true)] {
+            set(mode);
+            assert_eq!(require_trusted_directory(&directory).is_ok(), trusted, "{mode:o}");
+        }
+    }
+
+    #[test]
+    fn a_log_is_appended_to() {
+        let path = scratch("log");
+        for line in ["one\n", "two\n"] {
+            File::from(open_log(&path).unwrap()).write_all(line.as_bytes()).unwrap();
+        }
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "one\ntwo\n");
+        assert_eq!(mode(&path) & !0o640, 0);
+    }
+
+    #[test]
+    fn a_part_of_a_file_is_sent() {
+        let path = scratch("sendfile");
+        std::fs::write(&path, "0123456789").unwrap();
+        let file = File::open(&path).unwrap();
+        let (left, mut right) = UnixStream::pair().unwrap();
+        let mut offset = 3;
+        assert_eq!(send_file(&left, &file, &mut offset, 4).unwrap(), 4);
+        assert_eq!(offset, 7);
+        let mut text = [0; 4];
+        right.read_exact(&mut text).unwrap();
+        assert_eq!(&text, b"3456");
+        offset = 10;
+        assert_eq!(send_file(&left, &file, &mut offset, 4).unwrap(), 0);
+    }
+}

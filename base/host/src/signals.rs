@@ -1,0 +1,99 @@
+//! Signals as something a poll loop can wait for.
+
+use std::io::{self, Read};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
+
+/// What the operator asked for by a signal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Signal {
+    /// SIGHUP: read the config again.
+    Hangup,
+    /// SIGUSR1: open the logs again.
+    User1,
+    /// SIGTERM.
+    Terminate,
+    /// SIGINT: Ctrl-C.
+    Interrupt,
+}
+
+const ALL: [(i32, Signal); 4] =
+    [(SIGHUP, Signal::Hangup), (SIGUSR1, Signal::User1), (SIGTERM, Signal::Terminate), (SIGINT, Signal::Interrupt)];
+
+/// The four signals above, caught; each is told apart by a socket of its own.
+#[derive(Debug)]
+pub struct Signals {
+    sockets: Vec<(UnixStream, Signal)>,
+}
+
+impl Signals {
+    /// Catches them from now on and for the rest of this process's life.
+    pub fn catch() -> io::Result<Self> {
+        let mut sockets = Vec::new();
+        for (number, signal) in ALL {
+            let (ours, theirs) = UnixStream::pair()?;
+            ours.set_nonblocking(true)?;
+            signal_hook::low_level::pipe::register(number, theirs)?;
+            sockets.push((ours, signal));
+        }
+        Ok(Self { sockets })
+    }
+
+    /// Readable when a signal came.
+    pub fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.sockets.iter().map(|(socket, _)| socket.as_fd())
+    }
+
+    /// What came since the last call, each as often as it came, but SIGHUP and SIGUSR1 once.
+    pub fn take(&mut self) -> Vec<Signal> {
+        let mut came = Vec::new();
+        for (socket, signal) in &mut self.sockets {
+            let mut bytes = [0_u8; 64];
+            let mut count = 0;
+            while let Ok(more @ 1..) = socket.read(&mut bytes) {
+                count += more;
+            }
+            if matches!(signal, Signal::Hangup | Signal::User1) {
+                count = count.min(1);
+            }
+            came.extend(std::iter::repeat_n(*signal, count));
+        }
+        came
+    }
+}
+
+/// Lets those signals pass without effect: for a process that is told by its supervisor what to
+/// do, while a terminal or a service manager signals the whole group.
+pub fn disregard() -> io::Result<()> {
+    for (number, _) in ALL {
+        signal_hook::flag::register(number, Arc::new(AtomicBool::new(false)))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wait::wait_readable;
+
+    #[test]
+    fn signals_come_as_they_were_sent() {
+        let mut signals = Signals::catch().unwrap();
+        assert!(signals.take().is_empty());
+        let me = rustix::process::getpid();
+        for signal in [rustix::process::Signal::HUP, rustix::process::Signal::HUP, rustix::process::Signal::TERM] {
+            rustix::process::kill_process(me, signal).unwrap();
+        }
+        let mut came = Vec::new();
+        while came.len() < 2 {
+            let descriptors: Vec<BorrowedFd<'_>> = signals.descriptors().collect();
+            wait_readable(&descriptors, None).unwrap();
+            came.extend(signals.take());
+        }
+        assert!(came.contains(&Signal::Hangup) && came.contains(&Signal::Terminate), "{came:?}");
+    }
+}

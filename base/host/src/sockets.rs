@@ -1,0 +1,270 @@
+//! Listening sockets.
+
+use std::fmt;
+use std::fs;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Mode, fchmod};
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+
+use crate::limits::BACKLOG_CONNECTIONS;
+use crate::ports;
+
+/// Why an address could not be listened on; `Display` is one line for the operator.
+#[derive(Debug)]
+pub enum ListenError {
+    /// Somebody listens there already; the text names them where that can be told.
+    InUse {
+        address: String,
+        holder: Option<String>,
+    },
+    /// A file that is not a socket lies in the place of the Unix socket.
+    NotASocket {
+        path: PathBuf,
+    },
+    Failed {
+        address: String,
+        error: io::Error,
+    },
+}
+
+impl fmt::Display for ListenError {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::InUse { address, holder: Some(holder) } => {
+                write!(out, "cannot listen on {address}: it is in use by {holder}")
+            }
+            Self::InUse { address, holder: None } => {
+                write!(out, "cannot listen on {address}: it is in use by another process")
+            }
+            Self::NotASocket { path } => {
+                write!(out, "cannot listen on unix:{}: a file that is not a socket lies there", path.display())
+            }
+            Self::Failed { address, error } => {
+                write!(out, "cannot listen on {address}: {}", reason(error))
+            }
+        }
+    }
+}
+
+impl std::error::Error for ListenError {}
+
+fn reason(error: &io::Error) -> String {
+    match error.raw_os_error() {
+        Some(libc::EACCES) => "permission denied (TCP ports below 1024 need root or CAP_NET_BIND_SERVICE)".to_owned(),
+        Some(libc::EADDRNOTAVAIL) => "no network interface has this address".to_owned(),
+        Some(libc::EAFNOSUPPORT) => "this host has no such address family".to_owned(),
+        _ => error.to_string(),
+    }
+}
+
+/// Whether an address may already be in our own hands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Claim {
+    /// Nobody may listen there yet. SO_REUSEPORT alone would let a second instance of the same
+    /// user take half of the connections without a word.
+    Exclusive,
+    /// This process holds sockets at the TCP port and adds to them.
+    Shared,
+}
+
+/// `count` sockets listening on `address`, among which the kernel spreads new connections
+/// (SO_REUSEPORT). TCP port 0: the kernel chooses one, the same for all.
+///
+/// Each is non-blocking and close-on-exec, without a wait for more data (TCP_NODELAY, inherited by
+/// accepted connections), and IPv6 ones take IPv6 only.
+///
+/// A connection waits in the queue of the socket it was given to, and closing that socket resets
+/// it (unless net.ipv4.tcp_migrate_req is on): sockets are handed over, never reopened.
+pub fn reuseport_listeners(address: SocketAddr, count: usize, claim: Claim) -> Result<Vec<OwnedFd>, ListenError> {
+    let failed = |error: io::Error| match error.kind() {
+        io::ErrorKind::AddrInUse => ListenError::InUse {
+            address: address.to_string(),
+            holder: ports::holder_of(address).map(|holder| holder.to_string()),
+        },
+        _ => ListenError::Failed { address: address.to_string(), error },
+    };
+    if claim == Claim::Exclusive && address.port() != 0 {
+        // Bound without SO_REUSEPORT, this one fails where anybody listens. TIME_WAIT and
+        // connections of an earlier life do not count (SO_REUSEADDR).
+        let probe = tcp_socket(address).map_err(failed)?;
+        probe.bind(&address.into()).map_err(failed)?;
+    }
+    let mut bound = address;
+    let mut sockets = Vec::new();
+    for _ in 0..count {
+        let socket = tcp_socket(address).map_err(failed)?;
+        listen_tcp(&socket, bound).map_err(failed)?;
+        if bound.port() == 0 {
+            bound = local_address(&socket).map_err(failed)?;
+        }
+        sockets.push(socket.into());
+    }
+    Ok(sockets)
+}
+
+fn tcp_socket(address: SocketAddr) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    Ok(socket)
+}
+
+fn listen_tcp(socket: &Socket, address: SocketAddr) -> io::Result<()> {
+    socket.set_reuse_port(true)?;
+    socket.set_tcp_nodelay(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG_CONNECTIONS)
+}
+
+fn local_address(socket: &Socket) -> io::Result<SocketAddr> {
+    socket.local_addr()?.as_socket().ok_or_else(|| io::Error::other("a TCP socket without an IP address"))
+}
+
+/// One socket listening on the Unix socket file `path`, whose permission bits are `mode`
+/// (for example `0o660`). A file that a dead process left behind is removed first.
+pub fn unix_listener(path: &Path, mode: u32) -> Result<OwnedFd, ListenError> {
+    let address = format!("unix:{}", path.display());
+    match fs::symlink_metadata(path) {
+        Ok(metadata) if !metadata.file_type().is_socket() => {
+            return Err(ListenError::NotASocket { path: path.to_owned() });
+        }
+        Ok(_) => remove_stale_socket(path, &address)?,
+        Err(_) => {}
+    }
+    let failed = |error: io::Error| match error.kind() {
+        io::ErrorKind::AddrInUse => ListenError::InUse { address: address.clone(), holder: None },
+        _ => ListenError::Failed { address: address.clone(), error },
+    };
+    let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None).map_err(failed)?;
+    // Linux gives the file the mode of the socket less the umask, so it is never wider than
+    // asked, not even for a moment.
+    fchmod(&socket, Mode::from_raw_mode(mode)).map_err(|error| failed(error.into()))?;
+    socket.bind(&SockAddr::unix(path).map_err(failed)?).map_err(failed)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(failed)?;
+    socket.listen(BACKLOG_CONNECTIONS).map_err(failed)?;
+    Ok(socket.into())
+}
+
+fn remove_stale_socket(path: &Path, address: &str) -> Result<(), ListenError> {
+    match UnixStream::connect(path) {
+        Ok(stream) => {
+            let holder = crate::pass::peer_credentials(&stream).ok().map(|peer| crate::process::describe(peer.pid));
+            Err(ListenError::InUse { address: address.to_owned(), holder })
+        }
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+            fs::remove_file(path).map_err(|error| ListenError::Failed { address: address.to_owned(), error })
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(ListenError::Failed { address: address.to_owned(), error }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::net::{Ipv4Addr, Ipv6Addr, TcpListener, TcpStream};
+    use std::os::unix::net::UnixListener;
+
+    use super::*;
+
+    fn free(address: impl Into<std::net::IpAddr>) -> SocketAddr {
+        SocketAddr::new(address.into(), 0)
+    }
+
+    fn listeners(descriptors: Vec<OwnedFd>) -> Vec<TcpListener> {
+        descriptors.into_iter().map(TcpListener::from).collect()
+    }
+
+    fn scratch(name: &str) -> PathBuf {
+        let directory = std::env::temp_dir().join(format!("sumun-host-{}-{name}", crate::clock::monotonic_ns()));
+        fs::create_dir_all(&directory).unwrap();
+        directory
+    }
+
+    #[test]
+    fn all_sockets_share_one_tcp_port_and_do_not_block() {
+        for address in [free(Ipv4Addr::LOCALHOST), free(Ipv6Addr::LOCALHOST)] {
+            let sockets = listeners(reuseport_listeners(address, 3, Claim::Exclusive).unwrap());
+            let bound = sockets[0].local_addr().unwrap();
+            assert_ne!(bound.port(), 0);
+            for socket in &sockets {
+                assert_eq!(socket.local_addr().unwrap(), bound);
+                assert_eq!(socket.accept().unwrap_err().kind(), io::ErrorKind::WouldBlock);
+            }
+            TcpStream::connect(bound).unwrap().write_all(b"x").unwrap();
+        }
+    }
+
+    #[test]
+    fn accepted_connections_inherit_nodelay() {
+        let sockets = listeners(reuseport_listeners(free(Ipv4Addr::LOCALHOST), 1, Claim::Exclusive).unwrap());
+        let _client = TcpStream::connect(sockets[0].local_addr().unwrap()).unwrap();
+        sockets[0].set_nonblocking(false).unwrap();
+        assert!(sockets[0].accept().unwrap().0.nodelay().unwrap());
+    }
+
+    #[test]
+    fn both_families_at_the_same_tcp_port() {
+        // Another test may hold the IPv6 side of a port that was free on the IPv4 side.
+        let both = (0..100).any(|_| {
+            let four = listeners(reuseport_listeners(free(Ipv4Addr::UNSPECIFIED), 1, Claim::Exclusive).unwrap());
+            let port = four[0].local_addr().unwrap().port();
+            let six = SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port);
+            reuseport_listeners(six, 1, Claim::Exclusive).is_ok()
+        });
+        assert!(both);
+    }
+
+    #[test]
+    fn an_address_in_use_is_named_with_its_holder() {
+        let other = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = other.local_addr().unwrap();
+        let text = reuseport_listeners(address, 2, Claim::Exclusive).unwrap_err().to_string();
+        assert!(text.contains(&address.to_string()), "{text}");
+        assert!(text.contains(&format!("process {}", std::process::id())), "{text}");
+    }
+
+    #[test]
+    fn our_own_reuseport_sockets_count_as_taken_unless_shared() {
+        let first = listeners(reuseport_listeners(free(Ipv4Addr::LOCALHOST), 1, Claim::Exclusive).unwrap());
+        let address = first[0].local_addr().unwrap();
+        assert!(matches!(reuseport_listeners(address, 1, Claim::Exclusive), Err(ListenError::InUse { .. })));
+        assert_eq!(reuseport_listeners(address, 2, Claim::Shared).unwrap().len(), 2);
+    }
+
+    #[test]
+    fn an_address_of_nobody_says_so() {
+        // 192.0.2.0/24 is for documentation (RFC 5737), so no interface has it.
+        let text = reuseport_listeners("192.0.2.1:80".parse().unwrap(), 1, Claim::Exclusive).unwrap_err().to_string();
+        assert!(text.contains("no network interface has this address"), "{text}");
+    }
+
+    #[test]
+    fn a_unix_socket_has_its_mode_and_replaces_only_a_dead_one() {
+        let path = scratch("unix").join("web.sock");
+        drop(UnixListener::bind(&path).unwrap());
+        let socket = unix_listener(&path, 0o660).unwrap();
+        let mode = fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o660);
+        let text = unix_listener(&path, 0o660).unwrap_err().to_string();
+        assert!(text.contains("in use by process"), "{text}");
+        drop(socket);
+        unix_listener(&path, 0o600).unwrap();
+    }
+
+    #[test]
+    fn a_file_in_the_place_of_a_unix_socket_is_left_alone() {
+        let path = scratch("file").join("precious");
+        fs::write(&path, "data").unwrap();
+        assert!(matches!(unix_listener(&path, 0o660), Err(ListenError::NotASocket { .. })));
+        assert_eq!(fs::read_to_string(&path).unwrap(), "data");
+    }
+}

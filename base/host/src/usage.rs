@@ -1,0 +1,91 @@
+//! What this process uses: memory and CPU time.
+
+use std::fs;
+use std::io;
+use std::time::Duration;
+
+/// Memory of this process, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Memory {
+    /// Resident now.
+    pub resident_bytes: u64,
+    /// The most that was ever resident.
+    pub peak_resident_bytes: u64,
+    /// Address space.
+    pub virtual_bytes: u64,
+}
+
+/// CPU time of all threads since the start; the kernel counts in steps of 10 ms.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CpuTime {
+    pub user: Duration,
+    pub system: Duration,
+}
+
+/// From /proc/self/status.
+pub fn memory() -> io::Result<Memory> {
+    parse_status(&fs::read_to_string("/proc/self/status")?).ok_or_else(unreadable)
+}
+
+/// From /proc/self/stat.
+pub fn cpu_time() -> io::Result<CpuTime> {
+    let ticks_per_second = rustix::param::clock_ticks_per_second();
+    parse_stat(&fs::read_to_string("/proc/self/stat")?, ticks_per_second).ok_or_else(unreadable)
+}
+
+/// Descriptors this process has open now.
+pub fn open_descriptors() -> io::Result<usize> {
+    // The directory itself is open while it is read.
+    Ok(fs::read_dir("/proc/self/fd")?.count().saturating_sub(1))
+}
+
+fn unreadable() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, "a file in /proc/self has an unknown form")
+}
+
+fn parse_status(text: &str) -> Option<Memory> {
+    let bytes = |name: &str| {
+        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
+        line.trim().strip_suffix(" kB")?.parse::<u64>().ok()?.checked_mul(1024)
+    };
+    Some(Memory {
+        resident_bytes: bytes("VmRSS")?,
+        peak_resident_bytes: bytes("VmHWM")?,
+        virtual_bytes: bytes("VmSize")?,
+    })
+}
+
+fn parse_stat(text: &str, ticks_per_second: u64) -> Option<CpuTime> {
+    // The second field is a name in parentheses that may hold anything, even parentheses.
+    let (_, fields) = text.rsplit_once(')')?;
+    let mut fields = fields.split_ascii_whitespace().skip(11);
+    let mut time = || {
+        let ticks: u64 = fields.next()?.parse().ok()?;
+        Some(Duration::from_millis(ticks.saturating_mul(1000) / ticks_per_second.max(1)))
+    };
+    Some(CpuTime { user: time()?, system: time()? })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_process_uses_something() {
+        let memory = memory().unwrap();
+        assert!(memory.resident_bytes > 0);
+        assert!(memory.peak_resident_bytes >= memory.resident_bytes);
+        assert!(memory.virtual_bytes >= memory.resident_bytes);
+        cpu_time().unwrap();
+        assert!(open_descriptors().unwrap() >= 3);
+    }
+
+    #[test]
+    fn a_name_with_parentheses_does_not_confuse() {
+        let text = "7 (a) b (c)) S 1 1 1 0 -1 0 0 0 0 0 250 50 0 0";
+        let time = parse_stat(text, 100).unwrap();
+        assert_eq!(time.user, Duration::from_millis(2500));
+        assert_eq!(time.system, Duration::from_millis(500));
+        assert_eq!(parse_stat("", 100), None);
+    }
+}

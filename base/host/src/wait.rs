@@ -1,0 +1,48 @@
+//! Waiting for descriptors on a thread that has no event loop.
+
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+/// Waits until one of `descriptors` can be read, was hung up or failed, or `timeout` has passed
+/// (`None` waits for ever). Says for each whether there is something to look at. A signal ends
+/// the wait early with every answer `false`.
+pub fn wait_readable(descriptors: &[BorrowedFd<'_>], timeout: Option<Duration>) -> io::Result<Vec<bool>> {
+    let mut polled: Vec<PollFd<'_>> =
+        descriptors.iter().map(|descriptor| PollFd::from_borrowed_fd(*descriptor, PollFlags::IN)).collect();
+    // A duration beyond the kernel's range is as good as none.
+    let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
+    match poll(&mut polled, timeout.as_ref()) {
+        Ok(_) => Ok(polled.iter().map(|one| !one.revents().is_empty()).collect()),
+        Err(rustix::io::Errno::INTR) => Ok(vec![false; descriptors.len()]),
+        Err(error) => Err(error.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::os::fd::AsFd;
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+
+    #[test]
+    fn tells_which_one_is_ready() {
+        let (quiet, _quiet_end) = UnixStream::pair().unwrap();
+        let (ready, mut ready_end) = UnixStream::pair().unwrap();
+        let (closed, closed_end) = UnixStream::pair().unwrap();
+        ready_end.write_all(b"x").unwrap();
+        drop(closed_end);
+        let answer = wait_readable(&[quiet.as_fd(), ready.as_fd(), closed.as_fd()], None).unwrap();
+        assert_eq!(answer, [false, true, true]);
+    }
+
+    #[test]
+    fn gives_up_after_the_timeout() {
+        let (quiet, _end) = UnixStream::pair().unwrap();
+        assert_eq!(wait_readable(&[quiet.as_fd()], Some(Duration::ZERO)).unwrap(), [false]);
+    }
+}

@@ -1,0 +1,215 @@
+//! One health check of one server.
+
+use std::io;
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use sumun_config::checked::{Check, Health};
+use sumun_http::scan::HeadScan;
+use sumun_http::{Method, ResponseHead};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::net::{TcpStream, UnixStream};
+
+use crate::limits::{CHECK_HEAD_BYTES, CHECK_INTERIM_MAX};
+use crate::server::Target;
+
+/// What a check found: in words, either way.
+pub(crate) type Finding = Result<String, String>;
+
+/// Checks once; ends within the check's timeout. `source` is the address to connect from.
+pub(crate) async fn run(health: &Health, target: &Target, source: Option<IpAddr>) -> Finding {
+    let begin = Instant::now();
+    match tokio::time::timeout(health.timeout, look(health, target, source)).await {
+        Ok(Ok(found)) => Ok(format!("{found} in {} ms", begin.elapsed().as_millis())),
+        Ok(Err(problem)) => Err(problem),
+        Err(_) => Err(format!("no answer within {}", in_units(health.timeout))),
+    }
+}
+
+async fn look(health: &Health, target: &Target, source: Option<IpAddr>) -> Finding {
+    let no_connection = |error: io::Error| format!("no connection: {error}");
+    match with_port(target, health.port) {
+        Target::Tcp(address) => {
+            let stream = sumun_host::connect::start_connect(address, source).map_err(no_connection)?;
+            let stream = TcpStream::from_std(stream).map_err(no_connection)?;
+            stream.writable().await.map_err(no_connection)?;
+            if let Some(error) = stream.take_error().map_err(no_connection)? {
+                return Err(no_connection(error));
+            }
+            ask(&health.check, stream, &address.to_string()).await
+        }
+        Target::Unix(path) => {
+            let stream = UnixStream::connect(&path).await.map_err(no_connection)?;
+            ask(&health.check, stream, "localhost").await
+        }
+    }
+}
+
+fn with_port(target: &Target, port: Option<u16>) -> Target {
+    let mut target = target.clone();
+    if let (Target::Tcp(address), Some(port)) = (&mut target, port) {
+        address.set_port(port);
+    }
+    target
+}
+
+async fn ask(check: &Check, stream: impl AsyncRead + AsyncWrite + Unpin, address: &str) -> Finding {
+    match check {
+        Check::Tcp => Ok("connected".to_owned()),
+        Check::Http { path, host, status } => {
+            let found = ask_http(stream, path, host.as_deref().unwrap_or(address)).await?;
+            let good = status.iter().any(|(low, high)| (*low..=*high).contains(&found));
+            if good { Ok(format!("status {found}")) } else { Err(format!("status {found}, wanted {}", ranges(status))) }
+        }
+    }
+}
+
+/// The status code of the final answer. Its body is not read.
+async fn ask_http(mut stream: impl AsyncRead + AsyncWrite + Unpin, path: &str, host: &str) -> Result<u16, String> {
+    let request = format!(
+        "GET {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: sumun-health\r\nAccept: */*\r\nConnection: close\r\n\r\n"
+    );
+    stream.write_all(request.as_bytes()).await.map_err(|error| format!("the request could not be sent: {error}"))?;
+    let mut bytes = Vec::with_capacity(1024);
+    let mut head = ResponseHead::default();
+    for _ in 0..=CHECK_INTERIM_MAX {
+        let length = read_head(&mut stream, &mut bytes).await?;
+        let (head_bytes, _) = bytes.split_at(length);
+        head.parse(head_bytes, Method::Get).map_err(|reason| format!("not an HTTP answer: {reason:?}"))?;
+        if head.status >= 200 {
+            return Ok(head.status);
+        }
+        // RFC 9110 section 15.2: any number of 1xx may come before the final answer.
+        bytes.drain(..length);
+    }
+    Err("too many interim answers".to_owned())
+}
+
+/// Reads until `bytes` begins with a whole head; returns its length.
+async fn read_head(stream: &mut (impl AsyncRead + Unpin), bytes: &mut Vec<u8>) -> Result<usize, String> {
+    let mut scan = HeadScan::default();
+    loop {
+        let found = scan.advance(bytes, CHECK_HEAD_BYTES, CHECK_HEAD_BYTES);
+        if let Some(length) = found.map_err(|reason| format!("not an HTTP answer: {reason:?}"))? {
+            return Ok(length);
+        }
+        match stream.read_buf(bytes).await {
+            Ok(0) => return Err("closed before the answer was complete".to_owned()),
+            Ok(_) => {}
+            Err(error) => return Err(format!("no answer: {error}")),
+        }
+    }
+}
+
+fn ranges(status: &[(u16, u16)]) -> String {
+    let range = |(low, high): &(u16, u16)| {
+        if low == high { low.to_string() } else { format!("{low}-{high}") }
+    };
+    status.iter().map(range).collect::<Vec<_>>().join(", ")
+}
+
+fn in_units(duration: Duration) -> String {
+    if duration.subsec_millis() == 0 {
+        format!("{} s", duration.as_secs())
+    } else {
+        format!("{} ms", duration.as_millis())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::{TcpListener, UnixListener};
+
+    use super::*;
+
+    fn http(timeout: Duration) -> Health {
+        Health {
+            check: Check::Http { path: "/healthz".to_owned(), host: None, status: vec![(200, 299), (401, 401)] },
+            every: Duration::from_secs(1),
+            timeout,
+            rise: 2,
+            fall: 3,
+            port: None,
+        }
+    }
+
+    /// A server that answers one connection with `answer`, and what it was asked.
+    async fn checked(answer: &'static [u8], health: Health) -> (Finding, String) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let target = Target::Tcp(listener.local_addr().unwrap());
+        let server = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut request = vec![0; 1024];
+            let length = stream.read(&mut request).await.unwrap();
+            stream.write_all(answer).await.unwrap();
+            request.truncate(length);
+            String::from_utf8(request).unwrap()
+        });
+        let finding = run(&health, &target, None).await;
+        (finding, server.await.unwrap())
+    }
+
+    const LONG: Duration = Duration::from_secs(60);
+
+    #[tokio::test]
+    async fn good_answer() {
+        let (finding, request) = checked(b"HTTP/1.1 204 No Content\r\n\r\n", http(LONG)).await;
+        assert!(finding.unwrap().starts_with("status 204 in "));
+        assert!(request.starts_with("GET /healthz HTTP/1.1\r\nHost: 127.0.0.1:"));
+        assert!(request.contains("\r\nConnection: close\r\n") && request.contains("\r\nUser-Agent: sumun-health\r\n"));
+    }
+
+    #[tokio::test]
+    async fn interim_answers_are_read_over() {
+        let answer = b"HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 401 Unauthorized\r\nContent-Length: 9\r\n\r\n";
+        let (finding, _) = checked(answer, http(LONG)).await;
+        assert!(finding.unwrap().starts_with("status 401"));
+    }
+
+    #[tokio::test]
+    async fn bad_answers() {
+        let (finding, _) = checked(b"HTTP/1.1 500 Oh\r\nContent-Length: 0\r\n\r\n", http(LONG)).await;
+        assert_eq!(finding.unwrap_err(), "status 500, wanted 200-299, 401");
+        let (finding, _) = checked(b"SSH-2.0-OpenSSH_9.2\r\n\r\n", http(LONG)).await;
+        assert!(finding.unwrap_err().starts_with("not an HTTP answer"));
+        let (finding, _) = checked(b"HTTP/1.1 200 OK\r\nContent-", http(LONG)).await;
+        assert_eq!(finding.unwrap_err(), "closed before the answer was complete");
+    }
+
+    #[tokio::test]
+    async fn refused_and_silent_servers() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let target = Target::Tcp(listener.local_addr().unwrap());
+        let finding = run(&http(Duration::from_millis(50)), &target, None).await;
+        assert_eq!(finding.unwrap_err(), "no answer within 50 ms");
+        drop(listener);
+        let finding = run(&http(LONG), &target, None).await;
+        assert!(finding.unwrap_err().starts_with("no connection: "));
+    }
+
+    #[tokio::test]
+    async fn connects_from_the_source_to_the_port_of_checks() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let health = Health { check: Check::Tcp, port: Some(listener.local_addr().unwrap().port()), ..http(LONG) };
+        let target = Target::Tcp("127.0.0.1:1".parse().unwrap());
+        let finding = run(&health, &target, Some("127.0.0.9".parse().unwrap())).await;
+        assert!(finding.unwrap().starts_with("connected in "));
+        assert_eq!(listener.accept().await.unwrap().1.ip().to_string(), "127.0.0.9");
+    }
+
+    #[tokio::test]
+    async fn unix_socket() {
+        let path =
+            std::env::temp_dir().join(format!("sumun-check-{}-{:x}.sock", std::process::id(), fastrand::u64(..)));
+        let listener = UnixListener::bind(&path).unwrap();
+        let server = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let _request = stream.read(&mut [0; 1024]).await.unwrap();
+            stream.write_all(b"HTTP/1.0 200 OK\r\n\r\n").await.unwrap();
+        });
+        let finding = run(&http(LONG), &Target::Unix(path.clone()), None).await;
+        assert!(finding.unwrap().starts_with("status 200"));
+        server.await.unwrap();
+        std::fs::remove_file(path).unwrap();
+    }
+}

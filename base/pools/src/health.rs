@@ -1,0 +1,153 @@
+//! Active health checks of all servers, and what is said about their state.
+//!
+//! Runs on the control thread. One small task for each server that is to be checked; they follow
+//! the config, the names and the API by the difference, so a reload does not restart them.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use sumun_config::checked as config;
+use sumun_traffic::health::{Checks, Health};
+use sumun_traffic::key::mix;
+use tokio::time::{Instant, MissedTickBehavior};
+
+use crate::check::{self, Finding};
+use crate::limits::{CHECK_SPREAD_MS, CONTROL_TICK_MS};
+use crate::pool::{News, Pool, in_words, milliseconds};
+use crate::pools::Pools;
+use crate::server::{Server, Target};
+use crate::tasks::Tasks;
+
+/// How one server is checked.
+#[derive(Clone, PartialEq)]
+struct Job {
+    health: config::Health,
+    source: Option<IpAddr>,
+}
+
+/// Checks servers for as long as it is polled, and writes news about servers down.
+pub async fn run(pools: Arc<Pools>) {
+    let mut changes = pools.changes();
+    let mut tasks: Tasks<u64, Job> = Tasks::new();
+    let mut tick = tokio::time::interval(Duration::from_millis(CONTROL_TICK_MS));
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    changes.mark_changed();
+    loop {
+        tokio::select! {
+            changed = changes.changed() => {
+                if changed.is_err() {
+                    return;
+                }
+                let now = all_servers(&pools);
+                let wanted = now.iter().filter_map(|(id, (pool, server))| Some((*id, job_of(pool, server)?))).collect();
+                let ended = tasks.follow(wanted, |id, job| {
+                    let (pool, server) = &now[id];
+                    tokio::spawn(check_again_and_again(Arc::clone(pool), Arc::clone(server), job.clone()))
+                });
+                for (pool, server) in ended.iter().filter_map(|id| now.get(id)) {
+                    forget(pool, server);
+                }
+            }
+            _ = tick.tick() => {
+                look_after(&pools);
+            }
+        }
+    }
+}
+
+fn all_servers(pools: &Pools) -> HashMap<u64, (Arc<Pool>, Arc<Server>)> {
+    let mut all = HashMap::new();
+    for pool in pools.all().values() {
+        for member in pool.servers().members() {
+            all.insert(member.server.id(), (Arc::clone(pool), Arc::clone(&member.server)));
+        }
+    }
+    all
+}
+
+fn job_of(pool: &Pool, server: &Server) -> Option<Job> {
+    let settings = pool.settings();
+    let health = settings.health.clone()?;
+    let source = match server.target() {
+        Target::Tcp(address) => settings.source.iter().copied().find(|source| source.is_ipv4() == address.is_ipv4()),
+        Target::Unix(_) => None,
+    };
+    Some(Job { health, source })
+}
+
+async fn check_again_and_again(pool: Arc<Pool>, server: Arc<Server>, job: Job) {
+    let every_ms = milliseconds(job.health.every).max(1);
+    // The same place in the interval each time, another one for each server.
+    let spread_ms = mix(server.identity()) % every_ms.min(CHECK_SPREAD_MS);
+    let first = Instant::now() + Duration::from_millis(spread_ms);
+    let mut times = tokio::time::interval_at(first, Duration::from_millis(every_ms));
+    times.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut checks = Checks::starting_at(server.health());
+    loop {
+        times.tick().await;
+        let finding = check::run(&job.health, server.target(), job.source).await;
+        note(&pool, &server, &job.health, &mut checks, finding);
+    }
+}
+
+fn note(pool: &Pool, server: &Server, rules: &config::Health, checks: &mut Checks, finding: Finding) {
+    let good = finding.is_ok();
+    let words = finding.unwrap_or_else(|problem| problem);
+    server.counters.checks.fetch_add(1, Ordering::Relaxed);
+    if !good {
+        server.counters.checks_failed.fetch_add(1, Ordering::Relaxed);
+    }
+    let before = checks.health();
+    let changed = checks.note(good, rules.rise, rules.fall);
+    let mut about = server.about();
+    about.last_check.clone_from(&words);
+    if changed.is_some() {
+        about.reason = format!("health check: {words}");
+    }
+    drop(about);
+    let (pool_name, name) = (&**pool.name(), &**server.name());
+    match changed {
+        None => return,
+        Some(Health::Down) => tracing::warn!(pool = pool_name, server = name, reason = words, "server is down"),
+        Some(_) if before == Health::Down => {
+            server.begin_ramp(pool.now_ms());
+            tracing::info!(pool = pool_name, server = name, reason = words, "server is up again");
+        }
+        Some(_) => tracing::info!(pool = pool_name, server = name, reason = words, "server is up"),
+    }
+    server.set_health(checks.health());
+    pool.touch();
+}
+
+/// The server is not checked any more: nothing is known about it.
+fn forget(pool: &Pool, server: &Server) {
+    server.set_health(Health::Unknown);
+    let mut about = server.about();
+    about.last_check.clear();
+    about.reason.clear();
+    drop(about);
+    pool.touch();
+}
+
+/// Writes down what happened on workers, and serves who waits for a place that came free by time
+/// (the end of an ejection) and not by a request's leaving.
+fn look_after(pools: &Pools) {
+    for pool in pools.all().values() {
+        for News::Ejected { server, for_ms, count, outcome } in pool.take_news() {
+            tracing::warn!(
+                pool = &**pool.name(),
+                server = &*server,
+                for_ms,
+                count,
+                last = in_words(outcome),
+                "server is ejected: it failed live requests in a row"
+            );
+        }
+        if pool.waiting_for_place() != 0 {
+            pool.serve_waiting();
+        }
+    }
+}

@@ -1,0 +1,63 @@
+//! Bounds of this crate; each says what happens when it is reached.
+
+/// Servers of one pool, resolved addresses counted one by one. Further ones are left out, with a
+/// line in the log.
+pub const SERVERS_MAX: usize = 4096;
+
+const _: () = assert!(SERVERS_MAX <= sumun_traffic::limits::CANDIDATES_MAX);
+
+/// Servers that one request remembers as tried. A request that has tried as many may come to the
+/// first of them again.
+pub const TRIED_MAX: usize = 16;
+
+/// While a server's weight is still rising, the weights are looked at again after this time, in
+/// milliseconds.
+pub const SLOW_START_STEP_MS: u64 = 250;
+
+/// Shards of the set of traces in flight to a pool: as many threads can enter one at a time.
+pub const TRACE_SHARDS: usize = 16;
+
+/// Traces in flight that one shard remembers. Beyond it a request is not recognised as a call of
+/// the pool to itself by its traceparent.
+pub const TRACES_PER_SHARD_MAX: usize = 4096;
+
+/// News about servers that wait for the control thread to write them down. Beyond it the oldest is lost.
+pub const NEWS_MAX: usize = 256;
+
+/// Bytes of a sticky cookie's signature that are kept: 128 bits cannot be guessed.
+pub const STICKY_BYTES: usize = 16;
+
+/// Bytes of the head of an answer to a health check. A longer one is a bad answer.
+pub const CHECK_HEAD_BYTES: usize = 16 * 1024;
+
+/// Answers before the final one (1xx) that a health check reads over.
+pub const CHECK_INTERIM_MAX: usize = 8;
+
+/// The first checks of a pool's servers are spread over the interval, but over no more than this,
+/// in milliseconds.
+pub const CHECK_SPREAD_MS: u64 = 2000;
+
+/// How often the control thread looks for news and for places that came free by time, in milliseconds.
+pub const CONTROL_TICK_MS: u64 = 250;
+
+/// Addresses of one name. Further ones, in the order of their numbers, are left out, with a line
+/// in the log.
+pub const ADDRESSES_PER_NAME_MAX: usize = 64;
+
+/// A name is not resolved more often than this, whatever its TTL, in milliseconds.
+pub const RESOLVE_MIN_MS: u64 = 1000;
+
+/// Nor more rarely than this, so that /etc/hosts and records with a TTL of a day are followed.
+pub const RESOLVE_MAX_MS: u64 = 60_000;
+
+/// A name that could not be resolved is tried again after this time, in milliseconds.
+pub const RESOLVE_RETRY_MS: u64 = 2000;
+
+/// One lookup, all its tries together, in milliseconds.
+pub const RESOLVE_TIMEOUT_MS: u64 = 10_000;
+
+/// Servers that may be added to one pool while running.
+pub const ADDED_SERVERS_MAX: usize = 1024;
+
+/// Weights that the API may set; the same range as in the config file.
+pub const WEIGHTS: std::ops::RangeInclusive<u32> = 1..=1000;

@@ -1,0 +1,179 @@
+//! Health checks and names against real servers on this host.
+
+mod common;
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use common::{config, pool, pools, until};
+use sumun_config::checked::{Check, Health as HealthConfig};
+use sumun_pools::resolve::NameServers;
+use sumun_pools::{Health, PickKey, Picker, Pools, Refused, Tried, health, resolve};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, UdpSocket};
+
+/// A web server that answers every request with the status in `status`.
+async fn web_server(status: Arc<AtomicU16>) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let status = status.load(Ordering::SeqCst);
+            tokio::spawn(async move {
+                let _request = stream.read(&mut [0; 1024]).await?;
+                stream.write_all(format!("HTTP/1.1 {status} Status\r\nContent-Length: 0\r\n\r\n").as_bytes()).await
+            });
+        }
+    });
+    address
+}
+
+fn every_10_ms() -> HealthConfig {
+    HealthConfig {
+        check: Check::Http { path: "/".to_owned(), host: None, status: vec![(200, 299)] },
+        every: Duration::from_millis(10),
+        timeout: Duration::from_secs(10),
+        rise: 2,
+        fall: 3,
+        port: None,
+    }
+}
+
+fn health_of(pools: &Pools, number: usize) -> Health {
+    pools.pool("app").unwrap().servers().members()[number].server.health()
+}
+
+#[tokio::test]
+async fn checks_take_a_server_out_and_back_in() {
+    let (good, changing) = (Arc::new(AtomicU16::new(200)), Arc::new(AtomicU16::new(200)));
+    let addresses = [web_server(good).await.to_string(), web_server(Arc::clone(&changing)).await.to_string()];
+    let mut settings = pool(&[&addresses[0], &addresses[1]]);
+    settings.health = Some(every_10_ms());
+    let pools = pools(&settings);
+    let checks = tokio::spawn(health::run(Arc::clone(&pools)));
+    let mut picker = Picker::new(pools.pool("app").unwrap());
+    let mut seen = |count: u32| {
+        let names = (0..count).map(|_| picker.pick(0, PickKey::default(), &Tried::default()).unwrap());
+        let mut names: Vec<_> = names.map(|lease| lease.server().name().to_string()).collect();
+        names.sort();
+        names.dedup();
+        names.len()
+    };
+
+    until(|| (0..2).all(|number| health_of(&pools, number) == Health::Up)).await;
+    assert_eq!(seen(100), 2);
+    changing.store(503, Ordering::SeqCst);
+    until(|| health_of(&pools, 1) == Health::Down).await;
+    assert_eq!(seen(100), 1);
+    let status = &pools.status()[0].servers[1];
+    assert_eq!(status.reason, "health check: status 503, wanted 200-299");
+    assert!(status.counts.checks_failed >= 3 && !status.usable);
+    changing.store(200, Ordering::SeqCst);
+    until(|| health_of(&pools, 1) == Health::Up).await;
+    assert_eq!(seen(100), 2);
+
+    // A reload that turns checks off forgets what they found.
+    changing.store(503, Ordering::SeqCst);
+    until(|| health_of(&pools, 1) == Health::Down).await;
+    settings.health = None;
+    pools.apply(&config(&settings));
+    until(|| health_of(&pools, 1) == Health::Unknown).await;
+    checks.abort();
+}
+
+#[tokio::test]
+async fn no_server_is_up() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    drop(listener);
+    let mut settings = pool(&[&address]);
+    settings.health = Some(HealthConfig { check: Check::Tcp, ..every_10_ms() });
+    let pools = pools(&settings);
+    let checks = tokio::spawn(health::run(Arc::clone(&pools)));
+    until(|| health_of(&pools, 0) == Health::Down).await;
+    let mut picker = Picker::new(pools.pool("app").unwrap());
+    assert_eq!(picker.pick(0, PickKey::default(), &Tried::default()).unwrap_err(), Refused::NoServer);
+    checks.abort();
+}
+
+/// A name server for one zone of one name: A records with a TTL of one second, no others; it
+/// fails while it has no addresses.
+struct NameServer {
+    at: SocketAddr,
+    addresses: Arc<Mutex<Vec<Ipv4Addr>>>,
+    failed: Arc<AtomicU32>,
+}
+
+async fn name_server(addresses: &[Ipv4Addr]) -> NameServer {
+    let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let at = socket.local_addr().unwrap();
+    let addresses = Arc::new(Mutex::new(addresses.to_vec()));
+    let failed = Arc::new(AtomicU32::new(0));
+    let (records, failures) = (Arc::clone(&addresses), Arc::clone(&failed));
+    tokio::spawn(async move {
+        let mut query = [0; 512];
+        while let Ok((length, from)) = socket.recv_from(&mut query).await {
+            let records = records.lock().unwrap().clone();
+            if records.is_empty() {
+                failures.fetch_add(1, Ordering::SeqCst);
+            }
+            let _sent = socket.send_to(&dns_answer(&query[..length], &records), from).await;
+        }
+    });
+    NameServer { at, addresses, failed }
+}
+
+/// RFC 1035 section 4.1: the header, the question as it came, and the A records.
+fn dns_answer(query: &[u8], records: &[Ipv4Addr]) -> Vec<u8> {
+    let labels_end = 12 + query[12..].iter().position(|byte| *byte == 0).unwrap() + 1;
+    let question = &query[12..labels_end + 4];
+    let is_a = question[question.len() - 4..] == [0, 1, 0, 1];
+    let records = if is_a { records } else { &[] };
+    let failed = records.is_empty() && is_a;
+    let mut answer = query[..2].to_vec();
+    answer.extend([0x81, if failed { 0x82 } else { 0x80 }, 0, 1, 0, records.len() as u8, 0, 0, 0, 0]);
+    answer.extend(question);
+    for record in records {
+        answer.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 1, 0, 4]);
+        answer.extend(record.octets());
+    }
+    answer
+}
+
+fn targets(pools: &Pools) -> Vec<String> {
+    let set = pools.pool("app").unwrap().servers();
+    set.members().iter().map(|member| member.server.target().to_string()).collect()
+}
+
+#[tokio::test]
+async fn names_are_followed_and_the_last_good_answer_stays() {
+    let names =
+        name_server(&[Ipv4Addr::new(10, 0, 0, 2), Ipv4Addr::new(10, 0, 0, 1), Ipv4Addr::new(10, 0, 0, 2)]).await;
+    let pools = pools(&pool(&["app.test:8080"]));
+    assert_eq!(pools.unresolved(), ["app.test"]);
+    let resolving = tokio::spawn(resolve::run(Arc::clone(&pools), NameServers::At(vec![names.at])));
+    resolve::settled(&pools).await;
+    assert_eq!(targets(&pools), ["10.0.0.1:8080", "10.0.0.2:8080"]);
+    let kept = pools.pool("app").unwrap().servers().by_name("app.test:8080@10.0.0.2").unwrap().server.id();
+
+    *names.addresses.lock().unwrap() = vec![Ipv4Addr::new(10, 0, 0, 2), Ipv4Addr::new(10, 0, 0, 3)];
+    until(|| targets(&pools) == ["10.0.0.2:8080", "10.0.0.3:8080"]).await;
+    assert_eq!(pools.pool("app").unwrap().servers().members()[0].server.id(), kept);
+
+    names.addresses.lock().unwrap().clear();
+    until(|| names.failed.load(Ordering::SeqCst) >= 2).await;
+    assert_eq!(targets(&pools), ["10.0.0.2:8080", "10.0.0.3:8080"]);
+    *names.addresses.lock().unwrap() = vec![Ipv4Addr::new(10, 0, 0, 9)];
+    until(|| targets(&pools) == ["10.0.0.9:8080"]).await;
+    resolving.abort();
+}
+
+#[tokio::test]
+async fn the_hosts_file_is_read() {
+    let pools = pools(&pool(&["localhost:8080"]));
+    let resolving = tokio::spawn(resolve::run(Arc::clone(&pools), NameServers::System));
+    until(|| targets(&pools).contains(&"127.0.0.1:8080".to_owned())).await;
+    resolving.abort();
+}

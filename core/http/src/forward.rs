@@ -1,0 +1,444 @@
+//! Writing the head that goes on: hop-by-hop fields out, what the gateway adds in.
+
+use crate::field::{Field, Known, Span};
+use crate::request::RequestHead;
+use crate::response::ResponseHead;
+
+/// Changes that a route asks for. Names are compared in any case.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Edits {
+    /// Replaces every field of this name.
+    pub set: Vec<(String, String)>,
+    pub add: Vec<(String, String)>,
+    pub remove: Vec<String>,
+}
+
+impl Edits {
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.set.is_empty() && self.add.is_empty() && self.remove.is_empty()
+    }
+
+    fn drops(&self, name: &[u8]) -> bool {
+        self.remove.iter().any(|removed| name.eq_ignore_ascii_case(removed.as_bytes()))
+            || self.set.iter().any(|(set, _)| name.eq_ignore_ascii_case(set.as_bytes()))
+    }
+
+    /// Appends whole field lines, `CRLF` included, as these edits leave them.
+    pub fn write_filtered(&self, output: &mut Vec<u8>, lines: &[u8]) {
+        if self.is_empty() {
+            output.extend_from_slice(lines);
+            return;
+        }
+        for line in lines.split_inclusive(|&byte| byte == b'\n') {
+            let name = line.split(|&byte| byte == b':').next().unwrap_or_default();
+            if !self.drops(name) {
+                output.extend_from_slice(line);
+            }
+        }
+        self.write(output);
+    }
+
+    fn write(&self, output: &mut Vec<u8>) {
+        for (name, value) in self.set.iter().chain(&self.add) {
+            line(output, name.as_bytes(), value.as_bytes());
+        }
+    }
+}
+
+/// How the body goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Framing {
+    /// No field: no body, or one that ends with the connection.
+    Silent,
+    Length(u64),
+    Chunked,
+}
+
+/// What a request looks like to the server behind.
+#[derive(Debug)]
+pub struct RequestPlan<'a> {
+    /// Normalised path with its query: the target.
+    pub path: &'a [u8],
+    pub query: Option<&'a [u8]>,
+    pub host: &'a [u8],
+    /// Who asked: `X-Forwarded-Host` and `Forwarded` name the host the client saw.
+    pub client_host: &'a [u8],
+    /// The client's address as it stands in `X-Forwarded-For`.
+    pub client: &'a [u8],
+    /// The same as a `for=` value of RFC 7239 (IPv6 in quotes and brackets).
+    pub client_node: &'a [u8],
+    /// `http` or `https`.
+    pub scheme: &'a [u8],
+    /// Incoming forwarding fields are believed and extended, not replaced.
+    pub trusted: bool,
+    /// Name and value of the request id.
+    pub request_id: (&'a [u8], &'a [u8]),
+    /// This gateway's element of `CDN-Loop` (RFC 8586).
+    pub loop_id: &'a [u8],
+    pub framing: Framing,
+    pub websocket: bool,
+    pub expect_continue: bool,
+    pub max_forwards: Option<u64>,
+    pub edits: &'a Edits,
+}
+
+const fn set_of(names: &[Known]) -> u64 {
+    let mut bits = 0;
+    let mut index = 0;
+    while index < names.len() {
+        bits |= 1 << names[index] as u8;
+        index += 1;
+    }
+    bits
+}
+
+/// Never copied: hop-by-hop (RFC 9110 section 7.6.1) or written anew.
+const REQUEST_DROPPED: u64 = set_of(&[
+    Known::Host,
+    Known::Connection,
+    Known::KeepAlive,
+    Known::ProxyConnection,
+    Known::Te,
+    Known::Trailer,
+    Known::Upgrade,
+    Known::TransferEncoding,
+    Known::ContentLength,
+    Known::Expect,
+    Known::Via,
+    Known::CdnLoop,
+    Known::MaxForwards,
+    Known::ProxyAuthorization,
+    Known::Forwarded,
+    Known::XForwardedFor,
+    Known::XForwardedHost,
+    Known::XForwardedProto,
+]);
+
+/// Believed from trusted proxies only.
+const REQUEST_UNTRUSTED: u64 = set_of(&[Known::XRealIp, Known::XForwardedPort]);
+
+const RESPONSE_DROPPED: u64 = set_of(&[
+    Known::Connection,
+    Known::KeepAlive,
+    Known::ProxyConnection,
+    Known::Te,
+    Known::Trailer,
+    Known::Upgrade,
+    Known::TransferEncoding,
+    Known::ContentLength,
+]);
+
+/// Appends the head of the request for the server. `bytes` is the head that `head` was parsed from.
+pub fn write_request(output: &mut Vec<u8>, head: &RequestHead, bytes: &[u8], plan: &RequestPlan<'_>) {
+    output.extend_from_slice(head.method.as_str().as_bytes());
+    output.push(b' ');
+    output.extend_from_slice(plan.path);
+    if let Some(query) = plan.query {
+        output.push(b'?');
+        output.extend_from_slice(query);
+    }
+    output.extend_from_slice(b" HTTP/1.1\r\nHost: ");
+    output.extend_from_slice(plan.host);
+    output.extend_from_slice(b"\r\n");
+
+    let mut dropped = REQUEST_DROPPED;
+    if !plan.trusted {
+        dropped |= REQUEST_UNTRUSTED;
+    }
+    let request_id_known = Known::of(plan.request_id.0);
+    if request_id_known != Known::Other {
+        dropped |= 1 << request_id_known as u8;
+    }
+    copy_fields(output, &head.fields, bytes, |field| {
+        if field.known != Known::Other {
+            return dropped & 1 << field.known as u8 != 0
+                || (!plan.edits.is_empty() && plan.edits.drops(field.name.of_bytes(bytes)));
+        }
+        let name = field.name.of_bytes(bytes);
+        is_nominated(&head.nominated, bytes, name)
+            || poses_as(name, dropped)
+            || (request_id_known == Known::Other && name.eq_ignore_ascii_case(plan.request_id.0))
+            || (!plan.edits.is_empty() && plan.edits.drops(name))
+    });
+    write_forwarding(output, head, bytes, plan);
+    write_connection(output, plan);
+    plan.edits.write(output);
+    output.extend_from_slice(b"\r\n");
+}
+
+/// `X-Forwarded-*`, `Forwarded` (RFC 7239), `Via` (RFC 9110 section 7.6.3), `CDN-Loop` (RFC 8586)
+/// and the request id.
+fn write_forwarding(output: &mut Vec<u8>, head: &RequestHead, bytes: &[u8], plan: &RequestPlan<'_>) {
+    let before = |known: Known| if plan.trusted { head.known(bytes, known) } else { None };
+
+    output.extend_from_slice(b"X-Forwarded-For: ");
+    extend_list(output, head, bytes, Known::XForwardedFor, plan.trusted);
+    output.extend_from_slice(plan.client);
+    output.extend_from_slice(b"\r\nX-Forwarded-Proto: ");
+    output.extend_from_slice(before(Known::XForwardedProto).unwrap_or(plan.scheme));
+    if !plan.client_host.is_empty() {
+        output.extend_from_slice(b"\r\nX-Forwarded-Host: ");
+        output.extend_from_slice(before(Known::XForwardedHost).unwrap_or(plan.client_host));
+    }
+    output.extend_from_slice(b"\r\nForwarded: ");
+    extend_list(output, head, bytes, Known::Forwarded, plan.trusted);
+    output.extend_from_slice(b"for=");
+    output.extend_from_slice(plan.client_node);
+    if !plan.client_host.is_empty() {
+        // A host may hold a colon, which is no token (RFC 7239 section 4).
+        output.extend_from_slice(b";host=\"");
+        output.extend_from_slice(plan.client_host);
+        output.push(b'"');
+    }
+    output.extend_from_slice(b";proto=");
+    output.extend_from_slice(plan.scheme);
+    output.extend_from_slice(b"\r\nVia: ");
+    extend_list(output, head, bytes, Known::Via, true);
+    output.extend_from_slice(match head.version {
+        crate::Version::Http10 => b"1.0 sumun\r\n",
+        crate::Version::Http11 => b"1.1 sumun\r\n",
+    });
+    output.extend_from_slice(b"CDN-Loop: ");
+    extend_list(output, head, bytes, Known::CdnLoop, true);
+    output.extend_from_slice(plan.loop_id);
+    output.extend_from_slice(b"\r\n");
+    line(output, plan.request_id.0, plan.request_id.1);
+}
+
+/// Values of a list field that came in, each followed by a comma.
+fn extend_list(output: &mut Vec<u8>, head: &RequestHead, bytes: &[u8], known: Known, believed: bool) {
+    if !believed || !head.has(known) {
+        return;
+    }
+    for field in head.fields.iter().filter(|field| field.known == known) {
+        let value = field.value.of_bytes(bytes);
+        if !value.is_empty() {
+            output.extend_from_slice(value);
+            output.extend_from_slice(b", ");
+        }
+    }
+}
+
+fn write_connection(output: &mut Vec<u8>, plan: &RequestPlan<'_>) {
+    match plan.framing {
+        Framing::Silent => {}
+        Framing::Length(length) => content_length(output, length),
+        Framing::Chunked => output.extend_from_slice(b"Transfer-Encoding: chunked\r\n"),
+    }
+    if plan.websocket {
+        output.extend_from_slice(b"Connection: Upgrade\r\nUpgrade: websocket\r\n");
+    }
+    if plan.expect_continue {
+        output.extend_from_slice(b"Expect: 100-continue\r\n");
+    }
+    if let Some(hops) = plan.max_forwards {
+        output.extend_from_slice(b"Max-Forwards: ");
+        output.extend_from_slice(itoa::Buffer::new().format(hops).as_bytes());
+        output.extend_from_slice(b"\r\n");
+    }
+}
+
+/// What a response looks like to the client.
+#[derive(Debug)]
+pub struct ResponsePlan<'a> {
+    pub framing: Framing,
+    pub connection: ConnectionLine,
+    /// An IMF-fixdate, written when the server sent none (RFC 9110 section 6.6.1).
+    pub date: &'a [u8],
+    /// A `Set-Cookie` value of the gateway's own (sticky sessions).
+    pub cookie: Option<&'a [u8]>,
+    pub edits: &'a Edits,
+}
+
+/// What the client is told about the connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ConnectionLine {
+    /// The version's default holds.
+    Silent,
+    Close,
+    /// A 1.0 client asked for it.
+    KeepAlive,
+    Websocket,
+}
+
+/// Appends the head of the response for the client. `bytes` is the head `head` was parsed from.
+pub fn write_response(output: &mut Vec<u8>, head: &ResponseHead, bytes: &[u8], plan: &ResponsePlan<'_>) {
+    output.extend_from_slice(b"HTTP/1.1 ");
+    output.extend_from_slice(itoa::Buffer::new().format(head.status).as_bytes());
+    output.push(b' ');
+    output.extend_from_slice(head.reason.of_bytes(bytes));
+    output.extend_from_slice(b"\r\n");
+    copy_fields(output, &head.fields, bytes, |field| {
+        if field.known != Known::Other {
+            return RESPONSE_DROPPED & 1 << field.known as u8 != 0
+                || (!plan.edits.is_empty() && plan.edits.drops(field.name.of_bytes(bytes)));
+        }
+        let name = field.name.of_bytes(bytes);
+        is_nominated(&head.nominated, bytes, name) || (!plan.edits.is_empty() && plan.edits.drops(name))
+    });
+    if !head.has(Known::Date) && head.status >= 200 {
+        line(output, b"Date", plan.date);
+    }
+    if let Some(cookie) = plan.cookie {
+        line(output, b"Set-Cookie", cookie);
+    }
+    match plan.framing {
+        Framing::Silent => {}
+        Framing::Length(length) => content_length(output, length),
+        Framing::Chunked => output.extend_from_slice(b"Transfer-Encoding: chunked\r\n"),
+    }
+    write_connection_line(output, plan.connection);
+    plan.edits.write(output);
+    output.extend_from_slice(b"\r\n");
+}
+
+/// Appends `Connection` as `connection` says.
+pub fn write_connection_line(output: &mut Vec<u8>, connection: ConnectionLine) {
+    output.extend_from_slice(match connection {
+        ConnectionLine::Silent => b"",
+        ConnectionLine::Close => b"Connection: close\r\n",
+        ConnectionLine::KeepAlive => b"Connection: keep-alive\r\n",
+        ConnectionLine::Websocket => b"Connection: Upgrade\r\nUpgrade: websocket\r\n",
+    });
+}
+
+/// Copies the lines of all fields that are not dropped, neighbours in one piece.
+fn copy_fields(output: &mut Vec<u8>, fields: &[Field], bytes: &[u8], dropped: impl Fn(&Field) -> bool) {
+    let section_end = bytes.len().saturating_sub(2) as u32;
+    let mut run: Option<Span> = None;
+    for (index, field) in fields.iter().enumerate() {
+        let end = fields.get(index + 1).map_or(section_end, |next| next.name.start);
+        if dropped(field) {
+            if let Some(span) = run.take() {
+                output.extend_from_slice(span.of_bytes(bytes));
+            }
+        } else {
+            let start = run.map_or(field.name.start, |span| span.start);
+            run = Some(Span { start, end });
+        }
+    }
+    if let Some(span) = run {
+        output.extend_from_slice(span.of_bytes(bytes));
+    }
+}
+
+fn is_nominated(nominated: &[Span], bytes: &[u8], name: &[u8]) -> bool {
+    nominated.iter().any(|span| span.of_bytes(bytes).eq_ignore_ascii_case(name))
+}
+
+/// CGI-like servers read `X_Forwarded_For` as `X-Forwarded-For`: a name with underscores whose
+/// hyphenated twin the gateway owns would be believed as ours.
+fn poses_as(name: &[u8], owned: u64) -> bool {
+    if memchr::memchr(b'_', name).is_none() || name.len() > 32 {
+        return false;
+    }
+    let hyphenated: Vec<u8> = name.iter().map(|&byte| if byte == b'_' { b'-' } else { byte }).collect();
+    let known = Known::of(&hyphenated);
+    known != Known::Other && owned & 1 << known as u8 != 0
+}
+
+fn content_length(output: &mut Vec<u8>, length: u64) {
+    output.extend_from_slice(b"Content-Length: ");
+    output.extend_from_slice(itoa::Buffer::new().format(length).as_bytes());
+    output.extend_from_slice(b"\r\n");
+}
+
+fn line(output: &mut Vec<u8>, name: &[u8], value: &[u8]) {
+    output.extend_from_slice(name);
+    output.extend_from_slice(b": ");
+    output.extend_from_slice(value);
+    output.extend_from_slice(b"\r\n");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::request::Method;
+
+    fn forward(text: &str, trusted: bool, edits: &Edits) -> String {
+        let mut head = RequestHead::default();
+        head.parse(text.as_bytes(), 100).unwrap();
+        let mut output = Vec::new();
+        let plan = RequestPlan {
+            path: b"/p",
+            query: None,
+            host: b"h",
+            client_host: b"h",
+            client: b"192.0.2.1",
+            client_node: b"192.0.2.1",
+            scheme: b"http",
+            trusted,
+            request_id: (b"X-Request-Id", b"id1"),
+            loop_id: b"sumun-1",
+            framing: Framing::Silent,
+            websocket: false,
+            expect_continue: false,
+            max_forwards: None,
+            edits,
+        };
+        write_request(&mut output, &head, text.as_bytes(), &plan);
+        String::from_utf8(output).unwrap()
+    }
+
+    #[test]
+    fn hop_by_hop_fields_stay_here() {
+        let out = forward(
+            "GET / HTTP/1.1\r\nHost: a\r\nA: 1\r\nConnection: close, x-drop\r\nX-Drop: 1\r\nTE: trailers\r\nKeep-Alive: 1\r\nUpgrade: h2c\r\nB:  2 \r\n\r\n",
+            false,
+            &Edits::default(),
+        );
+        assert!(
+            out.starts_with("GET /p HTTP/1.1\r\nHost: h\r\nA: 1\r\nB:  2 \r\nX-Forwarded-For: 192.0.2.1\r\n"),
+            "{out}"
+        );
+        for gone in ["Connection", "X-Drop", "TE:", "Keep-Alive", "Upgrade"] {
+            assert!(!out.contains(gone), "{gone} in {out}");
+        }
+        assert!(out.ends_with("CDN-Loop: sumun-1\r\nX-Request-Id: id1\r\n\r\n"), "{out}");
+    }
+
+    #[test]
+    fn forged_forwarding_fields_are_replaced_unless_trusted() {
+        let text = "GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 6.6.6.6\r\nx_forwarded_for: 6.6.6.6\r\nX-Real-IP: 6.6.6.6\r\nForwarded: for=6.6.6.6\r\nX-Forwarded-Proto: https\r\n\r\n";
+        let out = forward(text, false, &Edits::default());
+        assert!(!out.contains("6.6.6.6") && !out.contains("https"), "{out}");
+        let out = forward(text, true, &Edits::default());
+        assert!(out.contains("X-Forwarded-For: 6.6.6.6, 192.0.2.1\r\n"), "{out}");
+        assert!(out.contains("Forwarded: for=6.6.6.6, for=192.0.2.1;"), "{out}");
+        assert!(out.contains("X-Forwarded-Proto: https\r\n"), "{out}");
+        assert!(!out.contains("x_forwarded_for"), "{out}");
+    }
+
+    #[test]
+    fn edits() {
+        let edits = Edits {
+            set: vec![("A".into(), "new".into())],
+            add: vec![("C".into(), "3".into())],
+            remove: vec!["b".into()],
+        };
+        let out = forward("GET / HTTP/1.1\r\nHost: a\r\nA: 1\r\nB: 2\r\n\r\n", false, &edits);
+        assert!(!out.contains("A: 1") && !out.contains("B: 2"), "{out}");
+        assert!(out.contains("A: new\r\nC: 3\r\n"), "{out}");
+    }
+
+    #[test]
+    fn responses() {
+        let text = "HTTP/1.1 200 OK\r\nContent-Type: a/b\r\nConnection: x-y\r\nX-Y: 1\r\nContent-Length: 3\r\nServer: s\r\n\r\n";
+        let mut head = ResponseHead::default();
+        head.parse(text.as_bytes(), Method::Get).unwrap();
+        let mut output = Vec::new();
+        let plan = ResponsePlan {
+            framing: Framing::Length(3),
+            connection: ConnectionLine::Close,
+            date: b"D",
+            cookie: None,
+            edits: &Edits::default(),
+        };
+        write_response(&mut output, &head, text.as_bytes(), &plan);
+        assert_eq!(
+            String::from_utf8(output).unwrap(),
+            "HTTP/1.1 200 OK\r\nContent-Type: a/b\r\nServer: s\r\nDate: D\r\nContent-Length: 3\r\nConnection: close\r\n\r\n"
+        );
+    }
+}

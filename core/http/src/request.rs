@@ -1,0 +1,491 @@
+//! The head of a request: parsed once, into something that cannot be ambiguous.
+
+use std::mem::MaybeUninit;
+
+use crate::field::{Field, Known, Span, is_token, list};
+use crate::limits::{FIELDS_MAX, NOMINATED_MAX};
+use crate::reject::Reject;
+use crate::target;
+
+/// Methods of RFC 9110 and RFC 5789. Others are refused with 501: what they mean for a retry or
+/// a cache cannot be known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Method {
+    #[default]
+    Get,
+    Head,
+    Post,
+    Put,
+    Delete,
+    Patch,
+    Options,
+    Trace,
+    Connect,
+}
+
+impl Method {
+    #[must_use]
+    pub fn from_bytes(name: &[u8]) -> Option<Self> {
+        Some(match name {
+            b"GET" => Self::Get,
+            b"HEAD" => Self::Head,
+            b"POST" => Self::Post,
+            b"PUT" => Self::Put,
+            b"DELETE" => Self::Delete,
+            b"PATCH" => Self::Patch,
+            b"OPTIONS" => Self::Options,
+            b"TRACE" => Self::Trace,
+            b"CONNECT" => Self::Connect,
+            _ => return None,
+        })
+    }
+
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Get => "GET",
+            Self::Head => "HEAD",
+            Self::Post => "POST",
+            Self::Put => "PUT",
+            Self::Delete => "DELETE",
+            Self::Patch => "PATCH",
+            Self::Options => "OPTIONS",
+            Self::Trace => "TRACE",
+            Self::Connect => "CONNECT",
+        }
+    }
+
+    /// May be sent twice with the effect of once (RFC 9110 section 9.2.2).
+    #[must_use]
+    pub fn is_idempotent(self) -> bool {
+        !matches!(self, Self::Post | Self::Patch | Self::Connect)
+    }
+}
+
+/// HTTP/1.0 or HTTP/1.1; a higher minor version is spoken to as 1.1 (RFC 9110 section 2.5).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Version {
+    Http10,
+    #[default]
+    Http11,
+}
+
+impl Version {
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Http10 => "HTTP/1.0",
+            Self::Http11 => "HTTP/1.1",
+        }
+    }
+}
+
+/// How the end of a request body is known (RFC 9112 section 6.3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum BodyLength {
+    #[default]
+    None,
+    Length(u64),
+    Chunked,
+}
+
+/// A request head. Places are relative to the bytes given to `parse`; the same value is parsed
+/// into again and again, so that a request costs no allocation.
+#[derive(Debug, Default)]
+pub struct RequestHead {
+    pub method: Method,
+    pub version: Version,
+    /// As received.
+    pub target: Span,
+    /// The path inside the target, as received, still percent-encoded; empty for `*`.
+    pub path: Span,
+    /// After the `?`; `None` when there is none.
+    pub query: Option<Span>,
+    /// Of an absolute-form target, which overrides `Host` (RFC 9112 section 3.2.2).
+    pub authority: Option<Span>,
+    /// The target is `*` (RFC 9112 section 3.2.4).
+    pub asterisk: bool,
+    /// The path needs `target::normalize` before it is matched or forwarded.
+    pub path_is_plain: bool,
+    pub fields: Vec<Field>,
+    /// Index into `fields`.
+    pub host: Option<usize>,
+    pub body: BodyLength,
+    /// The client keeps the connection (RFC 9112 section 9.3).
+    pub keep_alive: bool,
+    pub expect_continue: bool,
+    /// A well-formed `Upgrade: websocket` (RFC 6455 section 4.1) that `Connection` nominates.
+    pub websocket: bool,
+    /// Names that `Connection` nominated and that a gateway drops.
+    pub nominated: Vec<Span>,
+    /// Bit n is set when the known name n is among the fields.
+    pub present: u64,
+}
+
+const _: () = assert!((Known::Referer as u8) < 64, "`present` has one bit a known name");
+
+impl RequestHead {
+    /// Parses the head at the start of `bytes` and says how long it is, its empty line included;
+    /// `None` where its end has not come yet. `fields_max` is the operator's bound on header
+    /// fields. A head that comes in many pieces is found with `scan::HeadScan` first, so that it
+    /// is parsed once and not once for each piece.
+    ///
+    /// # Errors
+    /// The first rule that the head breaks; the connection has to be closed then, since where the
+    /// next request starts is not known.
+    pub fn parse(&mut self, bytes: &[u8], fields_max: usize) -> Result<Option<usize>, Reject> {
+        self.clear();
+        let mut table = [const { MaybeUninit::uninit() }; FIELDS_MAX];
+        let mut parsed = httparse::Request::new(&mut []);
+        let bound = fields_max.min(FIELDS_MAX);
+        let length = match parsed.parse_with_uninit_headers(bytes, &mut table[..bound]) {
+            Ok(httparse::Status::Complete(length)) => length,
+            Ok(httparse::Status::Partial) => return Ok(None),
+            Err(error) => return Err(explain(error, bytes)),
+        };
+        let head = bytes.get(..length).unwrap_or_default();
+        // The tokenizer takes a bare LF for a line's end; RFC 9112 section 2.2 lets us refuse it.
+        if !head.ends_with(b"\r\n\r\n") {
+            return Err(Reject::ControlCharacter);
+        }
+        let method = parsed.method.unwrap_or_default().as_bytes();
+        self.method = Method::from_bytes(method).ok_or(Reject::Method)?;
+        self.version = if parsed.version == Some(0) { Version::Http10 } else { Version::Http11 };
+        let request_target = parsed.path.unwrap_or_default().as_bytes();
+        self.target = Span::of(head, request_target);
+
+        let mut facts = Facts::default();
+        for header in parsed.headers.iter() {
+            let name = header.name.as_bytes();
+            let known = Known::of(name);
+            let field = Field { name: Span::of(head, name), value: Span::of(head, header.value), known };
+            if !follows_line_end(head, field.name) {
+                return Err(Reject::ControlCharacter);
+            }
+            if known != Known::Other {
+                self.present |= 1 << known as u8;
+                self.note(head, known, header.value, &mut facts)?;
+            }
+            self.fields.push(field);
+        }
+        self.settle(&facts)?;
+        target::parse_into(self, head)?;
+        Ok(Some(length))
+    }
+
+    fn clear(&mut self) {
+        let mut fields = std::mem::take(&mut self.fields);
+        let mut nominated = std::mem::take(&mut self.nominated);
+        fields.clear();
+        nominated.clear();
+        *self = Self { fields, nominated, ..Self::default() };
+    }
+
+    /// What one field means for framing, routing and the connection.
+    #[inline]
+    fn note(&mut self, head: &[u8], known: Known, value: &[u8], facts: &mut Facts) -> Result<(), Reject> {
+        match known {
+            Known::Host => {
+                // RFC 9112 section 3.2: more than one is a 400.
+                if self.host.replace(self.fields.len()).is_some() {
+                    return Err(Reject::HostRepeated);
+                }
+                if !target::is_host(value) {
+                    return Err(Reject::HostSyntax);
+                }
+            }
+            Known::ContentLength => {
+                // RFC 9112 section 6.3 lets equal repetitions pass; a client that sends them is
+                // broken or attacks, so they do not.
+                if facts.length.is_some() {
+                    return Err(Reject::ContentLength);
+                }
+                facts.length = Some(parse_length(value).ok_or(Reject::ContentLength)?);
+            }
+            Known::TransferEncoding => {
+                if facts.chunked {
+                    return Err(Reject::TransferEncoding);
+                }
+                check_coding(value)?;
+                facts.chunked = true;
+            }
+            Known::Connection => {
+                for option in list(value) {
+                    self.note_connection(head, option, facts)?;
+                }
+            }
+            Known::Expect => {
+                if !value.eq_ignore_ascii_case(b"100-continue") {
+                    return Err(Reject::Expectation);
+                }
+                self.expect_continue = true;
+            }
+            Known::Upgrade => {
+                facts.upgrade_websocket = list(value).any(|protocol| protocol.eq_ignore_ascii_case(b"websocket"));
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn note_connection(&mut self, head: &[u8], option: &[u8], facts: &mut Facts) -> Result<(), Reject> {
+        if option.eq_ignore_ascii_case(b"close") {
+            facts.close = true;
+        } else if option.eq_ignore_ascii_case(b"keep-alive") {
+            facts.keep_alive = true;
+        } else if option.eq_ignore_ascii_case(b"upgrade") {
+            facts.upgrade_nominated = true;
+        } else {
+            if !is_token(option) || self.nominated.len() == NOMINATED_MAX {
+                return Err(Reject::Connection);
+            }
+            // RFC 9110 section 7.6.1: end-to-end fields must not be nominated. Dropping them would
+            // let a client hide its cookie or our own X-Forwarded-For from the server behind.
+            if matches!(Known::of(option), Known::Other | Known::Te | Known::KeepAlive | Known::ProxyConnection) {
+                self.nominated.push(Span::of(head, option));
+            }
+        }
+        Ok(())
+    }
+
+    /// The rules that need all fields.
+    fn settle(&mut self, facts: &Facts) -> Result<(), Reject> {
+        self.body = match (facts.length, facts.chunked) {
+            (Some(_), true) => return Err(Reject::LengthAndCoding),
+            // RFC 9112 section 6.1: a 1.0 message with Transfer-Encoding has faulty framing.
+            (None, true) if self.version == Version::Http10 => return Err(Reject::TransferEncoding),
+            (None, true) => BodyLength::Chunked,
+            (Some(0), false) => BodyLength::Length(0),
+            (Some(length), false) => BodyLength::Length(length),
+            (None, false) => BodyLength::None,
+        };
+        if self.host.is_none() && self.version == Version::Http11 {
+            return Err(Reject::HostMissing);
+        }
+        self.keep_alive = !facts.close && (self.version == Version::Http11 || facts.keep_alive);
+        self.websocket = facts.upgrade_websocket
+            && facts.upgrade_nominated
+            && self.method == Method::Get
+            && self.version == Version::Http11
+            && matches!(self.body, BodyLength::None | BodyLength::Length(0));
+        if self.version == Version::Http10 {
+            // RFC 9110 section 10.1.1: a 1.0 client does not know the expectation.
+            self.expect_continue = false;
+        }
+        Ok(())
+    }
+
+    #[must_use]
+    pub fn has(&self, known: Known) -> bool {
+        self.present & (1 << known as u8) != 0
+    }
+
+    /// Value of the first field with this known name.
+    #[must_use]
+    pub fn known<'a>(&self, bytes: &'a [u8], known: Known) -> Option<&'a [u8]> {
+        if !self.has(known) {
+            return None;
+        }
+        self.fields.iter().find(|field| field.known == known).map(|field| field.value.of_bytes(bytes))
+    }
+
+    /// Values of all fields with this name, which may be in any case.
+    pub fn values<'a>(&self, bytes: &'a [u8], name: &[u8]) -> impl Iterator<Item = &'a [u8]> {
+        self.fields
+            .iter()
+            .filter(move |field| field.name.of_bytes(bytes).eq_ignore_ascii_case(name))
+            .map(move |field| field.value.of_bytes(bytes))
+    }
+
+    /// Who is asked: the authority of an absolute target, else `Host`; empty for a 1.0 client
+    /// that names nobody.
+    #[must_use]
+    pub fn host_value<'a>(&self, bytes: &'a [u8]) -> &'a [u8] {
+        match (self.authority, self.host) {
+            (Some(authority), _) => authority.of_bytes(bytes),
+            (None, Some(index)) => self.fields[index].value.of_bytes(bytes),
+            (None, None) => b"",
+        }
+    }
+
+    /// Bytes of the request line without its CRLF.
+    #[must_use]
+    pub fn line_length(&self) -> usize {
+        self.target.end as usize + " HTTP/1.1".len()
+    }
+
+    /// There is a body, even an empty chunked one.
+    #[must_use]
+    pub fn has_body(&self) -> bool {
+        !matches!(self.body, BodyLength::None | BodyLength::Length(0))
+    }
+}
+
+/// The line before this name ended in CRLF and not in a bare LF.
+#[inline]
+pub(crate) fn follows_line_end(head: &[u8], name: Span) -> bool {
+    let start = name.start as usize;
+    start >= 2 && head.get(start - 2..start) == Some(b"\r\n")
+}
+
+/// What has been seen while the fields pass by.
+#[derive(Default)]
+struct Facts {
+    length: Option<u64>,
+    chunked: bool,
+    close: bool,
+    keep_alive: bool,
+    upgrade_nominated: bool,
+    upgrade_websocket: bool,
+}
+
+/// `Content-Length = 1*DIGIT` (RFC 9110 section 8.6), without sign, space or overflow.
+#[must_use]
+pub fn parse_length(value: &[u8]) -> Option<u64> {
+    if value.is_empty() || value.len() > 19 {
+        return None;
+    }
+    value.iter().try_fold(0_u64, |sum, &byte| byte.is_ascii_digit().then(|| sum * 10 + u64::from(byte - b'0')))
+}
+
+/// Only `chunked` is understood. A list that ends in it asks for a coding that this gateway does
+/// not have (501, RFC 9112 section 6.1); anything else has no known end (400, section 6.3).
+fn check_coding(value: &[u8]) -> Result<(), Reject> {
+    if value.eq_ignore_ascii_case(b"chunked") {
+        return Ok(());
+    }
+    let codings: Vec<&[u8]> = list(value).collect();
+    let Some((last, before)) = codings.split_last() else {
+        return Err(Reject::TransferEncoding);
+    };
+    let chunked_before = before.iter().any(|coding| coding.eq_ignore_ascii_case(b"chunked"));
+    let all_tokens = before.iter().all(|coding| is_token(coding));
+    if last.eq_ignore_ascii_case(b"chunked") && !before.is_empty() && !chunked_before && all_tokens {
+        return Err(Reject::CodingNotImplemented);
+    }
+    Err(Reject::TransferEncoding)
+}
+
+/// Which rule of ours stands behind the tokenizer's complaint.
+fn explain(error: httparse::Error, head: &[u8]) -> Reject {
+    match error {
+        httparse::Error::TooManyHeaders => Reject::TooManyFields,
+        httparse::Error::Version => {
+            let line = head.split(|&byte| byte == b'\r').next().unwrap_or_default();
+            let version = line.rsplit(|&byte| byte == b' ').next().unwrap_or_default();
+            match version {
+                [b'H', b'T', b'T', b'P', b'/', b'2'..=b'9', b'.', minor] if minor.is_ascii_digit() => Reject::Version,
+                _ => Reject::RequestLine,
+            }
+        }
+        httparse::Error::HeaderName | httparse::Error::HeaderValue => Reject::FieldSyntax,
+        httparse::Error::NewLine => Reject::ControlCharacter,
+        httparse::Error::Token | httparse::Error::Status => Reject::RequestLine,
+    }
+}
+
+/// Rewrites `HTTP/1.2` to `HTTP/1.9` in a request line to `HTTP/1.1`, in place: a higher minor
+/// version is compatible (RFC 9110 section 2.5), and the tokenizer does not know it. False: there
+/// was nothing to rewrite.
+pub fn settle_minor_version(head: &mut [u8]) -> bool {
+    let Some(end) = memchr::memchr(b'\r', head) else { return false };
+    if let Some(version) = end.checked_sub(9).and_then(|start| head.get_mut(start..end))
+        && version.starts_with(b" HTTP/1.")
+        && matches!(version[8], b'2'..=b'9')
+    {
+        version[8] = b'1';
+        return true;
+    }
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(head: &str) -> Result<RequestHead, Reject> {
+        let mut request = RequestHead::default();
+        request.parse(head.as_bytes(), 100).map(|length| {
+            assert_eq!(length, Some(head.len()));
+            request
+        })
+    }
+
+    #[test]
+    fn a_plain_request() {
+        let text = "GET /a/b?c=d HTTP/1.1\r\nHost: example.com\r\nAccept: */*\r\n\r\n";
+        let head = parse(text).unwrap();
+        assert_eq!(head.method, Method::Get);
+        assert_eq!(head.path.of_bytes(text.as_bytes()), b"/a/b");
+        assert_eq!(head.query.unwrap().of_bytes(text.as_bytes()), b"c=d");
+        assert_eq!(head.host_value(text.as_bytes()), b"example.com");
+        assert!(head.keep_alive);
+        assert_eq!(head.body, BodyLength::None);
+    }
+
+    #[test]
+    fn framing_is_never_ambiguous() {
+        let with = |fields: &str| parse(&format!("POST / HTTP/1.1\r\nHost: a\r\n{fields}\r\n"));
+        assert_eq!(with("Content-Length: 5\r\n").unwrap().body, BodyLength::Length(5));
+        assert_eq!(with("Transfer-Encoding: Chunked\r\n").unwrap().body, BodyLength::Chunked);
+        for (fields, why) in [
+            ("Content-Length: 5\r\nTransfer-Encoding: chunked\r\n", Reject::LengthAndCoding),
+            ("Content-Length: 5\r\nContent-Length: 5\r\n", Reject::ContentLength),
+            ("Content-Length: 5, 5\r\n", Reject::ContentLength),
+            ("Content-Length: +5\r\n", Reject::ContentLength),
+            ("Content-Length: \r\n", Reject::ContentLength),
+            ("Content-Length: 99999999999999999999\r\n", Reject::ContentLength),
+            ("Transfer-Encoding: gzip, chunked\r\n", Reject::CodingNotImplemented),
+            ("Transfer-Encoding: chunked, chunked\r\n", Reject::TransferEncoding),
+            ("Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n", Reject::TransferEncoding),
+            ("Transfer-Encoding: identity\r\n", Reject::TransferEncoding),
+            ("Transfer-Encoding:\x0bchunked\r\n", Reject::FieldSyntax),
+            ("Content-Length : 5\r\n", Reject::FieldSyntax),
+            (" Content-Length: 5\r\n", Reject::FieldSyntax),
+            ("X: a\r\n b\r\n", Reject::FieldSyntax),
+            ("X: a\0b\r\n", Reject::FieldSyntax),
+            ("X: a\n", Reject::ControlCharacter),
+            ("X: a\nY: b\r\n", Reject::ControlCharacter),
+            ("X: a\rb\r\n", Reject::FieldSyntax),
+            ("Host: b\r\n", Reject::HostRepeated),
+            ("Expect: 200-ok\r\n", Reject::Expectation),
+        ] {
+            assert_eq!(with(fields).map(|_| ()), Err(why), "{fields:?}");
+        }
+    }
+
+    #[test]
+    fn connections_and_versions() {
+        assert!(!parse("GET / HTTP/1.0\r\n\r\n").unwrap().keep_alive);
+        assert!(parse("GET / HTTP/1.0\r\nConnection: Keep-Alive\r\n\r\n").unwrap().keep_alive);
+        assert!(!parse("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").unwrap().keep_alive);
+        assert_eq!(parse("GET / HTTP/1.1\r\n\r\n").map(|_| ()), Err(Reject::HostMissing));
+        assert_eq!(parse("GET / HTTP/2.0\r\nHost: a\r\n\r\n").map(|_| ()), Err(Reject::Version));
+        assert_eq!(parse("GET / http/1.1\r\nHost: a\r\n\r\n").map(|_| ()), Err(Reject::RequestLine));
+        assert_eq!(parse("get / HTTP/1.1\r\nHost: a\r\n\r\n").map(|_| ()), Err(Reject::Method));
+        let mut newer = *b"GET / HTTP/1.7\r\nHost: a\r\n\r\n";
+        assert!(settle_minor_version(&mut newer));
+        assert!(newer.starts_with(b"GET / HTTP/1.1\r\n"));
+    }
+
+    #[test]
+    fn only_hop_by_hop_names_can_be_nominated() {
+        let text =
+            "GET / HTTP/1.1\r\nHost: a\r\nConnection: X-Private, Cookie, X-Forwarded-For\r\nX-Private: 1\r\n\r\n";
+        let head = parse(text).unwrap();
+        let nominated: Vec<_> = head.nominated.iter().map(|span| span.of_bytes(text.as_bytes())).collect();
+        assert_eq!(nominated, [b"X-Private"]);
+    }
+
+    #[test]
+    fn only_websocket_upgrades() {
+        let ask = |upgrade: &str| {
+            parse(&format!("GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: {upgrade}\r\n\r\n"))
+                .unwrap()
+                .websocket
+        };
+        assert!(ask("websocket"));
+        assert!(ask("WebSocket"));
+        assert!(!ask("h2c"));
+    }
+}

@@ -1,0 +1,227 @@
+//! The head of a response from a server behind.
+
+use std::mem::MaybeUninit;
+
+use crate::field::{Field, Known, Span, list};
+use crate::limits::{FIELDS_MAX, NOMINATED_MAX};
+use crate::reject::Reject;
+use crate::request::{Method, Version, follows_line_end, parse_length};
+
+/// How the end of a response body is known (RFC 9112 section 6.3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ResponseBody {
+    #[default]
+    None,
+    Length(u64),
+    Chunked,
+    UntilClose,
+}
+
+/// A response head; places are relative to the bytes given to `parse`.
+#[derive(Debug, Default)]
+pub struct ResponseHead {
+    pub status: u16,
+    pub version: Version,
+    pub reason: Span,
+    pub fields: Vec<Field>,
+    pub body: ResponseBody,
+    /// `Content-Length` as sent, also where there is no body (HEAD, 304).
+    pub content_length: Option<u64>,
+    /// The server keeps the connection.
+    pub keep_alive: bool,
+    /// A 101 to websocket.
+    pub upgraded: bool,
+    pub nominated: Vec<Span>,
+    pub present: u64,
+}
+
+impl ResponseHead {
+    /// Parses the head at the start of `bytes` and says how long it is; `None` where its end has
+    /// not come yet. `method` is the request's.
+    ///
+    /// # Errors
+    /// What a server must not send. The response is not forwarded (502): a client might
+    /// understand it in another way (RFC 9112 section 11.1, response splitting).
+    pub fn parse(&mut self, bytes: &[u8], method: Method) -> Result<Option<usize>, Reject> {
+        self.clear();
+        let mut table = [const { MaybeUninit::uninit() }; FIELDS_MAX];
+        let mut parsed = httparse::Response::new(&mut []);
+        let length = match httparse::ParserConfig::default().parse_response_with_uninit_headers(
+            &mut parsed,
+            bytes,
+            &mut table,
+        ) {
+            Ok(httparse::Status::Complete(length)) => length,
+            Ok(httparse::Status::Partial) => return Ok(None),
+            Err(httparse::Error::TooManyHeaders) => return Err(Reject::TooManyFields),
+            Err(httparse::Error::HeaderName | httparse::Error::HeaderValue) => return Err(Reject::FieldSyntax),
+            Err(_) => return Err(Reject::StatusLine),
+        };
+        let head = bytes.get(..length).unwrap_or_default();
+        if !head.ends_with(b"\r\n\r\n") {
+            return Err(Reject::ControlCharacter);
+        }
+        self.status = parsed.code.unwrap_or_default();
+        if !(100..=599).contains(&self.status) {
+            return Err(Reject::StatusLine);
+        }
+        self.version = if parsed.version == Some(0) { Version::Http10 } else { Version::Http11 };
+        self.reason = Span::of(head, parsed.reason.unwrap_or_default().as_bytes());
+
+        let mut facts = Facts::default();
+        for header in parsed.headers.iter() {
+            let name = header.name.as_bytes();
+            let known = Known::of(name);
+            if known != Known::Other {
+                self.present |= 1 << known as u8;
+                self.note(head, known, header.value, &mut facts)?;
+            }
+            let field = Field { name: Span::of(head, name), value: Span::of(head, header.value), known };
+            if !follows_line_end(head, field.name) {
+                return Err(Reject::ControlCharacter);
+            }
+            self.fields.push(field);
+        }
+        self.settle(method, &facts)?;
+        Ok(Some(length))
+    }
+
+    fn clear(&mut self) {
+        let mut fields = std::mem::take(&mut self.fields);
+        let mut nominated = std::mem::take(&mut self.nominated);
+        fields.clear();
+        nominated.clear();
+        *self = Self { fields, nominated, ..Self::default() };
+    }
+
+    #[inline]
+    fn note(&mut self, head: &[u8], known: Known, value: &[u8], facts: &mut Facts) -> Result<(), Reject> {
+        match known {
+            Known::ContentLength => {
+                if facts.length.is_some() {
+                    return Err(Reject::ContentLength);
+                }
+                facts.length = Some(parse_length(value).ok_or(Reject::ContentLength)?);
+            }
+            Known::TransferEncoding => {
+                if facts.chunked || !value.eq_ignore_ascii_case(b"chunked") {
+                    return Err(Reject::TransferEncoding);
+                }
+                facts.chunked = true;
+            }
+            Known::Connection => {
+                for option in list(value) {
+                    if option.eq_ignore_ascii_case(b"close") {
+                        facts.close = true;
+                    } else if option.eq_ignore_ascii_case(b"keep-alive") {
+                        facts.keep_alive = true;
+                    } else if self.nominated.len() == NOMINATED_MAX {
+                        return Err(Reject::Connection);
+                    } else if Known::of(option) == Known::Other {
+                        self.nominated.push(Span::of(head, option));
+                    }
+                }
+            }
+            Known::Upgrade => facts.websocket = value.eq_ignore_ascii_case(b"websocket"),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn settle(&mut self, method: Method, facts: &Facts) -> Result<(), Reject> {
+        if facts.chunked && (facts.length.is_some() || self.version == Version::Http10) {
+            return Err(Reject::LengthAndCoding);
+        }
+        self.content_length = facts.length;
+        self.upgraded = self.status == 101 && facts.websocket;
+        self.keep_alive = !facts.close && (self.version == Version::Http11 || facts.keep_alive);
+        self.body = if method == Method::Head || self.status < 200 || matches!(self.status, 204 | 304) {
+            ResponseBody::None
+        } else if facts.chunked {
+            ResponseBody::Chunked
+        } else {
+            match facts.length {
+                Some(0) => ResponseBody::None,
+                Some(length) => ResponseBody::Length(length),
+                None => {
+                    self.keep_alive = false;
+                    ResponseBody::UntilClose
+                }
+            }
+        };
+        Ok(())
+    }
+
+    #[must_use]
+    pub fn has(&self, known: Known) -> bool {
+        self.present & (1 << known as u8) != 0
+    }
+
+    /// Value of the first field with this name, which may be in any case.
+    #[must_use]
+    pub fn value<'a>(&self, bytes: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
+        self.fields
+            .iter()
+            .find(|field| field.name.of_bytes(bytes).eq_ignore_ascii_case(name))
+            .map(|field| field.value.of_bytes(bytes))
+    }
+
+    /// Value of the first field with this known name.
+    #[must_use]
+    pub fn known<'a>(&self, bytes: &'a [u8], known: Known) -> Option<&'a [u8]> {
+        if !self.has(known) {
+            return None;
+        }
+        self.fields.iter().find(|field| field.known == known).map(|field| field.value.of_bytes(bytes))
+    }
+}
+
+#[derive(Default)]
+struct Facts {
+    length: Option<u64>,
+    chunked: bool,
+    close: bool,
+    keep_alive: bool,
+    websocket: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str, method: Method) -> Result<ResponseHead, Reject> {
+        let mut head = ResponseHead::default();
+        head.parse(text.as_bytes(), method).map(|_| head)
+    }
+
+    #[test]
+    fn body_lengths() {
+        let get = |text: &str| parse(text, Method::Get).unwrap();
+        assert_eq!(get("HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n").body, ResponseBody::Length(3));
+        assert_eq!(get("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n").body, ResponseBody::Chunked);
+        assert_eq!(get("HTTP/1.1 304 X\r\nContent-Length: 3\r\n\r\n").body, ResponseBody::None);
+        let open = get("HTTP/1.1 200 \r\n\r\n");
+        assert_eq!(open.body, ResponseBody::UntilClose);
+        assert!(!open.keep_alive);
+        assert!(!get("HTTP/1.0 200 OK\r\nContent-Length: 3\r\n\r\n").keep_alive);
+        assert_eq!(
+            parse("HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n", Method::Head).unwrap().body,
+            ResponseBody::None
+        );
+    }
+
+    #[test]
+    fn what_a_server_must_not_send() {
+        for bad in [
+            "HTTP/1.1 200 OK\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\n",
+            "HTTP/1.1 999 OK\r\n\r\n",
+            "HTTP/1.1 20 OK\r\n\r\n",
+            "HTTP/2 200 OK\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nX : 1\r\n\r\n",
+        ] {
+            assert!(parse(bad, Method::Get).is_err(), "{bad:?}");
+        }
+    }
+}

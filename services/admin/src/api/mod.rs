@@ -1,0 +1,5 @@
+//! `/api/v1`: JSON in, JSON out.
+
+pub(crate) mod pools;
+pub(crate) mod reload;
+pub(crate) mod status;

@@ -1,0 +1,67 @@
+//! All families of the process.
+
+use std::sync::Arc;
+
+use sumun_engine::telemetry::{self, Family};
+use sumun_pools::Pools;
+
+use crate::Shared;
+use crate::api::pools::{queued, state};
+
+/// What the services give.
+pub(crate) fn given(shared: &Shared) -> Vec<Family> {
+    shared.inputs.families.iter().flat_map(|families| families()).collect()
+}
+
+/// What is scraped: that of the services, of the pools' servers, and of the process itself.
+pub(crate) fn all(shared: &Shared) -> Vec<Family> {
+    let mut build = Family::gauge("sumun_build_info", "1, with the version as a label.");
+    build.push(&[("version", &shared.inputs.version.into())], 1);
+    let uptime = Family::gauge("sumun_uptime_seconds", "Since the process started.");
+    let draining = Family::gauge("sumun_draining", "1 while the process takes no new connections.");
+    let mut families = vec![
+        build,
+        uptime.with(shared.inputs.started.elapsed().as_secs_f64()),
+        draining.with(u64::from(shared.is_draining())),
+    ];
+    families.extend(given(shared));
+    families.extend(of_pools(&shared.inputs.pools));
+    families.extend(telemetry::process_families());
+    families
+}
+
+fn of_pools(pools: &Pools) -> [Family; 8] {
+    let reasons = ["connect", "timeout", "cut_off", "status"].map(Arc::<str>::from);
+    let mut waiting = Family::gauge("sumun_pool_queued", "Requests that wait for the pool or for a place at a server.");
+    let mut up = Family::gauge("sumun_server_up", "1 if new requests may come.");
+    let mut weight = Family::gauge("sumun_server_weight", "Weight of the server.");
+    let mut in_flight = Family::gauge("sumun_server_in_flight", "Requests that are at the server now.");
+    let mut requests = Family::counter("sumun_server_requests_total", "Requests since the server joined the pool.");
+    let mut failures = Family::counter("sumun_server_failures_total", "Live requests that the server failed, by how.");
+    let mut ejections =
+        Family::counter("sumun_server_ejections_total", "Times that the server was ejected for failing.");
+    let mut checks = Family::counter("sumun_server_checks_total", "Health checks by their result.");
+    for pool in pools.status() {
+        waiting.push(&[("pool", &pool.name)], u64::from(queued(&pool)));
+        for server in &pool.servers {
+            let [of_pool, of_server] = [("pool", &pool.name), ("server", &server.name)];
+            let labels = [of_pool, of_server];
+            let counts = &server.counts;
+            up.push(&labels, u64::from(state(server) == "up"));
+            weight.push(&labels, u64::from(server.weight));
+            in_flight.push(&labels, u64::from(server.in_flight));
+            requests.push(&labels, counts.requests);
+            ejections.push(&labels, counts.ejections);
+            let by_reason = [counts.connect_failed, counts.timeouts, counts.cut_off, counts.bad_status];
+            for (reason, count) in reasons.iter().zip(by_reason) {
+                failures.push(&[of_pool, of_server, ("reason", reason)], count);
+            }
+            checks.push(
+                &[of_pool, of_server, ("result", &"good".into())],
+                counts.checks.saturating_sub(counts.checks_failed),
+            );
+            checks.push(&[of_pool, of_server, ("result", &"bad".into())], counts.checks_failed);
+        }
+    }
+    [waiting, up, weight, in_flight, requests, failures, ejections, checks]
+}

@@ -1,0 +1,271 @@
+//! What happens around the hot path: sockets come and go, routes are replaced, idle ends.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, HashMap};
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, ready};
+
+use sumun_config::checked::{self as config, BindAddress, Config, Name};
+use sumun_engine::Worker;
+use sumun_engine::accept::Admittance;
+use sumun_engine::access_log::LogSender;
+use sumun_pools::{Admission, AdmissionLimits, Pools};
+use tokio::net::{TcpListener, UnixListener};
+use tokio::task::AbortHandle;
+
+use crate::events::Event;
+use crate::files::{DiskGate, FileCache, FileRoot};
+use crate::io::Stream;
+use crate::limits::{FILES_SWEEP, IDLE_SWEEP};
+use crate::metrics::Metrics;
+use crate::path;
+use crate::site::{Action, Route, Site};
+use crate::upstream::LocalPool;
+
+/// What the workers of one process share of the gateway.
+#[derive(Debug)]
+pub struct Gateway {
+    pub metrics: Metrics,
+    pools: Arc<Pools>,
+    /// This process's element of `CDN-Loop`.
+    loop_id: String,
+    admittances: Mutex<HashMap<Name, Arc<Admittance>>>,
+    /// Of routes with a `concurrency`, by listener and route.
+    admissions: Mutex<HashMap<(Name, Name), Arc<Admission>>>,
+    /// Roots of files, opened once for all workers.
+    roots: Mutex<Vec<(config::Files, Arc<FileRoot>)>>,
+    disk: Arc<DiskGate>,
+}
+
+/// A listening socket, opened by the supervisor.
+#[derive(Debug)]
+pub struct Socket {
+    pub listener: Name,
+    pub address: BindAddress,
+    pub descriptor: OwnedFd,
+}
+
+impl Gateway {
+    /// `instance` tells this gateway from all others that speak to the same servers.
+    #[must_use]
+    pub fn new(pools: Arc<Pools>, instance: &str) -> Arc<Self> {
+        Arc::new(Self {
+            metrics: Metrics::default(),
+            pools,
+            loop_id: format!("sumun-{instance}"),
+            admittances: Mutex::default(),
+            admissions: Mutex::default(),
+            roots: Mutex::default(),
+            disk: DiskGate::new(),
+        })
+    }
+
+    /// Connections open now, by listener.
+    #[must_use]
+    pub fn connections(&self) -> BTreeMap<Name, u32> {
+        let table = self.admittances.lock().unwrap_or_else(PoisonError::into_inner);
+        table.iter().map(|(name, admittance)| (Arc::clone(name), admittance.connections())).collect()
+    }
+
+    /// The root for these settings; `None`, with a line in the log, where it cannot be opened.
+    fn root(&self, files: &config::Files) -> Option<Arc<FileRoot>> {
+        let mut roots = self.roots.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, root)) = roots.iter().find(|(settings, _)| settings == files) {
+            return Some(Arc::clone(root));
+        }
+        match FileRoot::open(files) {
+            Ok(root) => {
+                roots.push((files.clone(), Arc::clone(&root)));
+                Some(root)
+            }
+            Err(error) => {
+                Event::RootUnreadable { root: &files.root, error: &error }.write();
+                None
+            }
+        }
+    }
+
+    fn admission(&self, listener: &Name, route: &config::Route) -> Option<Arc<Admission>> {
+        let limits =
+            AdmissionLimits { concurrency: Some(route.concurrency?), queue: route.queue.size, self_calls: None };
+        let key = (Arc::clone(listener), Arc::clone(&route.name));
+        let mut table = self.admissions.lock().unwrap_or_else(PoisonError::into_inner);
+        let admission = table.entry(key).or_insert_with(|| Arc::new(Admission::new(limits)));
+        admission.set_limits(limits);
+        Some(Arc::clone(admission))
+    }
+
+    fn admittance(&self, listener: &config::Listener) -> Arc<Admittance> {
+        let bounds = &listener.bounds;
+        let mut table = self.admittances.lock().unwrap_or_else(PoisonError::into_inner);
+        let admittance = table
+            .entry(Arc::clone(&listener.name))
+            .or_insert_with(|| Admittance::new(bounds.connections, bounds.per_client));
+        admittance.change(bounds.connections, bounds.per_client);
+        Arc::clone(admittance)
+    }
+}
+
+/// The gateway on one worker.
+pub struct LocalGateway {
+    gateway: Arc<Gateway>,
+    worker: Rc<Worker>,
+    sites: HashMap<Name, Rc<RefCell<Rc<Site>>>>,
+    pools: Rc<RefCell<HashMap<Name, Rc<LocalPool>>>>,
+    accepting: Vec<(Name, BindAddress, AbortHandle)>,
+    files: Rc<FileCache>,
+    log: Rc<LogSender>,
+}
+
+impl LocalGateway {
+    /// Starts with no listener.
+    #[must_use]
+    pub fn new(gateway: Arc<Gateway>, worker: Rc<Worker>, log: LogSender) -> Self {
+        let pools: Rc<RefCell<HashMap<Name, Rc<LocalPool>>>> = Rc::default();
+        tokio::task::spawn_local(sweep_idle(Rc::clone(&pools), Rc::clone(&worker)));
+        let files = FileCache::new(Arc::clone(&gateway.disk));
+        tokio::task::spawn_local(expire_files(Rc::clone(&files), Rc::clone(&worker)));
+        Self { gateway, worker, sites: HashMap::new(), pools, accepting: Vec::new(), files, log: Rc::new(log) }
+    }
+
+    /// Takes over a checked config and the sockets that are new in it. What did not change is not
+    /// touched: its connections, pools and counters live on.
+    ///
+    /// # Errors
+    /// A descriptor is no listening socket.
+    pub fn apply(&mut self, config: &Config, sockets: Vec<Socket>) -> io::Result<()> {
+        self.apply_pools(config);
+        let trusted: Rc<[ipnet::IpNet]> = config.trusted_proxies.clone().into();
+        for (name, listener) in &config.listeners {
+            let site = Rc::new(self.build_site(listener, &trusted));
+            match self.sites.get(name) {
+                Some(cell) => *cell.borrow_mut() = site,
+                None => {
+                    self.sites.insert(Arc::clone(name), Rc::new(RefCell::new(site)));
+                }
+            }
+        }
+        self.accepting.retain(|(name, address, task)| {
+            let stays = config.listeners.get(name).is_some_and(|listener| listener.bind.contains(address));
+            if !stays {
+                task.abort();
+            }
+            stays
+        });
+        self.sites.retain(|name, _| config.listeners.contains_key(name));
+        for socket in sockets {
+            let Some(site) = self.sites.get(&socket.listener) else { continue };
+            let listening = Listening::new(&socket, Rc::clone(site))?;
+            let task = tokio::task::spawn_local(path::accept(listening, Rc::clone(&self.worker)));
+            self.accepting.push((socket.listener, socket.address, task.abort_handle()));
+        }
+        Ok(())
+    }
+
+    fn apply_pools(&self, config: &Config) {
+        let mut pools = self.pools.borrow_mut();
+        pools.retain(|name, local| config.pools.get(name).is_some_and(|pool| **pool == *local.config));
+        for (name, pool_config) in &config.pools {
+            if pools.contains_key(name) {
+                continue;
+            }
+            if let Some(pool) = self.gateway.pools.pool(name) {
+                let cell = self.gateway.metrics.pool(name, self.worker.index);
+                pools.insert(Arc::clone(name), Rc::new(LocalPool::new(&pool, pool_config, cell)));
+            }
+        }
+    }
+
+    fn build_site(&self, listener: &Arc<config::Listener>, trusted: &Rc<[ipnet::IpNet]>) -> Site {
+        let metrics = &self.gateway.metrics;
+        let index = self.worker.index;
+        let routes = listener
+            .routes
+            .iter()
+            .filter_map(|route| {
+                let cell = metrics.route(&listener.name, &route.name, index);
+                let action = self.build_action(route)?;
+                let admission = self.gateway.admission(&listener.name, route);
+                Some(Rc::new(Route::new(route, action, cell, admission)))
+            })
+            .collect();
+        Site {
+            matches_hosts: listener.routes.iter().any(|route| !route.hosts.is_empty()),
+            routes,
+            trusted_proxies: Rc::clone(trusted),
+            log: Rc::clone(&self.log),
+            admittance: self.gateway.admittance(listener),
+            cell: metrics.listener(&listener.name, index),
+            loop_id: self.gateway.loop_id.as_bytes().into(),
+            error_pages: Rc::default(),
+            unrouted: metrics.route(&listener.name, &Arc::from("(none)"), index),
+            config: Arc::clone(listener),
+        }
+    }
+
+    fn build_action(&self, route: &config::Route) -> Option<Action> {
+        Some(match &route.action {
+            config::Action::Proxy(name) => Action::Proxy(Rc::clone(self.pools.borrow().get(name)?)),
+            config::Action::Redirect(_) => Action::Redirect,
+            config::Action::Respond(_) => Action::Respond,
+            config::Action::Files(files) => Action::Files(self.gateway.root(files)?, Rc::clone(&self.files)),
+        })
+    }
+}
+
+/// Lets go of files that nobody asks for.
+async fn expire_files(files: Rc<FileCache>, worker: Rc<Worker>) {
+    loop {
+        tokio::time::sleep(FILES_SWEEP).await;
+        files.expire(worker.clock.unix_seconds());
+    }
+}
+
+/// Closes idle connections to servers in time.
+async fn sweep_idle(pools: Rc<RefCell<HashMap<Name, Rc<LocalPool>>>>, worker: Rc<Worker>) {
+    loop {
+        tokio::time::sleep(IDLE_SWEEP).await;
+        let now_ms = worker.clock.coarse_ms();
+        for pool in pools.borrow().values() {
+            pool.sweep(now_ms);
+        }
+    }
+}
+
+/// A socket that accepts for a listener.
+pub(crate) struct Listening {
+    pub(crate) name: Name,
+    pub(crate) site: Rc<RefCell<Rc<Site>>>,
+    socket: ListeningSocket,
+}
+
+enum ListeningSocket {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+impl Listening {
+    fn new(socket: &Socket, site: Rc<RefCell<Rc<Site>>>) -> io::Result<Self> {
+        let descriptor = socket.descriptor.try_clone()?;
+        let listening = match socket.address {
+            BindAddress::Tcp(_) => ListeningSocket::Tcp(TcpListener::from_std(descriptor.into())?),
+            BindAddress::Unix(_) => ListeningSocket::Unix(UnixListener::from_std(descriptor.into())?),
+        };
+        Ok(Self { name: Arc::clone(&socket.listener), site, socket: listening })
+    }
+
+    pub(crate) fn poll_accept(&self, context: &mut Context<'_>) -> Poll<io::Result<(Stream, Option<SocketAddr>)>> {
+        Poll::Ready(match &self.socket {
+            ListeningSocket::Tcp(listener) => {
+                ready!(listener.poll_accept(context)).map(|(stream, client)| (Stream::Tcp(stream), Some(client)))
+            }
+            ListeningSocket::Unix(listener) => {
+                ready!(listener.poll_accept(context)).map(|(stream, _)| (Stream::Unix(stream), None))
+            }
+        })
+    }
+}

@@ -1,0 +1,202 @@
+//! How requests end, and every line that the gateway writes to the log.
+
+use sumun_http::Reject;
+
+use crate::path::preface::Refusal;
+
+/// Whose doing the end of a request was. It decides the counter and the log level.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Side {
+    Nobody,
+    Client,
+    Server,
+    Config,
+    Host,
+}
+
+impl Side {
+    pub const ALL: [Self; 5] = [Self::Nobody, Self::Client, Self::Server, Self::Config, Self::Host];
+
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Nobody => "none",
+            Self::Client => "client",
+            Self::Server => "server",
+            Self::Config => "config",
+            Self::Host => "host",
+        }
+    }
+}
+
+/// Why a request ended as it did: the access log's `reason` and the `reason` label of metrics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reason {
+    /// Answered in full.
+    Done,
+    Rejected(Reject),
+    NoRoute,
+    MethodNotAllowed,
+    Denied,
+    Unauthorized,
+    /// Too many passwords wait to be verified.
+    AuthBusy,
+    BodyTooLarge,
+    HeaderTimeout,
+    BodyTimeout,
+    /// The client went away before it was answered in full.
+    ClientClosed,
+    /// The client does not take its answer.
+    ClientStalled,
+    NoServer,
+    ConnectFailed,
+    ConnectTimeout,
+    FirstByteTimeout,
+    /// The server closed before it answered.
+    ServerClosed,
+    /// The server's answer breaks the rules of HTTP.
+    ServerProtocol,
+    /// The server ended or stalled inside a body.
+    ServerCutShort,
+    Deadline,
+    QueueFull,
+    QueueTimeout,
+    /// More requests that a pool makes to itself than it may have in flight.
+    SelfCall,
+    /// The request came back to the gateway that sent it.
+    Loop,
+    TunnelClosed,
+    FileUnreadable,
+}
+
+impl Reason {
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::Rejected(reject) => reject.reason(),
+            Self::NoRoute => "no_route",
+            Self::MethodNotAllowed => "method_not_allowed",
+            Self::Denied => "denied",
+            Self::Unauthorized => "unauthorized",
+            Self::AuthBusy => "auth_busy",
+            Self::BodyTooLarge => "body_too_large",
+            Self::HeaderTimeout => "header_timeout",
+            Self::BodyTimeout => "body_timeout",
+            Self::ClientClosed => "client_closed",
+            Self::ClientStalled => "client_stalled",
+            Self::NoServer => "no_server",
+            Self::ConnectFailed => "connect_failed",
+            Self::ConnectTimeout => "connect_timeout",
+            Self::FirstByteTimeout => "first_byte_timeout",
+            Self::ServerClosed => "server_closed",
+            Self::ServerProtocol => "server_protocol",
+            Self::ServerCutShort => "server_cut_short",
+            Self::Deadline => "deadline",
+            Self::QueueFull => "queue_full",
+            Self::QueueTimeout => "queue_timeout",
+            Self::SelfCall => "self_call",
+            Self::Loop => "loop",
+            Self::TunnelClosed => "tunnel_closed",
+            Self::FileUnreadable => "file_unreadable",
+        }
+    }
+
+    #[must_use]
+    pub fn side(self) -> Side {
+        match self {
+            Self::Done | Self::TunnelClosed => Side::Nobody,
+            Self::Rejected(_)
+            | Self::NoRoute
+            | Self::MethodNotAllowed
+            | Self::Denied
+            | Self::Unauthorized
+            | Self::BodyTooLarge
+            | Self::HeaderTimeout
+            | Self::BodyTimeout
+            | Self::ClientClosed
+            | Self::ClientStalled => Side::Client,
+            Self::NoServer
+            | Self::ConnectFailed
+            | Self::ConnectTimeout
+            | Self::FirstByteTimeout
+            | Self::ServerClosed
+            | Self::ServerProtocol
+            | Self::ServerCutShort
+            | Self::Deadline
+            | Self::QueueFull
+            | Self::QueueTimeout
+            | Self::SelfCall
+            | Self::Loop => Side::Server,
+            Self::FileUnreadable | Self::AuthBusy => Side::Host,
+        }
+    }
+
+    /// The status that the client gets, if it gets one of ours.
+    #[must_use]
+    pub fn status(self) -> u16 {
+        match self {
+            Self::Done | Self::TunnelClosed => 200,
+            Self::Rejected(reject) => reject.status(),
+            Self::NoRoute => 404,
+            Self::MethodNotAllowed => 405,
+            Self::Denied => 403,
+            Self::Unauthorized => 401,
+            Self::BodyTooLarge => 413,
+            Self::HeaderTimeout | Self::BodyTimeout => 408,
+            // nginx's number for "nobody is there to read a status".
+            Self::ClientClosed | Self::ClientStalled => 499,
+            Self::ConnectFailed | Self::ServerClosed | Self::ServerProtocol | Self::ServerCutShort => 502,
+            Self::NoServer | Self::QueueFull | Self::QueueTimeout | Self::SelfCall | Self::AuthBusy => 503,
+            Self::ConnectTimeout | Self::FirstByteTimeout | Self::Deadline => 504,
+            Self::Loop => 508,
+            Self::FileUnreadable => 500,
+        }
+    }
+}
+
+/// A line of the control-plane log. Rare by construction: nothing here is written for each request.
+#[derive(Debug)]
+pub(crate) enum Event<'a> {
+    AcceptFailed { listener: &'a str, error: &'a std::io::Error },
+    Loop { listener: &'a str, path: &'a [u8] },
+    PrefaceRefused { listener: &'a str, peer: Option<std::net::SocketAddr>, refusal: Refusal },
+    RootUnreadable { root: &'a std::path::Path, error: &'a std::io::Error },
+}
+
+impl Event<'_> {
+    pub(crate) fn write(&self) {
+        match self {
+            Self::AcceptFailed { listener, error } => {
+                tracing::error!("listener {listener}: cannot accept: {error}");
+            }
+            Self::RootUnreadable { root, error } => {
+                tracing::error!("root {}: {error}; its route is left out", root.display());
+            }
+            Self::PrefaceRefused { listener, peer, refusal } => {
+                let peer = peer.map_or_else(|| "of a unix socket".to_owned(), |peer| peer.ip().to_string());
+                let why = match refusal {
+                    Refusal::NotTrusted => "it sent a PROXY protocol header and is not in `trusted_proxies`",
+                    Refusal::Missing => "it has to send a PROXY protocol header and did not",
+                    Refusal::NoStream => "its PROXY protocol header is that of a datagram",
+                    Refusal::Ended | Refusal::TimedOut => "it sent no whole PROXY protocol header",
+                    Refusal::Malformed(malformed) => {
+                        tracing::warn!(
+                            "listener {listener}: closed a connection of peer {peer}: its PROXY protocol header {}",
+                            malformed.as_str()
+                        );
+                        return;
+                    }
+                };
+                tracing::warn!("listener {listener}: closed a connection of peer {peer}: {why}");
+            }
+            Self::Loop { listener, path } => {
+                tracing::warn!(
+                    "listener {listener}: {} came back to this gateway (CDN-Loop names it); answered 508. \
+                     A server of a pool is calling itself through its own front end.",
+                    String::from_utf8_lossy(path)
+                );
+            }
+        }
+    }
+}

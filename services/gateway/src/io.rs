@@ -1,0 +1,222 @@
+//! Sockets of clients and servers, and waiting on them under a deadline.
+
+use std::future::poll_fn;
+use std::io::{self, IoSlice};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use sumun_engine::{Deadline, Lease};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
+use tokio::net::{TcpStream, UnixStream};
+
+/// A connection of either family.
+#[derive(Debug)]
+pub(crate) enum Stream {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+/// Why waiting ended without bytes.
+#[derive(Debug)]
+pub(crate) enum Stopped {
+    Deadline,
+    Broken,
+}
+
+impl Stream {
+    /// Reads once. A short read tells the runtime that nothing is left, so the next wait costs no
+    /// system call that only says "would block".
+    pub(crate) fn poll_read(&mut self, context: &mut Context<'_>, bytes: &mut [u8]) -> Poll<io::Result<usize>> {
+        let mut buffer = ReadBuf::new(bytes);
+        let result = match self {
+            Self::Tcp(stream) => Pin::new(stream).poll_read(context, &mut buffer),
+            Self::Unix(stream) => Pin::new(stream).poll_read(context, &mut buffer),
+        };
+        result.map_ok(|()| buffer.filled().len())
+    }
+
+    pub(crate) fn poll_write(&mut self, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match self {
+            Self::Tcp(stream) => Pin::new(stream).poll_write(context, bytes),
+            Self::Unix(stream) => Pin::new(stream).poll_write(context, bytes),
+        }
+    }
+
+    pub(crate) fn poll_write_vectored(
+        &mut self,
+        context: &mut Context<'_>,
+        parts: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self {
+            Self::Tcp(stream) => Pin::new(stream).poll_write_vectored(context, parts),
+            Self::Unix(stream) => Pin::new(stream).poll_write_vectored(context, parts),
+        }
+    }
+
+    /// A system call on a socket that takes bytes.
+    fn poll_writable_io(
+        &self,
+        context: &mut Context<'_>,
+        mut call: impl FnMut(BorrowedFd<'_>) -> io::Result<usize>,
+    ) -> Poll<io::Result<usize>> {
+        loop {
+            let result = match self {
+                Self::Tcp(stream) => {
+                    ready!(stream.poll_write_ready(context))?;
+                    stream.try_io(Interest::WRITABLE, || call(stream.as_fd()))
+                }
+                Self::Unix(stream) => {
+                    ready!(stream.poll_write_ready(context))?;
+                    stream.try_io(Interest::WRITABLE, || call(stream.as_fd()))
+                }
+            };
+            match result {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                result => return Poll::Ready(result),
+            }
+        }
+    }
+
+    /// There are bytes, an end or an error to be read. May be wrong once after a full read.
+    pub(crate) fn poll_readable(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Tcp(stream) => stream.poll_read_ready(context),
+            Self::Unix(stream) => stream.poll_read_ready(context),
+        }
+    }
+
+    /// Reads without waiting and without registering interest.
+    pub(crate) fn try_read(&self, bytes: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(stream) => stream.try_read(bytes),
+            Self::Unix(stream) => stream.try_read(bytes),
+        }
+    }
+
+    /// The other side has closed, or broken, its direction. Bytes that wait are left where they are.
+    pub(crate) fn poll_gone(&self, context: &mut Context<'_>) -> Poll<Gone> {
+        let Self::Tcp(stream) = self else { return Poll::Pending };
+        let mut byte = [0];
+        match ready!(stream.poll_peek(context, &mut ReadBuf::new(&mut byte))) {
+            Ok(0) | Err(_) => Poll::Ready(Gone::Yes),
+            Ok(_) => Poll::Ready(Gone::SentMore),
+        }
+    }
+
+    /// Closing this connection will reset it, so that what it carried is not taken for complete.
+    pub(crate) fn reset_on_close(&self) {
+        if let Self::Tcp(stream) = self {
+            // Where the option cannot be set, the connection is gone already.
+            stream.set_zero_linger().ok();
+        }
+    }
+
+    /// Ends our direction.
+    pub(crate) fn poll_shutdown(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Tcp(stream) => Pin::new(stream).poll_shutdown(context),
+            Self::Unix(stream) => Pin::new(stream).poll_shutdown(context),
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Gone {
+    Yes,
+    /// Not gone: it has sent the next request already.
+    SentMore,
+}
+
+/// Reads once, or stops at the deadline.
+pub(crate) async fn read(stream: &mut Stream, deadline: &Deadline, bytes: &mut [u8]) -> Result<usize, Stopped> {
+    poll_fn(|context| match stream.poll_read(context, bytes) {
+        Poll::Pending if deadline.passed() => Poll::Ready(Err(Stopped::Deadline)),
+        other => other.map_err(|_| Stopped::Broken),
+    })
+    .await
+}
+
+/// Writes everything, or stops at the deadline.
+pub(crate) async fn write_all(stream: &mut Stream, deadline: &Deadline, bytes: &[u8]) -> Result<(), Stopped> {
+    let mut written = 0;
+    poll_fn(|context| {
+        while let Some(rest) = bytes.get(written..).filter(|rest| !rest.is_empty()) {
+            match stream.poll_write(context, rest) {
+                Poll::Ready(Ok(0)) => return Poll::Ready(Err(Stopped::Broken)),
+                Poll::Ready(Ok(count)) => written += count,
+                Poll::Ready(Err(_)) => return Poll::Ready(Err(Stopped::Broken)),
+                Poll::Pending if deadline.passed() => return Poll::Ready(Err(Stopped::Deadline)),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+        Poll::Ready(Ok(()))
+    })
+    .await
+}
+
+/// Writes everything and tells the kernel that more follows at once.
+pub(crate) async fn write_more(stream: &mut Stream, deadline: &Deadline, bytes: &[u8]) -> Result<(), Stopped> {
+    let mut written = 0;
+    poll_fn(|context| {
+        while let Some(rest) = bytes.get(written..).filter(|rest| !rest.is_empty()) {
+            match stream.poll_writable_io(context, |socket| sumun_host::files::send_more(socket, rest)) {
+                Poll::Ready(Ok(count)) => written += count,
+                Poll::Ready(Err(_)) => return Poll::Ready(Err(Stopped::Broken)),
+                Poll::Pending if deadline.passed() => return Poll::Ready(Err(Stopped::Deadline)),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+        Poll::Ready(Ok(()))
+    })
+    .await
+}
+
+/// Sends up to `length` bytes of a file from `*offset` on, without copying them through this
+/// process, and says how many; 0 is the file's end.
+pub(crate) async fn send_file(
+    stream: &mut Stream,
+    deadline: &Deadline,
+    file: &std::fs::File,
+    offset: &mut u64,
+    length: usize,
+) -> Result<usize, Stopped> {
+    poll_fn(|context| {
+        match stream.poll_writable_io(context, |socket| sumun_host::files::send_file(socket, file, offset, length)) {
+            Poll::Pending if deadline.passed() => Poll::Ready(Err(Stopped::Deadline)),
+            other => other.map_err(|_| Stopped::Broken),
+        }
+    })
+    .await
+}
+
+/// Closes so that the last response arrives: our direction ends, what the client still sends is
+/// read and thrown away until it ends too (RFC 9112 section 9.6). A close with unread bytes would
+/// reset the connection and take the response with it.
+pub(crate) async fn close_gently(stream: &mut Stream, deadline: &Deadline) {
+    deadline.set(crate::limits::LINGER);
+    let mut thrown_away = 0;
+    let ended = poll_fn(|context| match stream.poll_shutdown(context) {
+        Poll::Pending if deadline.passed() => Poll::Ready(Err(Stopped::Deadline)),
+        other => other.map_err(|_| Stopped::Broken),
+    });
+    if ended.await.is_err() {
+        return;
+    }
+    while thrown_away < crate::limits::LINGER_BYTES {
+        if poll_fn(|context| match stream.poll_readable(context) {
+            Poll::Pending if deadline.passed() => Poll::Ready(Err(())),
+            other => other.map_err(drop),
+        })
+        .await
+        .is_err()
+        {
+            return;
+        }
+        let mut lease = Lease::small();
+        match read(stream, deadline, lease.spare()).await {
+            Ok(0) | Err(_) => return,
+            Ok(count) => thrown_away += count,
+        }
+    }
+}

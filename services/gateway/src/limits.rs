@@ -1,0 +1,74 @@
+//! Bounds of the gateway that no config key changes, with their units.
+
+use std::time::Duration;
+
+/// How long a closed connection waits for the client to have read the last response.
+pub(crate) const LINGER: Duration = Duration::from_secs(2);
+
+/// Bytes that are read and thrown away while lingering.
+pub(crate) const LINGER_BYTES: usize = 256 * 1024;
+
+/// A request body is collected up to this size before a server is bothered with it, so that a
+/// slow client holds no application thread. Bytes.
+pub(crate) const COLLECT_BYTES: usize = 256 * 1024;
+
+/// A response is taken from the server up to this far ahead of a slow client. Bytes.
+pub(crate) const AHEAD_BYTES: usize = 256 * 1024;
+
+/// The same once the worker's buffers are over their budget: one buffer.
+pub(crate) const AHEAD_BYTES_SCARCE: usize = 64 * 1024;
+
+/// Body bytes up to this size are copied behind the head into one write; larger ones are
+/// gathered from where they lie. Bytes.
+pub(crate) const COPY_BYTES: usize = 8 * 1024;
+
+/// Header section of a server's response. Bytes.
+pub(crate) const RESPONSE_HEAD_BYTES: usize = 256 * 1024;
+
+/// Request heads kept for reuse by each worker.
+pub(crate) const SPARE_HEADS: usize = 256;
+
+/// Idle connections to all servers of one pool that one worker keeps.
+pub(crate) const IDLE_CONNECTIONS: usize = 4096;
+
+/// How often idle connections to servers are looked through.
+pub(crate) const IDLE_SWEEP: Duration = Duration::from_secs(1);
+
+/// Accepts after which other tasks run.
+pub(crate) const ACCEPT_BATCH: usize = 32;
+
+/// A request id that a client may choose. Bytes.
+pub(crate) const REQUEST_ID_BYTES: usize = 128;
+
+/// Where heads are put together; given back to the allocator when a body made it larger. Bytes.
+pub(crate) const SCRATCH_BYTES: usize = 512 * 1024;
+
+/// A file goes to the kernel in windows of this size; each is looked for in memory first. Bytes.
+pub(crate) const SENDFILE_BYTES: u64 = 512 * 1024;
+
+/// How often cached files that nobody asks for are let go.
+pub(crate) const FILES_SWEEP: Duration = Duration::from_secs(5);
+
+/// A connection that waits longer than this for its next request gives back what it works with.
+pub(crate) const BUSY: Duration = Duration::from_millis(500);
+
+/// After a line about a refused PROXY protocol header a worker writes none for this long.
+pub(crate) const PREFACE_LOG_PAUSE: Duration = Duration::from_secs(10);
+
+/// Value of `Authorization` that is looked at; a longer one is refused. Bytes.
+pub(crate) const BASIC_BYTES: usize = 1024;
+
+/// Passwords that are verified at once, in the whole process: each takes a CPU for a while.
+pub(crate) const VERIFICATIONS: usize = 2;
+
+/// Requests that wait for a verification, in the whole process; more are refused with 503.
+pub(crate) const VERIFICATIONS_WAITING: usize = 64;
+
+/// Good pairs of user and password that a worker remembers.
+pub(crate) const VERIFIED_PAIRS: usize = 1024;
+
+/// How long it remembers one.
+pub(crate) const VERIFIED_FOR: Duration = Duration::from_secs(60);
+
+/// Body of a forward authentication's answer. Bytes.
+pub(crate) const FORWARD_AUTH_BODY_BYTES: usize = 64 * 1024;

@@ -1,0 +1,136 @@
+//! The gateway's counters as families, for whoever publishes them.
+
+use std::sync::Arc;
+
+use sumun_engine::telemetry::{Family, names};
+
+use crate::control::Gateway;
+use crate::events::Side;
+use crate::metrics::Metrics;
+
+/// Labels of the statuses' first digit.
+const CLASSES: [&str; 6] = ["none", "1xx", "2xx", "3xx", "4xx", "5xx"];
+
+impl Gateway {
+    /// All counters, and the connections that are open now.
+    #[must_use]
+    pub fn families(&self) -> Vec<Family> {
+        let mut connections = Family::gauge(names::LISTENER_CONNECTIONS, "Connections of clients that are open now.");
+        for (listener, count) in self.connections() {
+            connections.push(&[("listener", &listener)], u64::from(count));
+        }
+        let mut families = self.metrics.families();
+        families.push(connections);
+        families
+    }
+}
+
+impl Metrics {
+    /// All counters, summed over the workers.
+    #[must_use]
+    pub fn families(&self) -> Vec<Family> {
+        let mut families = self.route_families();
+        families.extend(self.listener_families());
+        families.extend(self.pool_families());
+        families
+    }
+
+    fn route_families(&self) -> Vec<Family> {
+        let classes = CLASSES.map(Arc::<str>::from);
+        let sides = Side::ALL.map(|side| (side, Arc::<str>::from(side.as_str())));
+        let (mut bytes_in, mut bytes_out) = (0, 0);
+        let mut requests =
+            Family::counter(names::HTTP_REQUESTS, "Requests that have ended, by the class of their status.");
+        let mut seconds =
+            Family::histogram(names::HTTP_SECONDS, "From the head of a request to the end of its answer.");
+        let mut ended =
+            Family::counter(names::HTTP_ENDED, "Requests that have ended, by whose doing it was; none: all was well.");
+        for route in self.routes() {
+            let of_route = [("listener", &route.listener), ("route", &route.route)];
+            let [listener, name] = of_route;
+            for (class, count) in classes.iter().zip(route.statuses) {
+                requests.push(&[listener, name, ("status", class)], count);
+            }
+            for (side, text) in &sides {
+                ended.push(&[listener, name, ("side", text)], route.ended_by(*side));
+            }
+            bytes_in += route.bytes_in;
+            bytes_out += route.bytes_out;
+            seconds.push(&of_route, route.latency);
+        }
+        let mut bytes = Family::counter(
+            "sumun_http_bytes_total",
+            "Bytes of bodies, as seen by clients: in is received, out is sent.",
+        );
+        bytes.push(&[("direction", &"in".into())], bytes_in);
+        bytes.push(&[("direction", &"out".into())], bytes_out);
+        vec![requests, seconds, ended, bytes]
+    }
+
+    fn listener_families(&self) -> [Family; 4] {
+        let mut accepted = Family::counter("sumun_listener_accepted_total", "Connections that were accepted.");
+        let mut rejected = Family::counter(
+            "sumun_listener_rejected_total",
+            "Requests that were refused because they were not understood.",
+        );
+        let mut timeouts =
+            Family::counter("sumun_listener_timeouts_total", "Requests whose head did not come in time.");
+        let mut tunnels =
+            Family::counter("sumun_listener_tunnels_total", "Connections that became tunnels (WebSocket).");
+        for total in self.listeners() {
+            let labels = [("listener", &total.listener)];
+            accepted.push(&labels, total.accepted);
+            rejected.push(&labels, total.rejected);
+            timeouts.push(&labels, total.timeouts);
+            tunnels.push(&labels, total.tunnels);
+        }
+        [accepted, rejected, timeouts, tunnels]
+    }
+
+    fn pool_families(&self) -> [Family; 5] {
+        let mut requests = Family::counter("sumun_pool_requests_total", "Requests that went to this pool.");
+        let mut retries = Family::counter("sumun_pool_retries_total", "Further tries of requests on another server.");
+        let mut connects = Family::counter("sumun_pool_connects_total", "Connections that were made to servers.");
+        let mut reused = Family::counter("sumun_pool_reused_total", "Tries that found a connection open.");
+        let mut seconds =
+            Family::histogram("sumun_pool_request_seconds", "From the choice of a server to the end of its answer.");
+        for total in self.pools() {
+            let labels = [("pool", &total.pool)];
+            requests.push(&labels, total.requests);
+            retries.push(&labels, total.retries);
+            connects.push(&labels, total.connects);
+            reused.push(&labels, total.reused);
+            seconds.push(&labels, total.latency);
+        }
+        [requests, retries, connects, reused, seconds]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::events::Reason;
+
+    #[test]
+    fn what_was_counted_is_published() {
+        let metrics = Metrics::default();
+        let (listener, route): (Arc<str>, Arc<str>) = ("web".into(), "/".into());
+        for worker in 0..2 {
+            metrics.route(&listener, &route, worker).record(200, Reason::Done, 10, 20, 100);
+            metrics.route(&listener, &route, worker).record(502, Reason::ConnectFailed, 0, 0, 100);
+        }
+        metrics.listener(&listener, 1).accepted.increment();
+        metrics.pool(&"app".into(), 0).retries.add(3);
+        let text = sumun_engine::telemetry::render(&metrics.families());
+        for line in [
+            "sumun_http_requests_total{listener=\"web\",route=\"/\",status=\"2xx\"} 2",
+            "sumun_http_ended_total{listener=\"web\",route=\"/\",side=\"server\"} 2",
+            "sumun_http_request_seconds_count{listener=\"web\",route=\"/\"} 4",
+            "sumun_http_bytes_total{direction=\"out\"} 40",
+            "sumun_listener_accepted_total{listener=\"web\"} 1",
+            "sumun_pool_retries_total{pool=\"app\"} 3",
+        ] {
+            assert!(text.lines().any(|there| there == line), "{line} is not in\n{text}");
+        }
+    }
+}

@@ -1,0 +1,600 @@
+//! The hot path: one connection, one request after the other, top to bottom.
+//!
+//! A connection is one task. Between requests it holds its socket and a few words; buffers and the
+//! request's own state come with the first byte and go with the last.
+
+mod answer;
+mod auth;
+mod body;
+mod files;
+mod guard;
+mod log;
+pub(crate) mod preface;
+mod proxy;
+mod queue;
+mod relay;
+mod tunnel;
+
+use std::future::poll_fn;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::Poll;
+
+use sumun_config::checked::Name;
+use sumun_engine::accept::Admitted;
+use sumun_engine::access_log::KeptHeaders;
+use sumun_engine::{Deadline, Lease, Worker};
+use sumun_http::forward::Edits;
+use sumun_http::scan::HeadScan;
+use sumun_http::{Known, Method, Reject, RequestHead, Span, Version, target};
+
+use crate::client::ClientText;
+use crate::events::Reason;
+use crate::heads::HeadLease;
+use crate::io::{self, Stopped, Stream};
+use crate::limits::BUSY;
+use crate::site::{Action, Question, Route, Site};
+
+/// A client's connection and what it is allowed.
+pub(crate) struct Connection {
+    pub(crate) stream: Stream,
+    pub(crate) worker: Rc<Worker>,
+    /// The listener's newest routes: a reload puts others in here.
+    pub(crate) site: Rc<std::cell::RefCell<Rc<Site>>>,
+    pub(crate) client: Option<SocketAddr>,
+    pub(crate) client_text: ClientText,
+    pub(crate) deadline: Deadline,
+    pub(crate) requests: u64,
+    /// When the head that is being read began, if it came in pieces.
+    pub(crate) head_began_us: Option<u64>,
+    /// Counts this connection until it ends.
+    pub(crate) _admitted: Admitted,
+}
+
+/// What becomes of a connection after a burst of requests.
+#[derive(PartialEq, Eq)]
+enum After {
+    Idle,
+    Close,
+}
+
+/// One request while it is served.
+pub(crate) struct Exchange<'a> {
+    pub(crate) stream: &'a mut Stream,
+    pub(crate) deadline: &'a Deadline,
+    pub(crate) worker: &'a Rc<Worker>,
+    pub(crate) site: &'a Rc<Site>,
+    pub(crate) client: Option<SocketAddr>,
+    pub(crate) client_text: &'a ClientText,
+    /// The client's forwarding fields are believed.
+    pub(crate) trusted: bool,
+    pub(crate) head: &'a RequestHead,
+    /// The head's bytes.
+    pub(crate) bytes: &'a [u8],
+    /// What arrived behind the head.
+    pub(crate) arrived: &'a [u8],
+    /// Normalised.
+    pub(crate) path: &'a [u8],
+    /// When the whole request has to be answered, on the coarse clock.
+    pub(crate) limit_ms: u64,
+    /// The connection outlives this request.
+    pub(crate) keep_alive: bool,
+    pub(crate) record: Record,
+    /// The next request's bytes that came with a chunked body.
+    pub(crate) leftover: Option<Lease>,
+    /// Bytes behind the head that were this request's.
+    pub(crate) used: usize,
+    /// Instead of the route's edits of the request: those, and what forward authentication adds.
+    pub(crate) extra_edits: Option<Edits>,
+}
+
+/// What is known of a request when it ends. Times are those of the worker's clock, in microseconds;
+/// the lengths of phases are 0 where there was nothing to wait for.
+#[derive(Default)]
+pub(crate) struct Record {
+    pub(crate) start_us: u64,
+    pub(crate) read_us: u64,
+    pub(crate) queue_us: u64,
+    pub(crate) connect_us: u64,
+    /// When the head of the server's answer was here.
+    pub(crate) first_byte_at_us: u64,
+    pub(crate) status: u16,
+    /// Bytes of bodies.
+    pub(crate) bytes_in: u64,
+    pub(crate) bytes_out: u64,
+    pub(crate) tries: u32,
+    /// Who passed basic authentication.
+    pub(crate) user: Option<Rc<str>>,
+    /// Kept for the access log only.
+    pub(crate) server: Option<Name>,
+    pub(crate) pool: Option<Name>,
+    pub(crate) request_id: Option<[u8; 32]>,
+    pub(crate) response_headers: Option<KeptHeaders>,
+}
+
+/// How a request ended.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    pub(crate) reason: Reason,
+    /// The connection can carry another request.
+    pub(crate) reusable: bool,
+    /// The answer was cut short: the connection is broken off, so that nobody takes it for complete.
+    pub(crate) abort: bool,
+}
+
+impl Ended {
+    pub(crate) fn new(reason: Reason, reusable: bool) -> Self {
+        Self { reason, reusable, abort: false }
+    }
+
+    pub(crate) fn closing(reason: Reason) -> Self {
+        Self::new(reason, false)
+    }
+
+    pub(crate) fn aborted(reason: Reason) -> Self {
+        Self { reason, reusable: false, abort: true }
+    }
+}
+
+/// Serves a connection until it ends.
+pub(crate) async fn serve(mut connection: Connection) {
+    let idle = Rc::clone(&connection.site.borrow()).config.bounds.header_timeout;
+    let mut wait = idle;
+    while wait_for_bytes(&mut connection, wait).await {
+        // Boxed, so that a connection that waits is a few hundred bytes and not a few thousand.
+        if Box::pin(serve_busy(&mut connection)).await == After::Close {
+            break;
+        }
+        wait = connection.site.borrow().config.bounds.idle;
+    }
+}
+
+/// Serves requests as long as they follow each other closely: who is busy keeps what it works with.
+async fn serve_busy(connection: &mut Connection) -> After {
+    loop {
+        if serve_burst(connection).await == After::Close {
+            return After::Close;
+        }
+        if !wait_for_bytes(connection, BUSY).await {
+            return if connection.worker.is_draining() { After::Close } else { After::Idle };
+        }
+    }
+}
+
+/// Waits, without a buffer, until bytes arrive. False: none did in time, or the worker drains.
+async fn wait_for_bytes(connection: &mut Connection, patience: std::time::Duration) -> bool {
+    let Connection { stream, deadline, worker, requests, .. } = connection;
+    deadline.set(patience);
+    poll_fn(|context| match stream.poll_readable(context) {
+        Poll::Pending if deadline.passed() || (worker.is_draining() && *requests > 0) => Poll::Ready(false),
+        Poll::Pending => Poll::Pending,
+        Poll::Ready(result) => Poll::Ready(result.is_ok()),
+    })
+    .await
+}
+
+/// Serves requests as long as their bytes are here.
+async fn serve_burst(connection: &mut Connection) -> After {
+    let mut input = Lease::small();
+    let mut head = HeadLease::take();
+    loop {
+        let site = Rc::clone(&connection.site.borrow());
+        let length = match read_head(connection, &site, &mut input, &mut head).await {
+            Ok(length) => length,
+            Err(HeadEnd::Closed) => return After::Close,
+            Err(HeadEnd::Refused(reason)) => return refuse(connection, &site, reason).await,
+        };
+        connection.requests += 1;
+        let (bytes, arrived) = input.filled().split_at(length);
+        let (ended, used, leftover) = serve_request(connection, &site, &head, bytes, arrived).await;
+        if ended.abort {
+            connection.stream.reset_on_close();
+            return After::Close;
+        }
+        if !ended.reusable {
+            io::close_gently(&mut connection.stream, &connection.deadline).await;
+            return After::Close;
+        }
+        input.consume(length + used);
+        if let Some(leftover) = leftover {
+            // A chunked body ended inside a later read: what follows it is the next request.
+            input = if input.is_empty() { leftover } else { return After::Close };
+        }
+        if input.is_empty() {
+            return After::Idle;
+        }
+    }
+}
+
+/// Why there is no head.
+enum HeadEnd {
+    Closed,
+    Refused(Reason),
+}
+
+/// Reads until a whole head is in `input`, parses it and says how long it is.
+async fn read_head(
+    connection: &mut Connection,
+    site: &Site,
+    input: &mut Lease,
+    head: &mut RequestHead,
+) -> Result<usize, HeadEnd> {
+    let bounds = &site.config.bounds;
+    let (line_max, head_max) = (bounds.request_line as usize, bounds.header as usize);
+    let mut scan: Option<HeadScan> = None;
+    let mut empty_lines = 0;
+    let mut waiting = false;
+    loop {
+        // RFC 9112 section 2.2: an empty line before the request line is forgiven.
+        while scan.is_none() && input.filled().starts_with(b"\r\n") {
+            empty_lines += 1;
+            if empty_lines > sumun_http::limits::LEADING_EMPTY_LINES_MAX {
+                return Err(HeadEnd::Refused(Reason::Rejected(Reject::LeadingEmptyLines)));
+            }
+            input.consume(2);
+        }
+        // A lone CR may be half of such a line: nothing is said of it before its LF is here.
+        if !input.is_empty() && !(scan.is_none() && input.filled() == b"\r") {
+            match parse_head(input, head, &mut scan, line_max, head_max, bounds.headers as usize) {
+                Ok(Some(length)) => return Ok(length),
+                Ok(None) => {}
+                Err(reject) => return Err(HeadEnd::Refused(Reason::Rejected(reject))),
+            }
+            if !waiting {
+                waiting = true;
+                connection.head_began_us = Some(connection.worker.clock.now_us());
+                connection.deadline.set(bounds.header_timeout);
+            }
+        }
+        make_room(input, head_max);
+        match io::read(&mut connection.stream, &connection.deadline, input.spare()).await {
+            Ok(0) if input.is_empty() => return Err(HeadEnd::Closed),
+            Ok(0) => {
+                site.cell.rejected.increment();
+                return Err(HeadEnd::Closed);
+            }
+            Ok(count) => input.advance(count),
+            Err(Stopped::Deadline) if input.is_empty() => return Err(HeadEnd::Closed),
+            Err(Stopped::Deadline) => return Err(HeadEnd::Refused(Reason::HeaderTimeout)),
+            Err(Stopped::Broken) => return Err(HeadEnd::Closed),
+        }
+    }
+}
+
+/// Nearly every head is here in full at the first look. One that is not is scanned for its end as
+/// it grows, and parsed once that has come.
+fn parse_head(
+    input: &mut Lease,
+    head: &mut RequestHead,
+    scan: &mut Option<HeadScan>,
+    line_max: usize,
+    head_max: usize,
+    fields_max: usize,
+) -> Result<Option<usize>, Reject> {
+    if let Some(scan) = scan
+        && scan.advance(input.filled(), line_max, head_max)?.is_none()
+    {
+        return Ok(None);
+    }
+    let mut parsed = head.parse(input.filled(), fields_max);
+    if parsed == Err(Reject::RequestLine) && sumun_http::request::settle_minor_version(input.filled_mut()) {
+        parsed = head.parse(input.filled(), fields_max);
+    }
+    let Some(length) = parsed? else {
+        *scan = Some(HeadScan::default());
+        return parse_head_start(input, scan, line_max, head_max);
+    };
+    if head.line_length() > line_max {
+        return Err(Reject::RequestLineTooLong);
+    }
+    if length > head_max {
+        return Err(Reject::HeadTooLarge);
+    }
+    Ok(Some(length))
+}
+
+/// The first scan of a head whose end is not here: it may break a bound already.
+fn parse_head_start(
+    input: &Lease,
+    scan: &mut Option<HeadScan>,
+    line_max: usize,
+    head_max: usize,
+) -> Result<Option<usize>, Reject> {
+    let Some(scan) = scan else { return Ok(None) };
+    scan.advance(input.filled(), line_max, head_max).map(|_| None)
+}
+
+/// A larger buffer where the head needs one, up to the bound on heads.
+fn make_room(input: &mut Lease, head_max: usize) {
+    if input.spare().is_empty() {
+        input.compact();
+        if input.spare().is_empty() {
+            let larger = input.capacity().saturating_mul(4).min(head_max.max(input.capacity() + 1));
+            *input = std::mem::replace(input, Lease::small()).grown(larger);
+        }
+    }
+}
+
+/// Serves one parsed request. Gives how it ended, how many bytes behind the head were used, and
+/// what came behind a chunked body.
+async fn serve_request(
+    connection: &mut Connection,
+    site: &Rc<Site>,
+    head: &RequestHead,
+    bytes: &[u8],
+    arrived: &[u8],
+) -> (Ended, usize, Option<Lease>) {
+    let start_us = connection.worker.clock.now_us();
+    let path = if head.path_is_plain {
+        std::borrow::Cow::Borrowed(head.path.of_bytes(bytes))
+    } else {
+        target::normalize(head.path.of_bytes(bytes))
+    };
+    let host = if site.matches_hosts { crate::site::canonical_host(head.host_value(bytes)) } else { Vec::new() };
+    let last = connection.requests >= site.config.bounds.requests;
+    let mut exchange = Exchange {
+        trusted: connection.client.is_some_and(|client| site.trusts(client.ip())),
+        stream: &mut connection.stream,
+        deadline: &connection.deadline,
+        worker: &connection.worker,
+        site,
+        client: connection.client,
+        client_text: &connection.client_text,
+        head,
+        bytes,
+        arrived,
+        path: &path,
+        limit_ms: u64::MAX,
+        keep_alive: head.keep_alive && !last && !connection.worker.is_draining(),
+        record: Record {
+            start_us,
+            read_us: connection.head_began_us.take().map_or(0, |began| start_us.saturating_sub(began)),
+            ..Record::default()
+        },
+        leftover: None,
+        used: 0,
+        extra_edits: None,
+    };
+    let route = site.route(&Question { head, bytes, path: &path, host: &host }).cloned();
+    let mut ended = match &route {
+        None => answer::of_reason(&mut exchange, Reason::NoRoute).await,
+        Some(route) => serve_route(&mut exchange, route).await,
+    };
+    ended.reusable &= exchange.keep_alive;
+    finish(&exchange, route.as_ref(), ended.reason);
+    (ended, exchange.used, exchange.leftover)
+}
+
+/// The steps that every routed request takes.
+async fn serve_route(exchange: &mut Exchange<'_>, route: &Rc<Route>) -> Ended {
+    if let Some(limit) = route.config.deadline {
+        exchange.limit_ms = exchange.deadline.now_ms() + limit.as_millis() as u64;
+    }
+    if let Some(ended) = guard::check(exchange, route).await {
+        return ended;
+    }
+    match &route.action {
+        Action::Proxy(pool) => proxy::serve(exchange, route, &Rc::clone(pool)).await,
+        Action::Files(root, cache) => files::serve(exchange, route, &Arc::clone(root), &Rc::clone(cache)).await,
+        Action::Redirect => answer::redirect(exchange, route).await,
+        Action::Respond => answer::respond(exchange, route).await,
+    }
+}
+
+/// Counts the request and writes it to the access log.
+fn finish(exchange: &Exchange<'_>, route: Option<&Rc<Route>>, reason: Reason) {
+    let record = &exchange.record;
+    let end_us = exchange.worker.clock.now_us();
+    let cell = route.map_or(&exchange.site.unrouted, |route| &route.cell);
+    let total_us = end_us.saturating_sub(record.start_us);
+    cell.record(record.status, reason, record.bytes_in, record.bytes_out, total_us);
+    exchange.site.cell.requests.increment();
+    if exchange.site.log.is_on() {
+        log::write(exchange, route, reason, total_us);
+    }
+}
+
+/// Answers what was not understood, and closes: where the next request begins is not known.
+async fn refuse(connection: &mut Connection, site: &Rc<Site>, reason: Reason) -> After {
+    site.cell.rejected.increment();
+    if reason == Reason::HeaderTimeout {
+        site.cell.timeouts.increment();
+    }
+    let head = RequestHead { method: Method::Get, version: Version::Http11, ..RequestHead::default() };
+    let mut exchange = Exchange {
+        stream: &mut connection.stream,
+        deadline: &connection.deadline,
+        worker: &connection.worker,
+        site,
+        client: connection.client,
+        client_text: &connection.client_text,
+        trusted: false,
+        head: &head,
+        bytes: b"",
+        arrived: b"",
+        path: b"",
+        limit_ms: u64::MAX,
+        keep_alive: false,
+        record: Record { start_us: connection.worker.clock.now_us(), ..Record::default() },
+        leftover: None,
+        used: 0,
+        extra_edits: None,
+    };
+    answer::of_reason(&mut exchange, reason).await;
+    finish(&exchange, None, reason);
+    io::close_gently(&mut connection.stream, &connection.deadline).await;
+    After::Close
+}
+
+/// How fast a request body has to come (`bounds.body_rate`).
+pub(crate) struct Pace {
+    start_ms: u64,
+    grace_ms: u64,
+    bytes_per_second: u64,
+    limit_ms: u64,
+}
+
+impl Pace {
+    pub(crate) fn begin(exchange: &Exchange<'_>) -> Self {
+        let bounds = &exchange.site.config.bounds;
+        Self {
+            start_ms: exchange.deadline.now_ms(),
+            grace_ms: bounds.header_timeout.as_millis() as u64,
+            bytes_per_second: bounds.body_rate,
+            limit_ms: exchange.limit_ms,
+        }
+    }
+
+    /// Moves the deadline on by what `received` bytes have earned.
+    pub(crate) fn progress(&self, deadline: &Deadline, received: u64) {
+        let at_ms = match self.bytes_per_second {
+            0 => deadline.now_ms() + self.grace_ms,
+            rate => self.start_ms + self.grace_ms + received.saturating_mul(1000) / rate,
+        };
+        deadline.set_at(at_ms.min(self.limit_ms));
+    }
+}
+
+impl Exchange<'_> {
+    /// The deadline of a phase, never behind that of the whole request.
+    pub(crate) fn set_deadline(&self, after: std::time::Duration) {
+        let at_ms = self.deadline.now_ms().saturating_add(after.as_millis() as u64);
+        self.deadline.set_at(at_ms.saturating_add(1).min(self.limit_ms));
+    }
+
+    /// The deadline that just passed was the whole request's.
+    pub(crate) fn is_over_limit(&self) -> bool {
+        self.deadline.now_ms() >= self.limit_ms
+    }
+
+    /// The request's id: the client's if it is sane, else one made once for this request.
+    pub(crate) fn request_id(&mut self) -> RequestId {
+        let name = self.site.config.request_id.as_bytes();
+        let known = Known::of(name);
+        let given = if known == Known::Other {
+            self.head.values(self.bytes, name).next()
+        } else {
+            self.head.known(self.bytes, known)
+        };
+        match given.filter(|value| is_sane_id(value)) {
+            Some(value) => RequestId::Given(Span::of(self.bytes, value)),
+            None => RequestId::Made(*self.record.request_id.get_or_insert_with(new_id)),
+        }
+    }
+}
+
+/// Where a request's id lies.
+pub(crate) enum RequestId {
+    /// In the bytes of the head.
+    Given(Span),
+    Made([u8; 32]),
+}
+
+impl RequestId {
+    pub(crate) fn bytes<'a>(&'a self, head: &'a [u8]) -> &'a [u8] {
+        match self {
+            Self::Given(span) => span.of_bytes(head),
+            Self::Made(id) => id,
+        }
+    }
+}
+
+fn is_sane_id(value: &[u8]) -> bool {
+    !value.is_empty()
+        && value.len() <= crate::limits::REQUEST_ID_BYTES
+        && value
+            .iter()
+            .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b':' | b'/' | b'+' | b'='))
+}
+
+/// 128 random bits as hexadecimal digits.
+fn new_id() -> [u8; 32] {
+    let mut id = [0; 32];
+    let number = fastrand::u128(..).to_le_bytes();
+    for (pair, byte) in id.as_chunks_mut::<2>().0.iter_mut().zip(number) {
+        *pair = HEX_PAIRS[usize::from(byte)];
+    }
+    id
+}
+
+static HEX_PAIRS: [[u8; 2]; 256] = {
+    let digits = b"0123456789abcdef";
+    let mut table = [[0; 2]; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        table[byte] = [digits[byte >> 4], digits[byte & 15]];
+        byte += 1;
+    }
+    table
+};
+
+/// A listener's accept loop on one worker. In a drain it empties the queue of connections that the
+/// kernel has accepted already, and ends.
+pub(crate) async fn accept(listener: crate::control::Listening, worker: Rc<Worker>) {
+    // Never set: it is there to be woken by when a drain begins.
+    let wake = worker.deadlines.enter().await;
+    let mut taken = 0;
+    loop {
+        let accepted = poll_fn(|context| match listener.poll_accept(context) {
+            Poll::Pending if worker.is_draining() => Poll::Ready(None),
+            other => other.map(Some),
+        })
+        .await;
+        match accepted {
+            None => break drop(wake),
+            Some(Ok((stream, client))) => {
+                tokio::task::spawn_local(begin(stream, client, Rc::clone(&listener.site), Rc::clone(&worker)));
+                taken += 1;
+                if taken % crate::limits::ACCEPT_BATCH == 0 {
+                    tokio::task::yield_now().await;
+                }
+            }
+            Some(Err(error)) => {
+                crate::events::Event::AcceptFailed { listener: &listener.name, error: &error }.write();
+                tokio::time::sleep(sumun_engine::limits::ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+/// Decides whether a connection may be there, and serves it.
+async fn begin(
+    mut stream: Stream,
+    mut client: Option<SocketAddr>,
+    site: Rc<std::cell::RefCell<Rc<Site>>>,
+    worker: Rc<Worker>,
+) {
+    let now = Rc::clone(&site.borrow());
+    now.cell.accepted.increment();
+    // A proxy is let in for the client it names, once it has named it.
+    let awaited = preface::is_awaited(&now, client);
+    if !awaited && !guard::may_connect(&now, client) {
+        return;
+    }
+    let Ok(mut admitted) = now.admittance.admit(client.filter(|_| !awaited).map(|client| client.ip())) else { return };
+    let deadline = worker.deadlines.enter().await;
+    if now.config.proxy_protocol {
+        // Boxed, as it is needed once and would make every connection's task larger.
+        let header =
+            Box::pin(preface::accept_proxy_header(&mut stream, &deadline, &worker, &now, client, &mut admitted));
+        match header.await {
+            Ok(named) => client = named,
+            Err(()) => return,
+        }
+    }
+    drop(now);
+    let client_text = ClientText::of(client);
+    serve(Connection {
+        stream,
+        worker,
+        site,
+        client,
+        client_text,
+        deadline,
+        requests: 0,
+        head_began_us: None,
+        _admitted: admitted,
+    })
+    .await;
+}

@@ -1,0 +1,267 @@
+//! Answers of the gateway's own: errors, redirects, fixed texts, TRACE and OPTIONS.
+
+use std::rc::Rc;
+
+use sumun_http::forward::ConnectionLine;
+use sumun_http::{Known, Method, Version};
+
+use super::body::BodyError;
+use super::{Ended, Exchange};
+use crate::events::Reason;
+use crate::io;
+use crate::site::Route;
+
+/// An answer that is made here.
+struct Answer<'a> {
+    status: u16,
+    content_type: &'a str,
+    body: &'a [u8],
+    /// Whole field lines, CRLF included.
+    fields: &'a [u8],
+}
+
+/// The answer to a request that ended by `reason`.
+pub(super) async fn of_reason(exchange: &mut Exchange<'_>, reason: Reason) -> Ended {
+    if matches!(reason, Reason::ClientClosed | Reason::ClientStalled) {
+        exchange.record.status = reason.status();
+        return Ended::closing(reason);
+    }
+    let status = reason.status();
+    if ends_connection(exchange, reason) {
+        exchange.keep_alive = false;
+    }
+    let fields: &[u8] = match reason {
+        Reason::MethodNotAllowed => b"Allow: GET, HEAD, POST, PUT, DELETE, PATCH, OPTIONS\r\n",
+        Reason::NoServer | Reason::QueueFull | Reason::QueueTimeout | Reason::SelfCall | Reason::AuthBusy => {
+            b"Retry-After: 1\r\n"
+        }
+        _ => b"",
+    };
+    let id = exchange.request_id();
+    let id = String::from_utf8_lossy(id.bytes(exchange.bytes)).into_owned();
+    let (content_type, body) = page(exchange, status, reason, &id);
+    let fields = [fields, exchange.site.config.request_id.as_bytes(), b": ", id.as_bytes(), b"\r\n"].concat();
+    let answer = Answer { status, content_type, body: &body, fields: &fields };
+    let sent = send(exchange, &answer).await;
+    Ended::new(reason, sent)
+}
+
+/// The page for a status that files gave; `fields` are whole field lines.
+pub(super) async fn of_file_error(exchange: &mut Exchange<'_>, status: u16, fields: &[u8], reason: Reason) -> Ended {
+    let id = exchange.request_id();
+    let id = String::from_utf8_lossy(id.bytes(exchange.bytes)).into_owned();
+    let (content_type, body) = page(exchange, status, reason, &id);
+    let fields = [fields, exchange.site.config.request_id.as_bytes(), b": ", id.as_bytes(), b"\r\n"].concat();
+    let sent = send(exchange, &Answer { status, content_type, body: &body, fields: &fields }).await;
+    Ended::new(reason, sent)
+}
+
+/// Status line and `Date`.
+pub(super) fn write_status_line(output: &mut Vec<u8>, status: u16, date: &[u8]) {
+    output.extend_from_slice(b"HTTP/1.1 ");
+    output.extend_from_slice(itoa::Buffer::new().format(status).as_bytes());
+    output.push(b' ');
+    output.extend_from_slice(phrase(status).as_bytes());
+    output.extend_from_slice(b"\r\nDate: ");
+    output.extend_from_slice(date);
+    output.extend_from_slice(b"\r\n");
+}
+
+/// After these the next request's first byte is not known, or nobody wants to know it.
+fn ends_connection(exchange: &Exchange<'_>, reason: Reason) -> bool {
+    exchange.head.has_body()
+        || matches!(reason, Reason::Rejected(_) | Reason::BodyTooLarge | Reason::HeaderTimeout | Reason::BodyTimeout)
+}
+
+/// What a broken request body means.
+pub(super) fn body_reason(error: &BodyError) -> Reason {
+    match error {
+        BodyError::Rejected(reject) => Reason::Rejected(*reject),
+        BodyError::TooLarge => Reason::BodyTooLarge,
+        BodyError::Closed => Reason::ClientClosed,
+    }
+}
+
+pub(super) async fn of_body_error(exchange: &mut Exchange<'_>, error: &BodyError) -> Ended {
+    of_reason(exchange, body_reason(error)).await
+}
+
+/// Short HTML, or JSON for who prefers it; the operator's own page where there is one.
+fn page(exchange: &Exchange<'_>, status: u16, reason: Reason, id: &str) -> (&'static str, Vec<u8>) {
+    if let Some(own) = exchange.site.error_pages.get(&status) {
+        return ("text/html; charset=utf-8", own.clone());
+    }
+    let phrase = phrase(status);
+    let accept = exchange.head.known(exchange.bytes, Known::Accept);
+    if sumun_http::negotiate::page_form(accept) == sumun_http::negotiate::PageForm::Json {
+        let text =
+            format!(r#"{{"status":{status},"error":"{phrase}","reason":"{}","request_id":"{id}"}}"#, reason.as_str());
+        return ("application/json", text.into_bytes());
+    }
+    let text = format!(
+        "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><title>{status} {phrase}</title></head>\
+         <body><h1>{status} {phrase}</h1><p>Reason: {}. Request: {id}</p></body></html>\n",
+        reason.as_str()
+    );
+    ("text/html; charset=utf-8", text.into_bytes())
+}
+
+/// A route's `redirect`.
+pub(super) async fn redirect(exchange: &mut Exchange<'_>, route: &Rc<Route>) -> Ended {
+    let sumun_config::checked::Action::Redirect(redirect) = &route.config.action else {
+        return of_reason(exchange, Reason::NoRoute).await;
+    };
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let query = exchange.head.query.map_or_else(String::new, |span| text(span.of_bytes(exchange.bytes)));
+    let question = if query.is_empty() { String::new() } else { format!("?{query}") };
+    let to = redirect
+        .to
+        .replace("{host}", &text(exchange.head.host_value(exchange.bytes)))
+        .replace("{path}", &text(exchange.path))
+        .replace("{query}", &query)
+        .replace("{?query}", &question);
+    let fields = format!("Location: {to}\r\n");
+    done(
+        exchange,
+        &Answer {
+            status: redirect.status,
+            content_type: "text/plain; charset=utf-8",
+            body: b"",
+            fields: fields.as_bytes(),
+        },
+        route,
+    )
+    .await
+}
+
+/// A route's `respond`.
+pub(super) async fn respond(exchange: &mut Exchange<'_>, route: &Rc<Route>) -> Ended {
+    let sumun_config::checked::Action::Respond(respond) = &route.config.action else {
+        return of_reason(exchange, Reason::NoRoute).await;
+    };
+    let answer = Answer {
+        status: respond.status,
+        content_type: &respond.content_type,
+        body: respond.body.as_bytes(),
+        fields: b"",
+    };
+    done(exchange, &answer, route).await
+}
+
+/// RFC 9110 section 9.3.8: the request as it was received, without what could be a secret.
+pub(super) async fn trace(exchange: &mut Exchange<'_>) -> Ended {
+    let mut body = Vec::new();
+    let line_end = memchr::memchr(b'\n', exchange.bytes).map_or(0, |end| end + 1);
+    body.extend_from_slice(&exchange.bytes[..line_end]);
+    for field in &exchange.head.fields {
+        if matches!(field.known, Known::Authorization | Known::Cookie | Known::ProxyAuthorization) {
+            continue;
+        }
+        body.extend_from_slice(field.name.of_bytes(exchange.bytes));
+        body.extend_from_slice(b": ");
+        body.extend_from_slice(field.value.of_bytes(exchange.bytes));
+        body.extend_from_slice(b"\r\n");
+    }
+    body.extend_from_slice(b"\r\n");
+    finish(exchange, &Answer { status: 200, content_type: "message/http", body: &body, fields: b"" }).await
+}
+
+/// RFC 9110 section 9.3.7: what the gateway as a whole can do.
+pub(super) async fn options(exchange: &mut Exchange<'_>) -> Ended {
+    let fields: &[u8] = if exchange.site.config.trace {
+        b"Allow: GET, HEAD, POST, PUT, DELETE, PATCH, OPTIONS, TRACE\r\n"
+    } else {
+        b"Allow: GET, HEAD, POST, PUT, DELETE, PATCH, OPTIONS\r\n"
+    };
+    finish(exchange, &Answer { status: 204, content_type: "", body: b"", fields }).await
+}
+
+/// Sends an answer of a route, with the route's own header edits.
+async fn done(exchange: &mut Exchange<'_>, answer: &Answer<'_>, route: &Route) -> Ended {
+    let mut fields = answer.fields.to_vec();
+    for (name, value) in route.response_edits.set.iter().chain(&route.response_edits.add) {
+        fields.extend_from_slice(format!("{name}: {value}\r\n").as_bytes());
+    }
+    let edited = Answer { fields: &fields, ..*answer };
+    finish(exchange, &edited).await
+}
+
+async fn finish(exchange: &mut Exchange<'_>, answer: &Answer<'_>) -> Ended {
+    if exchange.head.has_body() {
+        exchange.keep_alive = false;
+    }
+    let sent = send(exchange, answer).await;
+    Ended::new(if sent { Reason::Done } else { Reason::ClientClosed }, sent)
+}
+
+/// Writes the answer. False: the client did not take it.
+async fn send(exchange: &mut Exchange<'_>, answer: &Answer<'_>) -> bool {
+    exchange.record.status = answer.status;
+    let mut output = Vec::with_capacity(512 + answer.body.len());
+    write_status_line(&mut output, answer.status, &exchange.worker.clock.date());
+    if answer.status != 204 && answer.status != 304 {
+        if !answer.content_type.is_empty() {
+            output.extend_from_slice(b"Content-Type: ");
+            output.extend_from_slice(answer.content_type.as_bytes());
+            output.extend_from_slice(b"\r\n");
+        }
+        output.extend_from_slice(b"Content-Length: ");
+        output.extend_from_slice(itoa::Buffer::new().format(answer.body.len()).as_bytes());
+        output.extend_from_slice(b"\r\n");
+    }
+    output.extend_from_slice(answer.fields);
+    sumun_http::forward::write_connection_line(
+        &mut output,
+        match (exchange.keep_alive, exchange.head.version) {
+            (false, _) => ConnectionLine::Close,
+            (true, Version::Http10) => ConnectionLine::KeepAlive,
+            (true, Version::Http11) => ConnectionLine::Silent,
+        },
+    );
+    output.extend_from_slice(b"\r\n");
+    if exchange.head.method != Method::Head {
+        output.extend_from_slice(answer.body);
+    }
+    exchange.set_deadline(exchange.site.config.bounds.idle);
+    exchange.record.bytes_out += if exchange.head.method == Method::Head { 0 } else { answer.body.len() as u64 };
+    io::write_all(exchange.stream, exchange.deadline, &output).await.is_ok()
+}
+
+/// Reason phrase of a status (RFC 9110 section 15, RFC 6585, RFC 5842).
+fn phrase(status: u16) -> &'static str {
+    match status {
+        200 => "OK",
+        201 => "Created",
+        204 => "No Content",
+        206 => "Partial Content",
+        301 => "Moved Permanently",
+        302 => "Found",
+        303 => "See Other",
+        304 => "Not Modified",
+        307 => "Temporary Redirect",
+        308 => "Permanent Redirect",
+        400 => "Bad Request",
+        401 => "Unauthorized",
+        403 => "Forbidden",
+        404 => "Not Found",
+        405 => "Method Not Allowed",
+        408 => "Request Timeout",
+        409 => "Conflict",
+        412 => "Precondition Failed",
+        413 => "Content Too Large",
+        414 => "URI Too Long",
+        416 => "Range Not Satisfiable",
+        417 => "Expectation Failed",
+        429 => "Too Many Requests",
+        431 => "Request Header Fields Too Large",
+        500 => "Internal Server Error",
+        501 => "Not Implemented",
+        502 => "Bad Gateway",
+        503 => "Service Unavailable",
+        504 => "Gateway Timeout",
+        505 => "HTTP Version Not Supported",
+        507 => "Insufficient Storage",
+        508 => "Loop Detected",
+        _ => "Status",
+    }
+}

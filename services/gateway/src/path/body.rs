@@ -1,0 +1,353 @@
+//! The request body on its way: what has come, what is held for a second try, what is still to come.
+
+use std::collections::VecDeque;
+use std::task::{Context, Poll};
+
+use sumun_engine::{Deadline, Lease, buffers};
+use sumun_http::chunked::{self, Decoder};
+use sumun_http::forward::Framing;
+use sumun_http::{BodyLength, Reject};
+
+use crate::io::Stream;
+use crate::limits::COLLECT_BYTES;
+
+/// A request body.
+pub(crate) struct Body<'a> {
+    /// Body bytes that came with the head and are sent as they are (length framing only).
+    early: &'a [u8],
+    /// Decoded bytes that came later, or out of chunks.
+    held: VecDeque<Lease>,
+    held_bytes: usize,
+    rest: Rest,
+    /// Raw bytes behind the head that belong to this request.
+    used_early: usize,
+    /// What came behind the end of a chunked body: the next request.
+    pub(crate) leftover: Option<Lease>,
+    /// Body bytes received so far.
+    pub(crate) received: u64,
+    bound: u64,
+    /// Something is no longer held: a second try is impossible.
+    streamed: bool,
+}
+
+enum Rest {
+    Complete,
+    Length(u64),
+    Chunked(Box<Decoder>),
+}
+
+/// What is wrong with a body.
+#[derive(Debug)]
+pub(crate) enum BodyError {
+    Rejected(Reject),
+    TooLarge,
+    /// The client closed, or its connection broke, inside the body.
+    Closed,
+}
+
+impl From<Reject> for BodyError {
+    fn from(reject: Reject) -> Self {
+        Self::Rejected(reject)
+    }
+}
+
+impl<'a> Body<'a> {
+    /// `arrived` is what came behind the head.
+    pub(crate) fn begin(length: BodyLength, arrived: &'a [u8], bound: u64) -> Result<Self, BodyError> {
+        let mut body = Self {
+            early: &[],
+            held: VecDeque::new(),
+            held_bytes: 0,
+            rest: Rest::Complete,
+            used_early: 0,
+            leftover: None,
+            received: 0,
+            bound,
+            streamed: false,
+        };
+        match length {
+            BodyLength::None | BodyLength::Length(0) => {}
+            BodyLength::Length(length) => {
+                if length > bound {
+                    return Err(BodyError::TooLarge);
+                }
+                let here = arrived.len().min(usize::try_from(length).unwrap_or(usize::MAX));
+                body.early = &arrived[..here];
+                body.used_early = here;
+                body.received = here as u64;
+                let left = length - here as u64;
+                body.rest = if left == 0 { Rest::Complete } else { Rest::Length(left) };
+            }
+            BodyLength::Chunked => {
+                body.rest = Rest::Chunked(Box::default());
+                body.used_early = body.decode(arrived)?;
+            }
+        }
+        Ok(body)
+    }
+
+    pub(crate) fn is_complete(&self) -> bool {
+        matches!(self.rest, Rest::Complete) || matches!(&self.rest, Rest::Chunked(decoder) if decoder.is_done())
+    }
+
+    /// Bytes behind the head that this request has used up.
+    pub(crate) fn used_early(&self) -> usize {
+        self.used_early
+    }
+
+    /// Everything that has come is still here, and nothing is to come.
+    pub(crate) fn can_be_sent_again(&self, bound: u64) -> bool {
+        !self.streamed && self.is_complete() && self.received <= bound
+    }
+
+    /// How the server is told where the body ends. A chunked body that is here in full goes on
+    /// with its length, unless trailers follow it.
+    pub(crate) fn framing(&self, length: BodyLength) -> Framing {
+        match (length, &self.rest) {
+            (BodyLength::None, _) => Framing::Silent,
+            (BodyLength::Length(length), _) => Framing::Length(length),
+            (BodyLength::Chunked, Rest::Chunked(decoder)) if decoder.is_done() && decoder.trailers().is_empty() => {
+                Framing::Length(self.held_bytes as u64)
+            }
+            (BodyLength::Chunked, _) => Framing::Chunked,
+        }
+    }
+
+    /// More may be collected before a server is asked.
+    pub(crate) fn wants_collecting(&self) -> bool {
+        !self.is_complete() && self.early.len() + self.held_bytes < COLLECT_BYTES && buffers::within_budget()
+    }
+
+    /// Appends what is here to `output`, framed as `framing` says. It stays here for another try.
+    pub(crate) fn append_to(&self, output: &mut Vec<u8>, framing: Framing) {
+        match framing {
+            Framing::Silent => {}
+            Framing::Length(_) => {
+                output.extend_from_slice(self.early);
+                for lease in &self.held {
+                    output.extend_from_slice(lease.filled());
+                }
+            }
+            Framing::Chunked => {
+                if self.held_bytes > 0 {
+                    chunked::begin_chunk(output, self.held_bytes);
+                    for lease in &self.held {
+                        output.extend_from_slice(lease.filled());
+                    }
+                    output.extend_from_slice(b"\r\n");
+                }
+                if let Rest::Chunked(decoder) = &self.rest
+                    && decoder.is_done()
+                {
+                    chunked::end_body(output, decoder.trailers());
+                }
+            }
+        }
+    }
+
+    /// What has come and has not been taken yet; for who takes a body in and sends it nowhere.
+    pub(crate) fn take_here(&mut self) -> Vec<Vec<u8>> {
+        self.streamed = true;
+        self.held_bytes = 0;
+        let early = std::mem::take(&mut self.early);
+        let held = self.held.drain(..).map(|lease| lease.filled().to_vec());
+        std::iter::once(early.to_vec()).filter(|part| !part.is_empty()).chain(held).collect()
+    }
+
+    /// From here on bytes pass through and are not kept.
+    pub(crate) fn begin_streaming(&mut self) {
+        self.streamed = true;
+        self.held.clear();
+        self.held_bytes = 0;
+        self.early = &[];
+    }
+
+    /// Reads once from the client and holds what came.
+    pub(crate) fn poll_collect(
+        &mut self,
+        context: &mut Context<'_>,
+        client: &mut Stream,
+    ) -> Poll<Result<(), BodyError>> {
+        let mut lease = match self.held.pop_back() {
+            Some(last) if matches!(self.rest, Rest::Length(_)) && last.len() < last.capacity() => last,
+            Some(last) => {
+                self.held.push_back(last);
+                Lease::large()
+            }
+            None => Lease::large(),
+        };
+        let before = lease.len();
+        let polled = self.poll_fill(context, client, &mut lease);
+        let count = lease.len() - before;
+        if let Rest::Chunked(_) = self.rest {
+            let result = match polled {
+                Poll::Ready(Ok(())) => self.decode(lease.filled()).map(|used| {
+                    if used < lease.len() {
+                        lease.consume(used);
+                        self.leftover = Some(lease);
+                    }
+                }),
+                Poll::Ready(Err(error)) => Err(error),
+                Poll::Pending => return Poll::Pending,
+            };
+            return Poll::Ready(result);
+        }
+        self.held_bytes += count;
+        if !lease.is_empty() {
+            self.held.push_back(lease);
+        }
+        polled
+    }
+
+    /// Reads once from the client into `output`, framed for the server: the streaming way. Empty
+    /// output after `Ready` means that only framing came.
+    pub(crate) fn poll_stream(
+        &mut self,
+        context: &mut Context<'_>,
+        client: &mut Stream,
+        output: &mut Lease,
+    ) -> Poll<Result<(), BodyError>> {
+        if let Rest::Length(_) = self.rest {
+            return self.poll_fill(context, client, output);
+        }
+        let mut raw = Lease::medium();
+        match self.poll_fill(context, client, &mut raw) {
+            Poll::Ready(Ok(())) => {}
+            other => return other,
+        }
+        let used = match self.decode(raw.filled()) {
+            Ok(used) => used,
+            Err(error) => return Poll::Ready(Err(error)),
+        };
+        if used < raw.len() {
+            raw.consume(used);
+            self.leftover = Some(raw);
+        }
+        // A medium buffer of raw bytes and its framing always fit into the large output.
+        let mut framed = Vec::with_capacity(self.held_bytes + 64);
+        self.append_to(&mut framed, Framing::Chunked);
+        self.held.clear();
+        self.held_bytes = 0;
+        output.append(&framed);
+        Poll::Ready(Ok(()))
+    }
+
+    /// One read. For length framing never past the end of the body.
+    fn poll_fill(
+        &mut self,
+        context: &mut Context<'_>,
+        client: &mut Stream,
+        lease: &mut Lease,
+    ) -> Poll<Result<(), BodyError>> {
+        let spare = lease.spare();
+        let room = match self.rest {
+            Rest::Length(left) => spare.len().min(usize::try_from(left).unwrap_or(usize::MAX)),
+            _ => spare.len(),
+        };
+        match client.poll_read(context, &mut spare[..room]) {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(Ok(0) | Err(_)) => Poll::Ready(Err(BodyError::Closed)),
+            Poll::Ready(Ok(count)) => {
+                lease.advance(count);
+                if let Rest::Length(left) = &mut self.rest {
+                    *left -= count as u64;
+                    self.received += count as u64;
+                    if *left == 0 {
+                        self.rest = Rest::Complete;
+                    }
+                }
+                Poll::Ready(Ok(()))
+            }
+        }
+    }
+
+    /// Decodes chunked bytes into `held` and says how many belong to the body.
+    fn decode(&mut self, input: &[u8]) -> Result<usize, BodyError> {
+        let Rest::Chunked(decoder) = &mut self.rest else { return Ok(0) };
+        let mut at = 0;
+        while at < input.len() && !decoder.is_done() {
+            let rest = &input[at..];
+            let step = decoder.decode(rest)?;
+            let data = &rest[step.data.clone()];
+            at += step.consumed;
+            self.received += data.len() as u64;
+            if self.received > self.bound {
+                return Err(BodyError::TooLarge);
+            }
+            let mut left = data;
+            while !left.is_empty() {
+                if self.held.back().is_none_or(|last| last.len() == last.capacity()) {
+                    self.held.push_back(Lease::of(left.len()));
+                }
+                if let Some(last) = self.held.back_mut() {
+                    let taken = last.append(left);
+                    self.held_bytes += taken;
+                    left = &left[taken..];
+                }
+            }
+        }
+        Ok(at)
+    }
+}
+
+/// Pumps the rest of a request body to the server, while the response may already come.
+#[derive(Default)]
+pub(crate) struct Upload {
+    output: Option<Lease>,
+}
+
+/// Which side broke while a body was pumped.
+#[derive(Debug)]
+pub(crate) enum UploadError {
+    Body(BodyError),
+    Server,
+}
+
+impl Upload {
+    /// Moves what can be moved now. `Ready(Ok)`: the body has been sent in full.
+    pub(crate) fn poll(
+        &mut self,
+        context: &mut Context<'_>,
+        body: &mut Body<'_>,
+        client: &mut Stream,
+        server: &mut Stream,
+        deadline: &Deadline,
+        pace: &crate::path::Pace,
+    ) -> Poll<Result<(), UploadError>> {
+        loop {
+            if let Some(lease) = &mut self.output {
+                match server.poll_write(context, lease.filled()) {
+                    Poll::Pending => return Poll::Pending,
+                    Poll::Ready(Ok(0)) => return Poll::Ready(Err(UploadError::Server)),
+                    Poll::Ready(Ok(count)) => {
+                        lease.consume(count);
+                        if lease.is_empty() {
+                            self.output = None;
+                        }
+                    }
+                    Poll::Ready(Err(_)) => return Poll::Ready(Err(UploadError::Server)),
+                }
+                continue;
+            }
+            if body.is_complete() {
+                return Poll::Ready(Ok(()));
+            }
+            let mut lease = Lease::large();
+            match body.poll_stream(context, client, &mut lease) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(UploadError::Body(error))),
+                Poll::Ready(Ok(())) => {
+                    pace.progress(deadline, body.received);
+                    if !lease.is_empty() {
+                        self.output = Some(lease);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Bytes wait for the server: it is the slow side.
+    pub(crate) fn waits_for_server(&self) -> bool {
+        self.output.is_some()
+    }
+}

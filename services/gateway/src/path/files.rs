@@ -1,0 +1,346 @@
+//! A request that files of a root answer.
+
+use std::fs::File;
+use std::future::poll_fn;
+use std::io::IoSlice;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::Poll;
+
+use sumun_config::checked::PathMatch;
+use sumun_http::forward::ConnectionLine;
+use sumun_http::{Method, Version, chunked};
+
+use super::body::Body;
+use super::{Ended, Exchange, Pace, answer, proxy};
+use crate::events::Reason;
+use crate::files::{
+    CompressedStream, FileAnswer, FileBody, FileCache, FileFields, FileRoot, FilesRequest, Part, Upload,
+};
+use crate::io;
+use crate::limits::{COPY_BYTES, SENDFILE_BYTES};
+use crate::site::Route;
+
+/// Serves one request from `root`.
+pub(super) async fn serve(
+    exchange: &mut Exchange<'_>,
+    route: &Rc<Route>,
+    root: &Arc<FileRoot>,
+    cache: &Rc<FileCache>,
+) -> Ended {
+    let (head, bytes) = (exchange.head, exchange.bytes);
+    let Ok(url_path) = std::str::from_utf8(exchange.path) else {
+        return answer::of_reason(exchange, Reason::NoRoute).await;
+    };
+    let request = FilesRequest {
+        method: head.method,
+        path: below(&route.config.path, url_path),
+        url_path,
+        query: head.query.and_then(|span| std::str::from_utf8(span.of_bytes(bytes)).ok()),
+        fields: FileFields::collect(
+            head.fields.iter().map(|field| (field.known, field.name.of_bytes(bytes), field.value.of_bytes(bytes))),
+        ),
+        now_unix_seconds: exchange.worker.clock.unix_seconds(),
+    };
+    if root.takes_upload(head.method) {
+        return match upload(exchange, route, root, cache, &request).await {
+            Ok(answer) => send(exchange, route, answer).await,
+            Err(reason) => answer::of_reason(exchange, reason).await,
+        };
+    }
+    if head.has_body() {
+        // Nobody reads it: what follows it on this connection cannot be found.
+        exchange.keep_alive = false;
+    }
+    let answer = match cache.lookup(root, &request) {
+        Some(answer) => answer,
+        None => cache.answer(root, &request).await,
+    };
+    send(exchange, route, answer).await
+}
+
+/// The path below the route's prefix, its slash included.
+fn below<'a>(pattern: &PathMatch, path: &'a str) -> &'a str {
+    match pattern {
+        PathMatch::Prefix(prefix) => path.get(prefix.len() - 1..).unwrap_or_default(),
+        PathMatch::Exact(_) | PathMatch::Regex(_) => path,
+    }
+}
+
+/// Takes a PUT's body in and puts it in place.
+async fn upload(
+    exchange: &mut Exchange<'_>,
+    route: &Rc<Route>,
+    root: &Arc<FileRoot>,
+    cache: &Rc<FileCache>,
+    request: &FilesRequest<'_>,
+) -> Result<FileAnswer, Reason> {
+    let bound = route.config.body.unwrap_or(exchange.site.config.bounds.body);
+    let mut body =
+        Body::begin(exchange.head.body, exchange.arrived, bound).map_err(|error| answer::body_reason(&error))?;
+    let mut upload = match Upload::begin(cache, root, request).await {
+        Ok(upload) => upload,
+        Err(answer) => {
+            exchange.keep_alive = false;
+            return Ok(answer);
+        }
+    };
+    if exchange.head.expect_continue && !body.is_complete() {
+        let go_on = io::write_all(exchange.stream, exchange.deadline, b"HTTP/1.1 100 Continue\r\n\r\n").await;
+        go_on.map_err(|_| Reason::ClientClosed)?;
+    }
+    let pace = Pace::begin(exchange);
+    pace.progress(exchange.deadline, body.received);
+    loop {
+        let mut refused = None;
+        for part in body.take_here() {
+            if let Err(answer) = upload.write(&part).await {
+                refused = Some(answer);
+                break;
+            }
+        }
+        if let Some(answer) = refused {
+            exchange.keep_alive = false;
+            return Ok(answer);
+        }
+        if body.is_complete() {
+            break;
+        }
+        let (stream, deadline) = (&mut *exchange.stream, exchange.deadline);
+        poll_fn(|context| match body.poll_collect(context, stream) {
+            Poll::Pending if deadline.passed() => Poll::Ready(Err(Reason::BodyTimeout)),
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(result) => Poll::Ready(result.map_err(|error| answer::body_reason(&error))),
+        })
+        .await?;
+        pace.progress(exchange.deadline, body.received);
+    }
+    exchange.used = body.used_early();
+    exchange.leftover = body.leftover.take();
+    exchange.record.bytes_in += body.received;
+    Ok(upload.commit().await)
+}
+
+/// Sends what the files gave.
+async fn send(exchange: &mut Exchange<'_>, route: &Rc<Route>, answer: FileAnswer) -> Ended {
+    exchange.record.status = answer.status;
+    let reason = if answer.status >= 500 { Reason::FileUnreadable } else { Reason::Done };
+    if matches!(answer.body, FileBody::ErrorPage) {
+        return answer::of_file_error(exchange, answer.status, &answer.head, reason).await;
+    }
+    let stream_chunked = matches!(answer.body, FileBody::Stream(_)) && exchange.head.version == Version::Http11;
+    if matches!(answer.body, FileBody::Stream(_)) && !stream_chunked {
+        exchange.keep_alive = false;
+    }
+    exchange.set_deadline(exchange.site.config.bounds.idle);
+    let result = match answer.body {
+        FileBody::Memory { bytes, range } => {
+            let body = bytes.get(range).unwrap_or_default();
+            send_memory(exchange, route, answer.status, &answer.head, body).await
+        }
+        FileBody::Empty | FileBody::ErrorPage => send_memory(exchange, route, answer.status, &answer.head, b"").await,
+        FileBody::File { file, offset, length } => {
+            let head = HeadFacts::of(exchange, answer.status).to_vec(route, &answer.head, false);
+            match write_more(exchange, &head).await {
+                Ok(()) => send_file(exchange, &file, offset, length).await,
+                Err(reason) => Err(reason),
+            }
+        }
+        FileBody::Parts(parts) => {
+            let head = HeadFacts::of(exchange, answer.status).to_vec(route, &answer.head, false);
+            send_parts(exchange, &head, parts).await
+        }
+        FileBody::Stream(stream) => {
+            let head = HeadFacts::of(exchange, answer.status).to_vec(route, &answer.head, stream_chunked);
+            send_stream(exchange, &head, stream, stream_chunked).await
+        }
+    };
+    match result {
+        Ok(()) => Ended::new(reason, true),
+        Err(reason) => Ended::aborted(reason),
+    }
+}
+
+/// What a head needs to know of its request.
+struct HeadFacts {
+    status: u16,
+    date: [u8; 29],
+    connection: ConnectionLine,
+}
+
+impl HeadFacts {
+    fn of(exchange: &Exchange<'_>, status: u16) -> Self {
+        let connection = match (exchange.keep_alive, exchange.head.version) {
+            (false, _) => ConnectionLine::Close,
+            (true, Version::Http10) => ConnectionLine::KeepAlive,
+            (true, Version::Http11) => ConnectionLine::Silent,
+        };
+        Self { status, date: exchange.worker.clock.date(), connection }
+    }
+
+    fn write(&self, output: &mut Vec<u8>, route: &Route, fields: &[u8], is_chunked: bool) {
+        answer::write_status_line(output, self.status, &self.date);
+        route.response_edits.write_filtered(output, fields);
+        if is_chunked {
+            output.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
+        }
+        sumun_http::forward::write_connection_line(output, self.connection);
+        output.extend_from_slice(b"\r\n");
+    }
+
+    fn to_vec(&self, route: &Route, fields: &[u8], is_chunked: bool) -> Vec<u8> {
+        let mut output = Vec::with_capacity(512);
+        self.write(&mut output, route, fields, is_chunked);
+        output
+    }
+}
+
+/// Head and body in one write; a small body is copied behind the head.
+async fn send_memory(
+    exchange: &mut Exchange<'_>,
+    route: &Route,
+    status: u16,
+    fields: &[u8],
+    body: &[u8],
+) -> Result<(), Reason> {
+    let mut sent = 0;
+    let mut head: Option<Vec<u8>> = None;
+    let copies = body.len() <= COPY_BYTES;
+    let facts = HeadFacts::of(exchange, status);
+    poll_fn(|context| {
+        loop {
+            let polled = match &head {
+                None => proxy::with_scratch(|scratch| {
+                    facts.write(scratch, route, fields, false);
+                    let polled = if copies {
+                        scratch.extend_from_slice(body);
+                        exchange.stream.poll_write(context, scratch)
+                    } else {
+                        exchange.stream.poll_write_vectored(context, &[IoSlice::new(scratch), IoSlice::new(body)])
+                    };
+                    let total = if copies { scratch.len() } else { scratch.len() + body.len() };
+                    if !matches!(polled, Poll::Ready(Ok(count)) if count == total) {
+                        head = Some(scratch.clone());
+                    }
+                    (polled, total)
+                }),
+                Some(head) => {
+                    let rest_of_head = head.get(sent..).unwrap_or_default();
+                    let rest_of_body =
+                        if copies { &[] } else { body.get(sent.saturating_sub(head.len())..).unwrap_or_default() };
+                    let parts = [IoSlice::new(rest_of_head), IoSlice::new(rest_of_body)];
+                    let total = if copies { head.len() } else { head.len() + body.len() };
+                    (exchange.stream.poll_write_vectored(context, &parts), total)
+                }
+            };
+            match polled {
+                (Poll::Ready(Ok(count)), total) if count > 0 => {
+                    sent += count;
+                    if sent == total {
+                        exchange.record.bytes_out += body.len() as u64;
+                        return Poll::Ready(Ok(()));
+                    }
+                    exchange.set_deadline(exchange.site.config.bounds.idle);
+                }
+                (Poll::Ready(_), _) => return Poll::Ready(Err(Reason::ClientClosed)),
+                (Poll::Pending, _) if exchange.deadline.passed() => return Poll::Ready(Err(Reason::ClientStalled)),
+                (Poll::Pending, _) => return Poll::Pending,
+            }
+        }
+    })
+    .await
+}
+
+/// Writes bytes that a file follows, so that both can share a packet.
+async fn write_more(exchange: &mut Exchange<'_>, bytes: &[u8]) -> Result<(), Reason> {
+    let (stream, deadline) = (&mut *exchange.stream, exchange.deadline);
+    io::write_more(stream, deadline, bytes).await.map_err(of_stop)
+}
+
+async fn write(exchange: &mut Exchange<'_>, bytes: &[u8]) -> Result<(), Reason> {
+    exchange.set_deadline(exchange.site.config.bounds.idle);
+    io::write_all(exchange.stream, exchange.deadline, bytes).await.map_err(of_stop)?;
+    exchange.record.bytes_out += bytes.len() as u64;
+    Ok(())
+}
+
+fn of_stop(stopped: io::Stopped) -> Reason {
+    match stopped {
+        io::Stopped::Deadline => Reason::ClientStalled,
+        io::Stopped::Broken => Reason::ClientClosed,
+    }
+}
+
+/// The kernel moves the file's pages into the socket. What is not in memory is read by the
+/// blocking pool first: a disk never stops a worker.
+async fn send_file(
+    exchange: &mut Exchange<'_>,
+    file: &Arc<File>,
+    mut offset: u64,
+    mut length: u64,
+) -> Result<(), Reason> {
+    while length > 0 {
+        let window = length.min(SENDFILE_BYTES);
+        if !sumun_host::files::is_resident(file, offset, window) {
+            let (file, start) = (Arc::clone(file), offset);
+            let read = tokio::task::spawn_blocking(move || sumun_host::files::load(&file, start, window)).await;
+            if !matches!(read, Ok(Ok(()))) {
+                return Err(Reason::FileUnreadable);
+            }
+        }
+        let end = offset + window;
+        while offset < end {
+            exchange.set_deadline(exchange.site.config.bounds.idle);
+            let left = (end - offset) as usize;
+            let count =
+                io::send_file(exchange.stream, exchange.deadline, file, &mut offset, left).await.map_err(of_stop)?;
+            exchange.record.bytes_out += count as u64;
+            if count == 0 {
+                // It has become shorter than its Content-Length.
+                return Err(Reason::FileUnreadable);
+            }
+        }
+        length -= window;
+    }
+    Ok(())
+}
+
+async fn send_parts(exchange: &mut Exchange<'_>, head: &[u8], parts: Vec<Part>) -> Result<(), Reason> {
+    write_more(exchange, head).await?;
+    for part in parts {
+        match part {
+            Part::Frame(bytes) => write(exchange, &bytes).await?,
+            Part::Memory { bytes, range } => write(exchange, bytes.get(range).unwrap_or_default()).await?,
+            Part::File { file, offset, length } => send_file(exchange, &file, offset, length).await?,
+        }
+    }
+    Ok(())
+}
+
+async fn send_stream(
+    exchange: &mut Exchange<'_>,
+    head: &[u8],
+    mut stream: CompressedStream,
+    is_chunked: bool,
+) -> Result<(), Reason> {
+    write(exchange, head).await?;
+    if exchange.head.method == Method::Head {
+        return Ok(());
+    }
+    let mut framed = Vec::new();
+    while let Some(block) = stream.next().await.map_err(|_| Reason::FileUnreadable)? {
+        if block.is_empty() {
+            continue;
+        }
+        framed.clear();
+        if is_chunked {
+            chunked::begin_chunk(&mut framed, block.len());
+        }
+        framed.extend_from_slice(&block);
+        if is_chunked {
+            framed.extend_from_slice(b"\r\n");
+        }
+        write(exchange, &framed).await?;
+    }
+    if is_chunked { write(exchange, b"0\r\n\r\n").await } else { Ok(()) }
+}

@@ -1,0 +1,122 @@
+//! Who may pass, before anything is done for them.
+
+use std::borrow::Cow;
+use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
+
+use sumun_config::checked::{Access, PathMatch};
+use sumun_http::{Known, Method};
+
+use super::{Ended, Exchange, answer};
+use crate::events::Reason;
+use crate::site::{Route, Site};
+
+/// The listener lets this address connect at all.
+pub(super) fn may_connect(site: &Site, client: Option<SocketAddr>) -> bool {
+    is_allowed(&site.config.access, client.map(|client| client.ip()))
+}
+
+/// Whether a list lets an address pass: the most specific network decides, a tie denies. An
+/// address in no list passes unless there is an `allow`. A unix socket has no address and passes.
+fn is_allowed(access: &Access, address: Option<IpAddr>) -> bool {
+    let Some(address) = address else { return true };
+    if access.allow.is_empty() && access.deny.is_empty() {
+        return true;
+    }
+    let address = address.to_canonical();
+    let longest = |list: &[ipnet::IpNet]| {
+        list.iter().filter(|network| network.contains(&address)).map(ipnet::IpNet::prefix_len).max()
+    };
+    match (longest(&access.allow), longest(&access.deny)) {
+        (Some(allowed), Some(denied)) => allowed > denied,
+        (Some(_), None) => true,
+        (None, Some(_)) => false,
+        (None, None) => access.allow.is_empty(),
+    }
+}
+
+/// The route's own conditions. `Some`: the request has been answered here.
+pub(super) async fn check(exchange: &mut Exchange<'_>, route: &Rc<Route>) -> Option<Ended> {
+    let access = &route.config.access;
+    if (!access.allow.is_empty() || !access.deny.is_empty())
+        && !is_allowed(access, exchange.client.map(|client| client.ip()))
+    {
+        return Some(answer::of_reason(exchange, Reason::Denied).await);
+    }
+    match exchange.head.method {
+        Method::Connect => Some(answer::of_reason(exchange, Reason::Rejected(sumun_http::Reject::Method)).await),
+        Method::Trace if !exchange.site.config.trace => {
+            Some(answer::of_reason(exchange, Reason::MethodNotAllowed).await)
+        }
+        Method::Trace | Method::Options => by_max_forwards(exchange).await,
+        _ => None,
+    }
+}
+
+/// RFC 9110 section 7.6.2: with `Max-Forwards: 0` the request is answered here.
+async fn by_max_forwards(exchange: &mut Exchange<'_>) -> Option<Ended> {
+    let given = exchange.head.known(exchange.bytes, Known::MaxForwards);
+    let is_last = given.is_some_and(|value| sumun_http::request::parse_length(value) == Some(0));
+    if !is_last && !exchange.head.asterisk {
+        return None;
+    }
+    Some(if exchange.head.method == Method::Trace {
+        answer::trace(exchange).await
+    } else {
+        answer::options(exchange).await
+    })
+}
+
+/// What is left to forward, or `None` when the request's has ended here: one hop less.
+pub(super) fn max_forwards(exchange: &Exchange<'_>) -> Option<u64> {
+    if !exchange.head.has(Known::MaxForwards) || !matches!(exchange.head.method, Method::Trace | Method::Options) {
+        return None;
+    }
+    let value = exchange.head.known(exchange.bytes, Known::MaxForwards)?;
+    sumun_http::request::parse_length(value).map(|hops| hops.saturating_sub(1))
+}
+
+/// The path that the server sees, where the route changes it.
+pub(super) fn rewrite_path<'a>(route: &Route, path: &'a [u8]) -> Option<Cow<'a, [u8]>> {
+    let mut path = Cow::Borrowed(path);
+    let mut changed = false;
+    if route.config.strip_prefix
+        && let PathMatch::Prefix(prefix) = &route.config.path
+    {
+        let keep_from = prefix.len() - 1;
+        path = match path.get(keep_from..) {
+            Some(rest) if !rest.is_empty() => Cow::Owned(rest.to_vec()),
+            _ => Cow::Borrowed(b"/"),
+        };
+        changed = true;
+    }
+    if let Some(rewrite) = &route.config.rewrite
+        && let Ok(text) = std::str::from_utf8(&path)
+        && rewrite.pattern.0.is_match(text)
+    {
+        path = Cow::Owned(rewrite.pattern.0.replace(text, rewrite.to.as_str()).into_owned().into_bytes());
+        changed = true;
+    }
+    changed.then_some(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_most_specific_network_decides() {
+        let access = Access {
+            allow: vec!["10.1.0.0/16".parse().unwrap()],
+            deny: vec!["10.0.0.0/8".parse().unwrap(), "10.1.2.0/24".parse().unwrap()],
+        };
+        let allowed = |text: &str| is_allowed(&access, text.parse().ok());
+        assert!(allowed("10.1.1.1"));
+        assert!(!allowed("10.1.2.1"));
+        assert!(!allowed("10.2.0.1"));
+        assert!(!allowed("192.0.2.1"));
+        assert!(allowed("::ffff:10.1.1.1"));
+        let only_deny = Access { allow: vec![], deny: vec!["10.0.0.0/8".parse().unwrap()] };
+        assert!(is_allowed(&only_deny, "192.0.2.1".parse().ok()));
+    }
+}

@@ -1,0 +1,650 @@
+//! A request that a server of a pool answers.
+
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::task::Poll;
+
+use sumun_config::checked::HashOn;
+use sumun_engine::access_log::Needs;
+use sumun_engine::{Lease, buffers};
+use sumun_http::forward::{self, ConnectionLine, Framing, RequestPlan, ResponsePlan};
+use sumun_http::limits::INTERIM_RESPONSES_MAX;
+use sumun_http::scan::HeadScan;
+use sumun_http::{Known, Method, Reject, ResponseBody, ResponseHead, Version};
+use sumun_pools::{Lease as ServerLease, Outcome, PickKey, Refused, Tried};
+
+use super::body::{Body, BodyError, Upload, UploadError};
+use super::{Ended, Exchange, Pace, answer, guard, queue, relay, tunnel};
+use crate::events::{Event, Reason};
+use crate::heads::ResponseLease;
+use crate::io::Gone;
+use crate::limits::{RESPONSE_HEAD_BYTES, SCRATCH_BYTES};
+use crate::site::Route;
+use crate::upstream::{ConnectError, LocalPool, ServerConnection};
+
+thread_local! {
+    /// Where heads are written. Used between two awaits only.
+    static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Serves one request from `pool`.
+pub(super) async fn serve(exchange: &mut Exchange<'_>, route: &Rc<Route>, pool: &Rc<LocalPool>) -> Ended {
+    if exchange.head.has(Known::CdnLoop) && came_back(exchange) {
+        Event::Loop { listener: &exchange.site.config.name, path: exchange.path }.write();
+        return answer::of_reason(exchange, Reason::Loop).await;
+    }
+    let bound = route.config.body.unwrap_or(exchange.site.config.bounds.body);
+    let mut body = match Body::begin(exchange.head.body, exchange.arrived, bound) {
+        Ok(body) => body,
+        Err(error) => return answer::of_body_error(exchange, &error).await,
+    };
+    if !body.is_complete()
+        && !exchange.head.expect_continue
+        && let Err(ended) = collect(exchange, &mut body).await
+    {
+        return ended;
+    }
+    let ended = match queue::enter(exchange, route, pool).await {
+        Ok(_places) => {
+            pool.cell.requests.increment();
+            try_servers(exchange, route, pool, &mut body).await
+        }
+        Err(reason) => answer::of_reason(exchange, reason).await,
+    };
+    exchange.used = body.used_early();
+    exchange.leftover = body.leftover.take();
+    exchange.record.bytes_in += body.received;
+    ended
+}
+
+/// This gateway is named in the request's `CDN-Loop` (RFC 8586 section 2).
+pub(super) fn came_back(exchange: &Exchange<'_>) -> bool {
+    exchange.head.values(exchange.bytes, b"cdn-loop").any(|value| {
+        sumun_http::field::list(value).any(|element| {
+            let id = element.split(|&byte| byte == b';').next().unwrap_or_default().trim_ascii();
+            id == &*exchange.site.loop_id
+        })
+    })
+}
+
+/// What `balance: hash` and `maglev` look at.
+fn pool_key(exchange: &Exchange<'_>, pool: &LocalPool) -> Option<u64> {
+    let bytes = match &pool.config.hash {
+        HashOn::Source => exchange.client_text.plain(),
+        HashOn::Path => exchange.path,
+        HashOn::Header(name) => exchange.head.values(exchange.bytes, name.as_bytes()).next()?,
+        HashOn::Cookie(name) => cookie(exchange, name)?,
+    };
+    Some(sumun_pools::key_of(bytes))
+}
+
+pub(super) fn sticky_cookie<'a>(exchange: &Exchange<'a>, pool: &LocalPool) -> Option<&'a [u8]> {
+    cookie(exchange, &pool.config.sticky.as_ref()?.cookie)
+}
+
+/// Value of a cookie (RFC 6265 section 4.2.1).
+fn cookie<'a>(exchange: &Exchange<'a>, name: &str) -> Option<&'a [u8]> {
+    exchange.head.values(exchange.bytes, b"cookie").find_map(|line| {
+        line.split(|&byte| byte == b';').find_map(|pair| {
+            let (found, value) = pair.trim_ascii().split_at_checked(name.len())?;
+            if found == name.as_bytes() { value.strip_prefix(b"=") } else { None }
+        })
+    })
+}
+
+/// Waits for a body that trickles in, so that it holds no thread of an application server.
+async fn collect(exchange: &mut Exchange<'_>, body: &mut Body<'_>) -> Result<(), Ended> {
+    let pace = Pace::begin(exchange);
+    pace.progress(exchange.deadline, body.received);
+    while body.wants_collecting() {
+        let (stream, deadline) = (&mut *exchange.stream, exchange.deadline);
+        let collected = poll_fn(|context| match body.poll_collect(context, stream) {
+            Poll::Pending if deadline.passed() => Poll::Ready(None),
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(result) => Poll::Ready(Some(result)),
+        })
+        .await;
+        match collected {
+            Some(Ok(())) => pace.progress(exchange.deadline, body.received),
+            Some(Err(error)) => return Err(answer::of_body_error(exchange, &error).await),
+            None => return Err(answer::of_reason(exchange, Reason::BodyTimeout).await),
+        }
+    }
+    Ok(())
+}
+
+/// How one try failed, and what may be done about it.
+struct Failure {
+    reason: Reason,
+    outcome: Outcome,
+    /// No byte of the request can have been read by the server.
+    untouched: bool,
+}
+
+/// Asks one server after the other until one answers, as far as the rules of retries allow.
+async fn try_servers(
+    exchange: &mut Exchange<'_>,
+    route: &Rc<Route>,
+    pool: &Rc<LocalPool>,
+    body: &mut Body<'_>,
+) -> Ended {
+    let mut tried = Tried::default();
+    loop {
+        let server = match pick(exchange, pool, &tried).await {
+            Ok(server) => server,
+            Err(reason) => return answer::of_reason(exchange, reason).await,
+        };
+        exchange.record.tries += 1;
+        let (failure, server) = match try_server(exchange, route, pool, body, server).await {
+            Ok(ended) => return ended,
+            Err(failed) => failed,
+        };
+        tried.insert(server.server());
+        server.report(failure.outcome, exchange.deadline.now_ms());
+        drop(server);
+        if !may_try_again(exchange, pool, body, &failure) {
+            return answer::of_reason(exchange, failure.reason).await;
+        }
+        pool.cell.retries.increment();
+    }
+}
+
+/// A place at a server, waited for where all of them are at their `max_connections`.
+pub(super) async fn pick(
+    exchange: &mut Exchange<'_>,
+    pool: &Rc<LocalPool>,
+    tried: &Tried,
+) -> Result<ServerLease, Reason> {
+    let wants = pool.picker.borrow().wants();
+    let key = PickKey {
+        hash: if wants.hash { pool_key(exchange, pool) } else { None },
+        sticky: if wants.sticky { sticky_cookie(exchange, pool) } else { None },
+    };
+    let picked = pool.picker.borrow_mut().pick(exchange.worker.clock.coarse_ms(), key, tried);
+    match picked {
+        Ok(server) => Ok(server),
+        Err(Refused::NoServer) => Err(Reason::NoServer),
+        Err(Refused::AtCapacity) => {
+            let waiting = pool.pool.wait_for_place(tried, pool.config.queue.timeout);
+            queue::wait(exchange, waiting).await.ok_or(Reason::ClientClosed)?.map_err(queue::reason)
+        }
+    }
+}
+
+/// Where the server cannot have seen anything, any request may go to another one, at no cost.
+/// Where it may have, only one that has the same effect twice (RFC 9110 section 9.2.2), whose body
+/// is still here, and within the budget.
+fn may_try_again(exchange: &Exchange<'_>, pool: &LocalPool, body: &Body<'_>, failure: &Failure) -> bool {
+    let retries = &pool.config.retries;
+    if exchange.record.tries > retries.tries || exchange.is_over_limit() {
+        return false;
+    }
+    failure.untouched
+        || (exchange.head.method.is_idempotent()
+            && body.can_be_sent_again(retries.body)
+            && failure.reason == Reason::ServerClosed
+            && pool.picker.borrow_mut().may_retry(exchange.worker.clock.coarse_ms()))
+}
+
+/// One server, on a kept connection or a new one. A kept connection that the server closed in
+/// this very moment is no fault of the server's: a new one is made at once.
+async fn try_server(
+    exchange: &mut Exchange<'_>,
+    route: &Rc<Route>,
+    pool: &Rc<LocalPool>,
+    body: &mut Body<'_>,
+    server: ServerLease,
+) -> Result<Ended, (Failure, ServerLease)> {
+    let mut heard = None;
+    if let Some(connection) = pool.take_idle(&server) {
+        match converse(exchange, route, pool, body, &server, connection).await {
+            Ok(answer) => heard = Some(answer),
+            Err(failure) if may_reconnect(exchange, body, &failure) => {}
+            Err(failure) => return Err((failure, server)),
+        }
+    }
+    let heard = match heard {
+        Some(heard) => heard,
+        None => {
+            exchange.set_deadline(pool.config.timeouts.connect);
+            let began_us = exchange.worker.clock.now_us();
+            let connected = pool.connect(&server, exchange.deadline).await;
+            exchange.record.connect_us += exchange.worker.clock.now_us().saturating_sub(began_us);
+            let connection = match connected {
+                Ok(connection) => connection,
+                Err(error) => return Err((connect_failure(&error), server)),
+            };
+            match converse(exchange, route, pool, body, &server, connection).await {
+                Ok(heard) => heard,
+                Err(failure) => return Err((failure, server)),
+            }
+        }
+    };
+    Ok(match heard {
+        Conversation::Answered(answered) => relay::run(exchange, route, pool, body, server, answered).await,
+        Conversation::Switched { response, input, head_length, connection } => {
+            switch(exchange, route, pool, &response, input, head_length, connection).await
+        }
+    })
+}
+
+/// What the access log wants to know of the answer, while it is here.
+fn note_for_log(
+    exchange: &mut Exchange<'_>,
+    pool: &LocalPool,
+    server: &ServerLease,
+    response: &ResponseHead,
+    bytes: &[u8],
+) {
+    let log = &exchange.site.log;
+    if !log.is_on() {
+        return;
+    }
+    exchange.record.server = Some(std::sync::Arc::clone(server.server().name()));
+    exchange.record.pool = Some(std::sync::Arc::clone(&pool.config.name));
+    if log.needs().contains(Needs::RESPONSE_HEADERS) {
+        exchange.record.response_headers =
+            Some(log.keep_response_headers(|name| response.value(bytes, name.as_bytes())));
+    }
+}
+
+fn may_reconnect(exchange: &Exchange<'_>, body: &Body<'_>, failure: &Failure) -> bool {
+    failure.reason == Reason::ServerClosed
+        && (failure.untouched || (exchange.head.method.is_idempotent() && body.can_be_sent_again(u64::MAX)))
+}
+
+fn connect_failure(error: &ConnectError) -> Failure {
+    let reason = match error {
+        ConnectError::Timeout => Reason::ConnectTimeout,
+        ConnectError::Failed => Reason::ConnectFailed,
+    };
+    Failure { reason, outcome: Outcome::ConnectFailed, untouched: true }
+}
+
+/// What a server said.
+enum Conversation {
+    Answered(relay::Answered),
+    /// 101: the connection is a tunnel from here on.
+    Switched {
+        response: ResponseLease,
+        input: Lease,
+        head_length: usize,
+        connection: ServerConnection,
+    },
+}
+
+/// Sends the request and takes the head of the answer.
+async fn converse(
+    exchange: &mut Exchange<'_>,
+    route: &Rc<Route>,
+    pool: &Rc<LocalPool>,
+    body: &mut Body<'_>,
+    server: &ServerLease,
+    mut connection: ServerConnection,
+) -> Result<Conversation, Failure> {
+    let framing = body.framing(exchange.head.body);
+    let mut upload = Upload::default();
+    exchange.set_deadline(pool.config.timeouts.first_byte);
+    send_start(exchange, route, pool, server, body, framing, &mut connection).await?;
+    if !body.is_complete() {
+        body.begin_streaming();
+    }
+    let mut response = ResponseLease::take();
+    let mut input = None;
+    let mut interim = 0;
+    loop {
+        let head_length =
+            receive_head(exchange, pool, body, &mut upload, &mut connection, &mut input, &mut response).await?;
+        let Some(mut lease) = input.take() else { return Err(protocol()) };
+        let head_bytes = lease.filled().get(..head_length).unwrap_or_default();
+        if response.status >= 200 {
+            exchange.record.first_byte_at_us = exchange.worker.clock.now_us();
+            note_for_log(exchange, pool, server, &response, head_bytes);
+            server.report(Outcome::Status(response.status), exchange.worker.clock.coarse_ms());
+            let answered = relay::Answered { connection, response, input: lease, head_length, upload };
+            return Ok(Conversation::Answered(answered));
+        }
+        if response.status == 101 {
+            if !(exchange.head.websocket && response.upgraded) {
+                return Err(protocol());
+            }
+            server.report(Outcome::Success, exchange.worker.clock.coarse_ms());
+            return Ok(Conversation::Switched { response, input: lease, head_length, connection });
+        }
+        interim += 1;
+        if interim > INTERIM_RESPONSES_MAX {
+            return Err(protocol());
+        }
+        // RFC 9110 section 15.2: a 1.0 client does not know 1xx; a 100 goes to who waits for it.
+        let wanted =
+            exchange.head.version == Version::Http11 && (response.status != 100 || exchange.head.expect_continue);
+        if wanted {
+            pass_interim(exchange, route, &response, head_bytes).await?;
+        }
+        lease.consume(head_length);
+        input = Some(lease).filter(|lease| !lease.is_empty());
+    }
+}
+
+fn protocol() -> Failure {
+    Failure { reason: Reason::ServerProtocol, outcome: Outcome::CutOff, untouched: false }
+}
+
+/// Writes the request's head, with the body bytes that are here behind it.
+fn compose(
+    scratch: &mut Vec<u8>,
+    exchange: &mut Exchange<'_>,
+    route: &Route,
+    pool: &LocalPool,
+    server: &ServerLease,
+    body: &Body<'_>,
+    framing: Framing,
+) {
+    let head = exchange.head;
+    let client_host = head.host_value(exchange.bytes);
+    let host = match &pool.config.host {
+        sumun_config::checked::HostHeader::Keep => client_host,
+        sumun_config::checked::HostHeader::Server => server.server().name().as_bytes(),
+        sumun_config::checked::HostHeader::Fixed(text) => text.as_bytes(),
+    };
+    let id = exchange.request_id();
+    let rewritten = guard::rewrite_path(route, exchange.path);
+    let plan = RequestPlan {
+        path: if head.asterisk { b"*" } else { rewritten.as_deref().unwrap_or(exchange.path) },
+        query: head.query.map(|span| span.of_bytes(exchange.bytes)),
+        host,
+        client_host,
+        client: exchange.client_text.plain(),
+        client_node: exchange.client_text.node(),
+        scheme: b"http",
+        trusted: exchange.trusted,
+        request_id: (exchange.site.config.request_id.as_bytes(), id.bytes(exchange.bytes)),
+        loop_id: &exchange.site.loop_id,
+        framing,
+        websocket: head.websocket,
+        expect_continue: head.expect_continue && !body.is_complete(),
+        max_forwards: guard::max_forwards(exchange),
+        edits: exchange.extra_edits.as_ref().unwrap_or(&route.request_edits),
+    };
+    forward::write_request(scratch, head, exchange.bytes, &plan);
+    body.append_to(scratch, framing);
+}
+
+/// Sends what `compose` writes. Nearly always the socket takes it at once, out of the worker's
+/// scratch space; only what it does not take needs a buffer of its own.
+async fn send_start(
+    exchange: &mut Exchange<'_>,
+    route: &Route,
+    pool: &LocalPool,
+    server: &ServerLease,
+    body: &Body<'_>,
+    framing: Framing,
+    connection: &mut ServerConnection,
+) -> Result<(), Failure> {
+    let deadline = exchange.deadline;
+    let stream = &mut connection.stream;
+    let mut unsent: Option<Lease> = None;
+    let mut any = false;
+    poll_fn(|context| {
+        if unsent.is_none() {
+            let polled = with_scratch(|scratch| {
+                compose(scratch, exchange, route, pool, server, body, framing);
+                let polled = stream.poll_write(context, scratch);
+                let written = if let Poll::Ready(Ok(count)) = polled { count } else { 0 };
+                let mut rest = Lease::of(if written < scratch.len() { scratch.len() - written } else { 0 });
+                rest.append(scratch.get(written..).unwrap_or_default());
+                unsent = Some(rest);
+                polled
+            });
+            match polled {
+                Poll::Ready(Ok(count)) if count > 0 => any = true,
+                Poll::Ready(_) => return Poll::Ready(Err(closed(true))),
+                Poll::Pending => {}
+            }
+        }
+        let Some(rest) = &mut unsent else { return Poll::Pending };
+        while !rest.is_empty() {
+            match stream.poll_write(context, rest.filled()) {
+                Poll::Ready(Ok(count)) if count > 0 => {
+                    any = true;
+                    rest.consume(count);
+                }
+                Poll::Ready(_) => return Poll::Ready(Err(closed(!any))),
+                Poll::Pending if deadline.passed() => {
+                    return Poll::Ready(Err(Failure {
+                        reason: Reason::FirstByteTimeout,
+                        outcome: Outcome::Timeout,
+                        untouched: !any,
+                    }));
+                }
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+        Poll::Ready(Ok(()))
+    })
+    .await
+}
+
+/// The server closed before it answered.
+fn closed(untouched: bool) -> Failure {
+    Failure { reason: Reason::ServerClosed, outcome: Outcome::CutOff, untouched }
+}
+
+/// What woke `receive_head` up.
+enum Heard {
+    Bytes(usize),
+    ServerEnded,
+    ClientGone,
+    TimedOut,
+    BodyBroken(BodyError),
+}
+
+/// Reads until a whole response head is in `input`, pumping the rest of the request body meanwhile
+/// and watching whether the client is still there.
+async fn receive_head(
+    exchange: &mut Exchange<'_>,
+    pool: &LocalPool,
+    body: &mut Body<'_>,
+    upload: &mut Upload,
+    connection: &mut ServerConnection,
+    input: &mut Option<Lease>,
+    response: &mut ResponseHead,
+) -> Result<usize, Failure> {
+    let mut scan: Option<HeadScan> = None;
+    let pace = Pace::begin(exchange);
+    let mut uploading = !body.is_complete() || upload.waits_for_server();
+    let mut watching = true;
+    if uploading {
+        pace.progress(exchange.deadline, body.received);
+    }
+    loop {
+        if let Some(lease) = input {
+            match parse_response(lease, response, exchange.head.method, &mut scan) {
+                Ok(Some(length)) => return Ok(length),
+                Ok(None) => {}
+                Err(_) => return Err(protocol()),
+            }
+            if lease.spare().is_empty() {
+                *lease = std::mem::replace(lease, Lease::small()).grown(RESPONSE_HEAD_BYTES);
+            }
+        }
+        let heard = poll_fn(|context| {
+            if uploading {
+                match upload.poll(context, body, exchange.stream, &mut connection.stream, exchange.deadline, &pace) {
+                    Poll::Ready(Ok(())) => {
+                        uploading = false;
+                        exchange.set_deadline(pool.config.timeouts.first_byte);
+                    }
+                    Poll::Ready(Err(UploadError::Body(error))) => return Poll::Ready(Heard::BodyBroken(error)),
+                    // The server may have answered before it closed: its answer is read first.
+                    Poll::Ready(Err(UploadError::Server)) => uploading = false,
+                    Poll::Pending => {}
+                }
+            }
+            let lease = input.get_or_insert_with(Lease::large);
+            match connection.stream.poll_read(context, lease.spare()) {
+                Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Heard::ServerEnded),
+                Poll::Ready(Ok(count)) => return Poll::Ready(Heard::Bytes(count)),
+                Poll::Pending => {}
+            }
+            if lease.is_empty() {
+                // Thousands of requests may wait for servers: none of them holds a buffer for the answer.
+                *input = None;
+            }
+            if watching && !uploading && body.is_complete() {
+                match exchange.stream.poll_gone(context) {
+                    Poll::Ready(Gone::Yes) => return Poll::Ready(Heard::ClientGone),
+                    Poll::Ready(Gone::SentMore) => watching = false,
+                    Poll::Pending => {}
+                }
+            }
+            if exchange.deadline.passed() { Poll::Ready(Heard::TimedOut) } else { Poll::Pending }
+        })
+        .await;
+        match heard {
+            Heard::Bytes(count) => {
+                if let Some(lease) = input {
+                    lease.advance(count);
+                }
+            }
+            Heard::ServerEnded => {
+                let cut = input.as_ref().is_some_and(|lease| !lease.is_empty());
+                let reason = if cut { Reason::ServerProtocol } else { Reason::ServerClosed };
+                return Err(Failure { reason, outcome: Outcome::CutOff, untouched: false });
+            }
+            Heard::ClientGone => return Err(ended_by_client(Reason::ClientClosed)),
+            Heard::BodyBroken(error) => return Err(ended_by_client(answer::body_reason(&error))),
+            Heard::TimedOut if uploading && !upload.waits_for_server() => {
+                return Err(ended_by_client(Reason::BodyTimeout));
+            }
+            Heard::TimedOut => {
+                let reason = if exchange.is_over_limit() { Reason::Deadline } else { Reason::FirstByteTimeout };
+                return Err(Failure { reason, outcome: Outcome::Timeout, untouched: false });
+            }
+        }
+    }
+}
+
+/// Parses the head if it is here in full; one that comes in pieces is scanned for its end first.
+fn parse_response(
+    lease: &Lease,
+    response: &mut ResponseHead,
+    method: Method,
+    scan: &mut Option<HeadScan>,
+) -> Result<Option<usize>, Reject> {
+    if let Some(scan) = scan
+        && scan.advance(lease.filled(), RESPONSE_HEAD_BYTES, RESPONSE_HEAD_BYTES)?.is_none()
+    {
+        return Ok(None);
+    }
+    let parsed = response.parse(lease.filled(), method)?;
+    if parsed.is_none() {
+        *scan = Some(HeadScan::default());
+    }
+    Ok(parsed)
+}
+
+/// The client's doing is never held against the server.
+fn ended_by_client(reason: Reason) -> Failure {
+    Failure { reason, outcome: Outcome::Neutral, untouched: false }
+}
+
+/// Passes a 1xx on (RFC 9110 section 15.2).
+async fn pass_interim(
+    exchange: &mut Exchange<'_>,
+    route: &Route,
+    response: &ResponseHead,
+    bytes: &[u8],
+) -> Result<(), Failure> {
+    let mut output = Vec::new();
+    let plan = ResponsePlan {
+        framing: Framing::Silent,
+        connection: ConnectionLine::Silent,
+        date: b"",
+        cookie: None,
+        edits: &route.response_edits,
+    };
+    forward::write_response(&mut output, response, bytes, &plan);
+    crate::io::write_all(exchange.stream, exchange.deadline, &output)
+        .await
+        .map_err(|_| ended_by_client(Reason::ClientClosed))
+}
+
+/// Passes a 101 on and becomes a tunnel.
+async fn switch(
+    exchange: &mut Exchange<'_>,
+    route: &Route,
+    pool: &LocalPool,
+    response: &ResponseHead,
+    mut input: Lease,
+    head_length: usize,
+    connection: ServerConnection,
+) -> Ended {
+    let mut output = Vec::new();
+    let plan = ResponsePlan {
+        framing: Framing::Silent,
+        connection: ConnectionLine::Websocket,
+        date: b"",
+        cookie: None,
+        edits: &route.response_edits,
+    };
+    forward::write_response(&mut output, response, input.filled().get(..head_length).unwrap_or_default(), &plan);
+    input.consume(head_length);
+    exchange.record.status = 101;
+    if crate::io::write_all(exchange.stream, exchange.deadline, &output).await.is_err() {
+        return Ended::closing(Reason::ClientClosed);
+    }
+    exchange.site.cell.tunnels.increment();
+    tunnel::run(exchange, connection.stream, input, pool.config.timeouts.idle).await
+}
+
+/// What the head for the client says about framing and connection.
+pub(super) fn response_framing(
+    exchange: &mut Exchange<'_>,
+    response: &ResponseHead,
+) -> (Framing, ConnectionLine, bool) {
+    let old_client = exchange.head.version == Version::Http10;
+    let mut rechunk = false;
+    let framing = match response.body {
+        ResponseBody::Length(length) => Framing::Length(length),
+        ResponseBody::Chunked | ResponseBody::UntilClose if old_client => {
+            // A 1.0 client knows no chunks: the end of the connection is the end of the body.
+            exchange.keep_alive = false;
+            Framing::Silent
+        }
+        ResponseBody::Chunked | ResponseBody::UntilClose => {
+            rechunk = true;
+            Framing::Chunked
+        }
+        // HEAD and 304 say the length of what they would have had; 204 and 1xx none.
+        ResponseBody::None => match response.content_length {
+            Some(length) if response.status != 204 => Framing::Length(length),
+            None if exchange.head.method != Method::Head && !matches!(response.status, 204 | 304) => Framing::Length(0),
+            _ => Framing::Silent,
+        },
+    };
+    let connection = match (exchange.keep_alive, old_client) {
+        (false, _) => ConnectionLine::Close,
+        (true, true) => ConnectionLine::KeepAlive,
+        (true, false) => ConnectionLine::Silent,
+    };
+    (framing, connection, rechunk)
+}
+
+/// Response bytes may be taken from the server this far ahead of the client.
+pub(super) fn ahead_bytes() -> usize {
+    if buffers::within_budget() { crate::limits::AHEAD_BYTES } else { crate::limits::AHEAD_BYTES_SCARCE }
+}
+
+/// Runs `write` on the worker's scratch space, which is empty and given back when it grew large.
+pub(super) fn with_scratch<T>(write: impl FnOnce(&mut Vec<u8>) -> T) -> T {
+    SCRATCH.with_borrow_mut(|scratch| {
+        scratch.clear();
+        let result = write(scratch);
+        if scratch.capacity() > SCRATCH_BYTES {
+            *scratch = Vec::new();
+        }
+        result
+    })
+}

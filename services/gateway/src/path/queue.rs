@@ -1,0 +1,92 @@
+//! Waiting for a place: of the route, of the pool, of a server.
+
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::rc::Rc;
+use std::task::Poll;
+
+use sumun_http::Known;
+use sumun_pools::{Caller, NotAdmitted, Permit, TraceGuard};
+
+use super::Exchange;
+use crate::events::Reason;
+use crate::io::Gone;
+use crate::site::Route;
+use crate::upstream::LocalPool;
+
+/// What a request holds while it is with a pool; given back on drop.
+#[derive(Default)]
+pub(super) struct Places {
+    _route: Option<Permit>,
+    _pool: Option<Permit>,
+    _trace: Option<TraceGuard>,
+}
+
+/// Takes the request's places, or says why it cannot have them.
+pub(super) async fn enter(
+    exchange: &mut Exchange<'_>,
+    route: &Rc<Route>,
+    pool: &Rc<LocalPool>,
+) -> Result<Places, Reason> {
+    let mut places = Places::default();
+    let mut caller = Caller::Client;
+    if exchange.client.is_some_and(|client| pool.pool.is_own_server(client.ip())) {
+        caller = Caller::OwnServer;
+    }
+    if let Some(trace) = exchange.head.known(exchange.bytes, Known::TraceParent) {
+        let guard = pool.pool.enter_trace(sumun_pools::key_of(trace));
+        if guard.already() {
+            caller = Caller::OwnServer;
+        }
+        places._trace = Some(guard);
+    }
+    if let Some(admission) = &route.admission {
+        places._route = Some(match admission.try_acquire(Caller::Client).map_err(reason)? {
+            Some(permit) => permit,
+            None => {
+                let waiting = admission.acquire(Caller::Client, route.config.queue.timeout);
+                wait(exchange, waiting).await.ok_or(Reason::ClientClosed)?.map_err(reason)?
+            }
+        });
+    }
+    let admission = pool.pool.admission();
+    places._pool = Some(match admission.try_acquire(caller).map_err(reason)? {
+        Some(permit) => permit,
+        None => {
+            let waiting = admission.acquire(caller, pool.config.queue.timeout);
+            wait(exchange, waiting).await.ok_or(Reason::ClientClosed)?.map_err(reason)?
+        }
+    });
+    Ok(places)
+}
+
+/// Waits, as long as the client does. `None`: it has gone, and leaves the queue.
+pub(super) async fn wait<T>(exchange: &mut Exchange<'_>, waiting: impl Future<Output = T>) -> Option<T> {
+    let mut waiting = pin!(waiting);
+    let mut watching = true;
+    let began_us = exchange.worker.clock.now_us();
+    let result = poll_fn(|context| {
+        if let Poll::Ready(result) = waiting.as_mut().poll(context) {
+            return Poll::Ready(Some(result));
+        }
+        if watching {
+            match exchange.stream.poll_gone(context) {
+                Poll::Ready(Gone::Yes) => return Poll::Ready(None),
+                Poll::Ready(Gone::SentMore) => watching = false,
+                Poll::Pending => {}
+            }
+        }
+        Poll::Pending
+    })
+    .await;
+    exchange.record.queue_us += exchange.worker.clock.now_us().saturating_sub(began_us);
+    result
+}
+
+pub(super) fn reason(refused: NotAdmitted) -> Reason {
+    match refused {
+        NotAdmitted::Full => Reason::QueueFull,
+        NotAdmitted::TimedOut => Reason::QueueTimeout,
+        NotAdmitted::SelfCall => Reason::SelfCall,
+    }
+}

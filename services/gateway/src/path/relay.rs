@@ -1,0 +1,408 @@
+//! The answer on its way to the client: taken from the server as fast as it comes, within bounds,
+//! given to the client as fast as it reads.
+
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::io::{self, IoSlice};
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use sumun_engine::Lease;
+use sumun_http::ResponseBody;
+use sumun_http::chunked::{self, Decoder};
+use sumun_http::forward::{self, ResponsePlan};
+use sumun_pools::{Lease as ServerLease, Outcome};
+
+use super::body::{Body, Upload, UploadError};
+use super::{Ended, Exchange, Pace, answer, proxy};
+use crate::events::Reason;
+use crate::heads::ResponseLease;
+use crate::io::Stream;
+use crate::limits::COPY_BYTES;
+use crate::site::Route;
+use crate::upstream::{LocalPool, ServerConnection};
+
+/// Buffers handed to the kernel in one write.
+const GATHER: usize = 8;
+
+/// A server's answer whose head is here.
+pub(super) struct Answered {
+    pub(super) connection: ServerConnection,
+    pub(super) response: ResponseLease,
+    /// The head and what came behind it.
+    pub(super) input: Lease,
+    pub(super) head_length: usize,
+    pub(super) upload: Upload,
+}
+
+/// What is still to come from the server.
+enum Source {
+    Complete,
+    Length(u64),
+    Chunked(Box<Decoder>),
+    UntilClose,
+}
+
+/// Bytes on their way to the client.
+#[derive(Default)]
+struct Output {
+    queue: VecDeque<Lease>,
+    bytes: usize,
+    sent: u64,
+}
+
+/// How the pump ended.
+enum Pumped {
+    Complete,
+    ClientClosed,
+    ClientStalled,
+    ServerCut,
+    Deadline,
+    BodyBroken(Reason),
+}
+
+/// Relays one answer.
+pub(super) async fn run(
+    exchange: &mut Exchange<'_>,
+    route: &Route,
+    pool: &Rc<LocalPool>,
+    body: &mut Body<'_>,
+    server: ServerLease,
+    answered: Answered,
+) -> Ended {
+    let Answered { connection, response, mut input, head_length, mut upload } = answered;
+    let mut uploading = !body.is_complete() || upload.waits_for_server();
+    if uploading && response.status >= 300 {
+        // The server has decided without the rest of the body: the client should stop sending it.
+        exchange.keep_alive = false;
+    }
+    let (framing, line, rechunk) = proxy::response_framing(exchange, &response);
+    exchange.record.status = response.status;
+    let date = exchange.worker.clock.date();
+    let mut output = Output::default();
+    let mut source = match response.body {
+        ResponseBody::None => Source::Complete,
+        ResponseBody::Length(length) => Source::Length(length),
+        ResponseBody::Chunked => Source::Chunked(Box::default()),
+        ResponseBody::UntilClose => Source::UntilClose,
+    };
+    let cookie = new_cookie(exchange, pool, &server);
+    let plan = ResponsePlan {
+        framing,
+        connection: line,
+        date: &date,
+        cookie: cookie.as_deref(),
+        edits: &route.response_edits,
+    };
+    let mut clean = true;
+    let mut head_bytes = 0;
+    let mut begun = poll_fn(|context| {
+        Poll::Ready(proxy::with_scratch(|scratch| {
+            let (head, behind) = input.filled().split_at(head_length);
+            forward::write_response(scratch, &response, head, &plan);
+            head_bytes = scratch.len() as u64;
+            // Body bytes of known length go out with the head, in one write from where they lie;
+            // few of them are copied, which costs less than a second piece.
+            let here = if let Source::Length(left) = &mut source {
+                let here = behind.len().min(usize::try_from(*left).unwrap_or(usize::MAX));
+                clean = here == behind.len();
+                *left -= here as u64;
+                if *left == 0 {
+                    source = Source::Complete;
+                }
+                here
+            } else {
+                0
+            };
+            let copied = if here <= COPY_BYTES { here } else { 0 };
+            scratch.extend_from_slice(behind.get(..copied).unwrap_or_default());
+            let rest = behind.get(copied..here).unwrap_or_default();
+            let result = output.send_first(context, exchange.stream, scratch, rest);
+            input.consume(head_length + here);
+            result
+        }))
+    })
+    .await;
+    if begun && !input.is_empty() {
+        match take_in(&mut source, input, rechunk, &mut output) {
+            Some(quiet) => clean &= quiet,
+            None => begun = false,
+        }
+    } else {
+        drop(input);
+    }
+    if !begun {
+        return Ended::aborted(Reason::ClientClosed);
+    }
+
+    let mut server_side = Some((connection, server));
+    let keep_server = response.keep_alive;
+    let idle = pool.config.timeouts.idle;
+    let pace = Pace::begin(exchange);
+    let pumped = poll_fn(|context| {
+        loop {
+            let mut moved = false;
+            if uploading && let Some((connection, _)) = &mut server_side {
+                match upload.poll(context, body, exchange.stream, &mut connection.stream, exchange.deadline, &pace) {
+                    Poll::Ready(Ok(())) => uploading = false,
+                    Poll::Ready(Err(UploadError::Server)) => {
+                        uploading = false;
+                        exchange.keep_alive = false;
+                        clean = false;
+                    }
+                    Poll::Ready(Err(UploadError::Body(error))) => {
+                        return Poll::Ready(Pumped::BodyBroken(answer::body_reason(&error)));
+                    }
+                    Poll::Pending => {}
+                }
+            }
+            if matches!(source, Source::Complete)
+                && let Some((connection, server)) = server_side.take_if(|_| !uploading)
+            {
+                // The server is free for the next request, however slow this client reads.
+                if keep_server && clean {
+                    pool.give_back(&server, connection, exchange.deadline.now_ms());
+                }
+            }
+            match output.poll_flush(context, exchange.stream) {
+                Poll::Ready(Ok(count)) => moved |= count > 0,
+                Poll::Ready(Err(_)) => return Poll::Ready(Pumped::ClientClosed),
+                Poll::Pending => {}
+            }
+            if matches!(source, Source::Complete) {
+                if output.queue.is_empty() {
+                    return Poll::Ready(Pumped::Complete);
+                }
+            } else if output.bytes < proxy::ahead_bytes()
+                && let Some((connection, _)) = &mut server_side
+            {
+                let mut lease = Lease::large();
+                match read_some(&source, &mut connection.stream, context, &mut lease) {
+                    Poll::Ready(Ok(0)) => match source {
+                        Source::UntilClose => {
+                            source = Source::Complete;
+                            if rechunk {
+                                output.push_bytes(b"0\r\n\r\n");
+                            }
+                            moved = true;
+                        }
+                        _ => return Poll::Ready(Pumped::ServerCut),
+                    },
+                    Poll::Ready(Ok(_)) => {
+                        match take_in(&mut source, lease, rechunk, &mut output) {
+                            Some(quiet) => clean &= quiet,
+                            None => return Poll::Ready(Pumped::ServerCut),
+                        }
+                        moved = true;
+                    }
+                    Poll::Ready(Err(_)) => return Poll::Ready(Pumped::ServerCut),
+                    Poll::Pending => {}
+                }
+            }
+            if !moved {
+                break;
+            }
+            exchange.set_deadline(idle);
+        }
+        if !exchange.deadline.passed() {
+            return Poll::Pending;
+        }
+        Poll::Ready(match output.queue.is_empty() {
+            _ if exchange.is_over_limit() => Pumped::Deadline,
+            true => Pumped::ServerCut,
+            false => Pumped::ClientStalled,
+        })
+    })
+    .await;
+
+    exchange.record.bytes_out += output.sent.saturating_sub(head_bytes);
+    let (reason, outcome) = match pumped {
+        Pumped::Complete => {
+            return Ended::new(Reason::Done, !uploading && body.is_complete());
+        }
+        Pumped::ClientClosed => (Reason::ClientClosed, Outcome::Neutral),
+        Pumped::ClientStalled => (Reason::ClientStalled, Outcome::Neutral),
+        Pumped::BodyBroken(reason) => (reason, Outcome::Neutral),
+        Pumped::Deadline => (Reason::Deadline, Outcome::Timeout),
+        Pumped::ServerCut => (Reason::ServerCutShort, Outcome::CutOff),
+    };
+    if let Some((_, server)) = server_side {
+        server.report(outcome, exchange.worker.clock.coarse_ms());
+    }
+    Ended::aborted(reason)
+}
+
+/// The cookie that keeps the client at this server, unless it has it already.
+fn new_cookie(exchange: &Exchange<'_>, pool: &LocalPool, server: &ServerLease) -> Option<Vec<u8>> {
+    let sticky = pool.config.sticky.as_ref()?;
+    let picker = pool.picker.borrow();
+    let value = picker.cookie_for(server.server())?;
+    if proxy::sticky_cookie(exchange, pool) == Some(value.as_bytes()) {
+        return None;
+    }
+    Some([sticky.cookie.as_bytes(), b"=", value.as_bytes(), b"; Path=/; HttpOnly; SameSite=Lax"].concat())
+}
+
+/// One read, never past the end of a body of known length.
+fn read_some(
+    source: &Source,
+    server: &mut Stream,
+    context: &mut Context<'_>,
+    lease: &mut Lease,
+) -> Poll<io::Result<usize>> {
+    let spare = lease.spare();
+    let room = match source {
+        Source::Length(left) => spare.len().min(usize::try_from(*left).unwrap_or(usize::MAX)),
+        _ => spare.len(),
+    };
+    let polled = server.poll_read(context, &mut spare[..room]);
+    if let Poll::Ready(Ok(count)) = polled {
+        lease.advance(count);
+    }
+    polled
+}
+
+/// Puts body bytes from the server into the output. `Some(false)`: the server sent more than its
+/// own framing said, its connection cannot be used again. `None`: broken chunks.
+fn take_in(source: &mut Source, mut lease: Lease, rechunk: bool, output: &mut Output) -> Option<bool> {
+    let mut clean = true;
+    match source {
+        Source::Complete => clean = lease.is_empty(),
+        Source::Length(left) => {
+            if lease.len() as u64 > *left {
+                lease.truncate(usize::try_from(*left).unwrap_or(usize::MAX));
+                clean = false;
+            }
+            *left -= lease.len() as u64;
+            if *left == 0 {
+                *source = Source::Complete;
+            }
+            output.push(lease);
+        }
+        Source::UntilClose => output.push_body(lease, rechunk),
+        Source::Chunked(decoder) => {
+            let mut at = 0;
+            let bytes = lease.filled();
+            let mut framed = Vec::with_capacity(bytes.len() + 32);
+            while at < bytes.len() && !decoder.is_done() {
+                let rest = &bytes[at..];
+                let step = decoder.decode(rest).ok()?;
+                let data = &rest[step.data.clone()];
+                at += step.consumed;
+                if data.is_empty() {
+                    continue;
+                }
+                if rechunk {
+                    chunked::begin_chunk(&mut framed, data.len());
+                }
+                framed.extend_from_slice(data);
+                if rechunk {
+                    framed.extend_from_slice(b"\r\n");
+                }
+            }
+            if decoder.is_done() {
+                clean = at == bytes.len();
+                if rechunk {
+                    chunked::end_body(&mut framed, decoder.trailers());
+                }
+                *source = Source::Complete;
+            }
+            drop(lease);
+            output.push_bytes(&framed);
+        }
+    }
+    Some(clean)
+}
+
+impl Output {
+    fn push(&mut self, lease: Lease) {
+        if !lease.is_empty() {
+            self.bytes += lease.len();
+            self.queue.push_back(lease);
+        }
+    }
+
+    fn push_bytes(&mut self, bytes: &[u8]) {
+        if !bytes.is_empty() {
+            let mut lease = Lease::of(bytes.len());
+            lease.append(bytes);
+            self.push(lease);
+        }
+    }
+
+    fn push_body(&mut self, lease: Lease, rechunk: bool) {
+        if rechunk {
+            let mut line = Vec::with_capacity(18);
+            chunked::begin_chunk(&mut line, lease.len());
+            self.push_bytes(&line);
+            self.push(lease);
+            self.push_bytes(b"\r\n");
+        } else {
+            self.push(lease);
+        }
+    }
+
+    /// Writes the head, and body bytes behind it, before anything else has been written; what the
+    /// socket does not take is kept. False: the client is gone.
+    fn send_first(&mut self, context: &mut Context<'_>, client: &mut Stream, head: &[u8], body: &[u8]) -> bool {
+        let polled = if body.is_empty() {
+            client.poll_write(context, head)
+        } else {
+            client.poll_write_vectored(context, &[IoSlice::new(head), IoSlice::new(body)])
+        };
+        let written = match polled {
+            Poll::Ready(Ok(count)) => count,
+            Poll::Ready(Err(_)) => return false,
+            Poll::Pending => 0,
+        };
+        self.sent += written as u64;
+        self.push_bytes(head.get(written..).unwrap_or_default());
+        self.push_bytes(body.get(written.saturating_sub(head.len())..).unwrap_or_default());
+        true
+    }
+
+    /// Writes until everything is out or the client takes no more. Gives the bytes written now.
+    fn poll_flush(&mut self, context: &mut Context<'_>, client: &mut Stream) -> Poll<io::Result<usize>> {
+        let mut total = 0;
+        while let Some(first) = self.queue.front() {
+            let polled = if self.queue.len() == 1 {
+                client.poll_write(context, first.filled())
+            } else {
+                let mut parts = [IoSlice::new(&[]); GATHER];
+                let mut count = 0;
+                for (part, lease) in parts.iter_mut().zip(&self.queue) {
+                    *part = IoSlice::new(lease.filled());
+                    count += 1;
+                }
+                client.poll_write_vectored(context, &parts[..count])
+            };
+            match polled {
+                Poll::Pending => return if total > 0 { Poll::Ready(Ok(total)) } else { Poll::Pending },
+                Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Ready(Ok(written)) => {
+                    total += written;
+                    self.consume(written);
+                }
+            }
+        }
+        Poll::Ready(Ok(total))
+    }
+
+    fn consume(&mut self, mut written: usize) {
+        self.bytes -= written;
+        self.sent += written as u64;
+        while let Some(first) = self.queue.front_mut() {
+            let part = written.min(first.len());
+            first.consume(part);
+            written -= part;
+            if !first.is_empty() {
+                break;
+            }
+            self.queue.pop_front();
+            if written == 0 {
+                break;
+            }
+        }
+    }
+}

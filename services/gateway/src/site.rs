@@ -1,0 +1,202 @@
+//! A listener's routes as one worker sees them: checked config joined with what the worker owns.
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use sumun_config::checked as config;
+use sumun_config::checked::{HostMatch, PathMatch, ValueMatch};
+use sumun_engine::accept::Admittance;
+use sumun_engine::access_log::LogSender;
+use sumun_http::forward::Edits;
+use sumun_http::{Method, RequestHead};
+use sumun_pools::Admission;
+
+use crate::files::{FileCache, FileRoot};
+use crate::metrics::{ListenerCell, RouteCell};
+use crate::upstream::LocalPool;
+
+/// One listener.
+pub(crate) struct Site {
+    pub(crate) config: Arc<config::Listener>,
+    pub(crate) routes: Vec<Rc<Route>>,
+    pub(crate) trusted_proxies: Rc<[ipnet::IpNet]>,
+    pub(crate) log: Rc<LogSender>,
+    pub(crate) admittance: Arc<Admittance>,
+    pub(crate) cell: Arc<ListenerCell>,
+    /// Any route asks for the host: it is worth putting it into lower case.
+    pub(crate) matches_hosts: bool,
+    /// This gateway's element of CDN-Loop.
+    pub(crate) loop_id: Rc<[u8]>,
+    pub(crate) error_pages: Rc<BTreeMap<u16, Vec<u8>>>,
+    /// Counts requests that no route took.
+    pub(crate) unrouted: Arc<RouteCell>,
+}
+
+/// One route.
+pub(crate) struct Route {
+    pub(crate) config: Arc<config::Route>,
+    pub(crate) action: Action,
+    pub(crate) request_edits: Edits,
+    pub(crate) response_edits: Edits,
+    pub(crate) cell: Arc<RouteCell>,
+    /// The route's own `concurrency`, shared by all workers.
+    pub(crate) admission: Option<Arc<Admission>>,
+    /// No condition but the path, the common case.
+    path_only: bool,
+    methods: Vec<Method>,
+}
+
+pub(crate) enum Action {
+    Proxy(Rc<LocalPool>),
+    Files(Arc<FileRoot>, Rc<FileCache>),
+    Redirect,
+    Respond,
+}
+
+/// What the conditions of a route look at.
+pub(crate) struct Question<'a> {
+    pub(crate) head: &'a RequestHead,
+    pub(crate) bytes: &'a [u8],
+    /// Normalised.
+    pub(crate) path: &'a [u8],
+    /// Lower case, without a TCP port; empty unless `matches_hosts`.
+    pub(crate) host: &'a [u8],
+}
+
+impl Site {
+    /// The first route that matches.
+    pub(crate) fn route(&self, question: &Question<'_>) -> Option<&Rc<Route>> {
+        self.routes.iter().find(|route| route.matches(question))
+    }
+
+    pub(crate) fn trusts(&self, address: std::net::IpAddr) -> bool {
+        let address = address.to_canonical();
+        self.trusted_proxies.iter().any(|network| network.contains(&address))
+    }
+}
+
+impl Route {
+    pub(crate) fn new(
+        config: &Arc<config::Route>,
+        action: Action,
+        cell: Arc<RouteCell>,
+        admission: Option<Arc<Admission>>,
+    ) -> Self {
+        let edits = |edits: &config::HeaderEdits| Edits {
+            set: edits.set.clone(),
+            add: edits.add.clone(),
+            remove: edits.remove.clone(),
+        };
+        Self {
+            action,
+            request_edits: edits(&config.request_headers),
+            response_edits: edits(&config.response_headers),
+            cell,
+            admission,
+            path_only: config.hosts.is_empty()
+                && config.methods.is_empty()
+                && config.headers.is_empty()
+                && config.query.is_empty(),
+            methods: config.methods.iter().filter_map(|name| Method::from_bytes(name.as_bytes())).collect(),
+            config: Arc::clone(config),
+        }
+    }
+
+    fn matches(&self, question: &Question<'_>) -> bool {
+        matches_path(&self.config.path, question.path) && (self.path_only || self.matches_rest(question))
+    }
+
+    fn matches_rest(&self, question: &Question<'_>) -> bool {
+        let config = &self.config;
+        (config.hosts.is_empty() || config.hosts.iter().any(|host| matches_host(host, question.host)))
+            && (config.methods.is_empty() || self.methods.contains(&question.head.method))
+            && config.headers.iter().all(|field| {
+                let values = question.head.values(question.bytes, field.name.as_bytes());
+                matches_value(&field.value, values)
+            })
+            && config.query.iter().all(|field| {
+                let query = question.head.query.map_or(&b""[..], |span| span.of_bytes(question.bytes));
+                matches_value(&field.value, query_values(query, field.name.as_bytes()))
+            })
+    }
+}
+
+fn matches_path(pattern: &PathMatch, path: &[u8]) -> bool {
+    match pattern {
+        // "/x/" matches everything below it and "/x" itself.
+        PathMatch::Prefix(prefix) => {
+            let prefix = prefix.as_bytes();
+            path.starts_with(prefix) || (prefix.len() == path.len() + 1 && prefix.starts_with(path))
+        }
+        PathMatch::Exact(exact) => exact.as_bytes() == path,
+        PathMatch::Regex(pattern) => std::str::from_utf8(path).is_ok_and(|path| pattern.0.is_match(path)),
+    }
+}
+
+fn matches_host(pattern: &HostMatch, host: &[u8]) -> bool {
+    match pattern {
+        HostMatch::Exact(exact) => exact.as_bytes() == host,
+        HostMatch::Suffix(suffix) => host.len() > suffix.len() && host.ends_with(suffix.as_bytes()),
+    }
+}
+
+fn matches_value<'a>(wanted: &ValueMatch, mut values: impl Iterator<Item = &'a [u8]>) -> bool {
+    match wanted {
+        ValueMatch::Present => values.next().is_some(),
+        ValueMatch::Absent => values.next().is_none(),
+        ValueMatch::Exact(text) => values.any(|value| value == text.as_bytes()),
+        ValueMatch::Regex(pattern) => {
+            values.any(|value| std::str::from_utf8(value).is_ok_and(|value| pattern.0.is_match(value)))
+        }
+    }
+}
+
+/// Values of a query parameter, as they were sent.
+fn query_values<'a>(query: &'a [u8], name: &[u8]) -> impl Iterator<Item = &'a [u8]> {
+    query.split(|&byte| byte == b'&').filter_map(move |pair| {
+        let equals = memchr::memchr(b'=', pair).unwrap_or(pair.len());
+        (pair.get(..equals) == Some(name)).then(|| pair.get(equals + 1..).unwrap_or_default())
+    })
+}
+
+/// Lower case and without a TCP port or a final dot.
+pub(crate) fn canonical_host(host: &[u8]) -> Vec<u8> {
+    let (name, _) = sumun_http::target::split_port(host);
+    let name = name.strip_suffix(b".").unwrap_or(name);
+    name.to_ascii_lowercase()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths() {
+        let prefix = |text: &str| PathMatch::Prefix(text.into());
+        assert!(matches_path(&prefix("/"), b"/"));
+        assert!(matches_path(&prefix("/"), b"/x"));
+        assert!(matches_path(&prefix("/x/"), b"/x"));
+        assert!(matches_path(&prefix("/x/"), b"/x/y"));
+        assert!(!matches_path(&prefix("/x/"), b"/xy"));
+        assert!(!matches_path(&prefix("/x/"), b"/"));
+        assert!(!matches_path(&PathMatch::Exact("/x".into()), b"/x/"));
+    }
+
+    #[test]
+    fn hosts() {
+        assert_eq!(canonical_host(b"WWW.Example.com.:80"), b"www.example.com");
+        let suffix = HostMatch::Suffix(".example.com".into());
+        assert!(matches_host(&suffix, b"a.example.com"));
+        assert!(matches_host(&suffix, b"a.b.example.com"));
+        assert!(!matches_host(&suffix, b"example.com"));
+        assert!(!matches_host(&suffix, b".example.com"));
+    }
+
+    #[test]
+    fn queries() {
+        let values: Vec<_> = query_values(b"a=1&b&a=2&aa=3", b"a").collect();
+        assert_eq!(values, [b"1", b"2"]);
+        assert_eq!(query_values(b"a=1&b", b"b").count(), 1);
+    }
+}

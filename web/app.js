@@ -6,7 +6,7 @@ const TOKEN_KEY = "sumun-token";
 
 const words = JSON.parse(document.body.dataset.words);
 const numbers = new Intl.NumberFormat(document.documentElement.lang);
-const short = new Intl.NumberFormat(document.documentElement.lang, { notation: "compact", maximumFractionDigits: 1 });
+const short = new Intl.NumberFormat(document.documentElement.lang, { notation: "compact", maximumFractionDigits: 2 });
 
 const rates = [];
 let before = null;
@@ -26,7 +26,7 @@ function element(name, className, text) {
   return made;
 }
 
-// Large numbers are shortened once they would break their place.
+// Large numbers are shortened where they would not fit a column.
 function number(value) {
   return Math.abs(value) < 1e8 ? numbers.format(value) : short.format(value);
 }
@@ -90,7 +90,7 @@ function showPools(pools) {
     [word("requests"), (server) => number(server.requests), "number"],
     [word("failures"), (server) => number(server.failures), "number", (server) => (server.failures ? "some" : "")],
     [word("weight"), (server) => number(server.weight), "number quiet"],
-    [word("reason"), (server) => server.reason, "quiet most", (server) => (server.reason ? "" : "blank")],
+    [word("reason"), (server) => server.reason, "quiet full", (server) => (server.reason ? "" : "blank")],
   ];
   const cards = pools.map((pool) => {
     const up = pool.servers.filter((server) => server.state === "up").length;
@@ -109,8 +109,8 @@ function showListeners(listeners) {
   const columns = [
     [word("listener"), (listener) => listener.name, "strong most plain"],
     [word("address"), (listener) => listener.bind.join(", "), "quiet full plain"],
-    [word("connections"), (listener) => number(listener.connections), "number"],
-    [word("requests"), (listener) => number(listener.requests), "number"],
+    [word("connections"), (listener) => number(listener.connections), "number half"],
+    [word("requests"), (listener) => number(listener.requests), "number half"],
   ];
   byId("listeners").replaceChildren(card(null, "listeners", listeners, columns, word("none_listeners")));
 }
@@ -120,8 +120,8 @@ function showRoutes(routes) {
   const columns = [
     [word("route"), (route) => route.route, "strong most plain"],
     [word("listener"), (route) => route.listener, "quiet beside plain"],
-    [word("requests"), (route) => number(route.requests), "number"],
-    [word("errors"), (route) => number(errors(route)), "number most", (route) => (errors(route) ? "some" : "")],
+    [word("requests"), (route) => number(route.requests), "number half"],
+    [word("errors"), (route) => number(errors(route)), "number half", (route) => (errors(route) ? "some" : "")],
     ["p50", (route) => milliseconds(route.latency_ms.p50), "number"],
     ["p95", (route) => milliseconds(route.latency_ms.p95), "number"],
     ["p99", (route) => milliseconds(route.latency_ms.p99), "number"],
@@ -157,7 +157,8 @@ function showStatus(status, pools) {
   byId("version").textContent = status.version;
   byId("uptime").textContent = duration(status.uptime_seconds);
   byId("workers").textContent = number(status.workers);
-  byId("total").textContent = number(status.requests);
+  byId("total").textContent = status.requests < 1e6 ? number(status.requests) : short.format(status.requests);
+  byId("total").title = numbers.format(status.requests);
   byId("in-flight").textContent = number(pools.reduce((sum, pool) => sum + pool.in_flight, 0));
   byId("queued").textContent = number(pools.reduce((sum, pool) => sum + pool.queued, 0));
   for (const [side, count] of Object.entries(status.errors)) {
@@ -181,6 +182,11 @@ function notice(text) {
   if (place.textContent !== text) place.textContent = text;
 }
 
+function lock(isLocked) {
+  byId("ask").hidden = !isLocked;
+  document.body.classList.toggle("locked", isLocked);
+}
+
 async function ask(path) {
   const token = sessionStorage.getItem(TOKEN_KEY);
   const answer = await fetch(path, {
@@ -197,13 +203,13 @@ async function refresh() {
     answers = await Promise.all(["status", "pools", "routes"].map((name) => ask("/api/v1/" + name)));
   } catch (error) {
     const isLocked = error.status === 401;
-    byId("ask").hidden = !isLocked;
+    lock(isLocked);
     notice(isLocked ? "" : word(error.status ? "refused" : "stale"));
     pill(isLocked ? "warn" : "bad", word(isLocked ? "locked" : "no_contact"));
     return;
   }
   const [status, pools, routes] = answers;
-  byId("ask").hidden = true;
+  lock(false);
   notice("");
   showStatus(status, pools);
   showRate(status);

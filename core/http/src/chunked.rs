@@ -1,14 +1,14 @@
 //! The chunked transfer coding (RFC 9112 section 7.1), strict, resumable at every byte.
 
-use std::mem::MaybeUninit;
 use std::ops::Range;
 
-use crate::field::{Known, is_token_byte};
+use crate::field::Known;
 use crate::limits::{
     CHUNK_EXTENSION_BYTES_BODY_MAX, CHUNK_EXTENSION_BYTES_MAX, CHUNK_SIZE_DIGITS_MAX, TRAILER_BYTES_MAX,
     TRAILER_FIELDS_MAX,
 };
 use crate::reject::Reject;
+use crate::token::{self, Line, is_token_byte};
 
 /// Takes chunked bytes apart. Extensions are checked and dropped; trailers are kept.
 #[derive(Debug, Default)]
@@ -173,31 +173,33 @@ fn clean_trailers(section: &[u8]) -> Result<Vec<u8>, Reject> {
     if section == b"\r\n" {
         return Ok(Vec::new());
     }
-    let mut table = [const { MaybeUninit::uninit() }; TRAILER_FIELDS_MAX];
-    let mut request = httparse::Request::new(&mut []);
-    // The tokenizer has no entry for a lone field section with an uninitialised table; a request
-    // line in front gives it one.
-    let mut text = b"GET / HTTP/1.1\r\n".to_vec();
-    text.extend_from_slice(section);
-    match request.parse_with_uninit_headers(&text, &mut table) {
-        Ok(httparse::Status::Complete(length)) if length == text.len() => {}
-        _ => return Err(Reject::Trailer),
-    }
     let mut clean = Vec::with_capacity(section.len());
-    for header in request.headers.iter() {
-        let hyphenated: Vec<u8> = header.name.bytes().map(|byte| if byte == b'_' { b'-' } else { byte }).collect();
-        let known = Known::of(&hyphenated);
-        let may_follow = matches!(known, Known::Other | Known::ETag | Known::Server)
-            && !hyphenated.eq_ignore_ascii_case(b"proxy-authentication-info")
-            && !hyphenated.eq_ignore_ascii_case(b"www-authenticate");
-        if may_follow {
-            clean.extend_from_slice(header.name.as_bytes());
-            clean.extend_from_slice(b": ");
-            clean.extend_from_slice(header.value);
-            clean.extend_from_slice(b"\r\n");
+    let mut at = 0;
+    for _ in 0..=TRAILER_FIELDS_MAX {
+        match token::line(section, at) {
+            Ok(Line::Field { name, value, next }) => {
+                let name = name.of_bytes(section);
+                if may_be_trailer(name) {
+                    clean.extend_from_slice(name);
+                    clean.extend_from_slice(b": ");
+                    clean.extend_from_slice(value.of_bytes(section));
+                    clean.extend_from_slice(b"\r\n");
+                }
+                at = next;
+            }
+            Ok(Line::End { .. }) => return Ok(clean),
+            Ok(Line::Partial) | Err(_) => break,
         }
     }
-    Ok(clean)
+    Err(Reject::Trailer)
+}
+
+fn may_be_trailer(name: &[u8]) -> bool {
+    let hyphenated: Vec<u8> = name.iter().map(|&byte| if byte == b'_' { b'-' } else { byte }).collect();
+    let known = Known::of(&hyphenated);
+    matches!(known, Known::Other | Known::ETag | Known::Server)
+        && !hyphenated.eq_ignore_ascii_case(b"proxy-authentication-info")
+        && !hyphenated.eq_ignore_ascii_case(b"www-authenticate")
 }
 
 /// Appends the line that begins a chunk of `length` bytes (at least 1); the data and `CRLF` follow.

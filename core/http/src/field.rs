@@ -189,11 +189,7 @@ impl Known {
 /// RFC 9110 section 5.6.2.
 #[must_use]
 pub fn is_token(bytes: &[u8]) -> bool {
-    !bytes.is_empty() && bytes.iter().all(|&byte| is_token_byte(byte))
-}
-
-pub(crate) fn is_token_byte(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+    !bytes.is_empty() && bytes.iter().all(|&byte| crate::token::is_token_byte(byte))
 }
 
 /// Elements of a `#list` (RFC 9110 section 5.6.1): split at commas outside quotes, white space

@@ -196,10 +196,9 @@ fn write_forwarding(output: &mut Vec<u8>, head: &RequestHead, bytes: &[u8], plan
     output.extend_from_slice(b"\r\nVia: ");
     extend_list(output, head, bytes, Known::Via, true);
     output.extend_from_slice(match head.version {
-        crate::Version::Http10 => b"1.0 sumun\r\n",
-        crate::Version::Http11 => b"1.1 sumun\r\n",
+        crate::Version::Http10 => b"1.0 sumun\r\nCDN-Loop: ",
+        crate::Version::Http11 => b"1.1 sumun\r\nCDN-Loop: ",
     });
-    output.extend_from_slice(b"CDN-Loop: ");
     extend_list(output, head, bytes, Known::CdnLoop, true);
     output.extend_from_slice(plan.loop_id);
     output.extend_from_slice(b"\r\n");

@@ -21,6 +21,7 @@ pub mod request;
 pub mod response;
 pub mod scan;
 pub mod target;
+mod token;
 
 pub use field::{Field, Known, Span};
 pub use reject::Reject;

@@ -1,11 +1,10 @@
 //! The head of a request: parsed once, into something that cannot be ambiguous.
 
-use std::mem::MaybeUninit;
-
 use crate::field::{Field, Known, Span, is_token, list};
 use crate::limits::{FIELDS_MAX, NOMINATED_MAX};
 use crate::reject::Reject;
 use crate::target;
+use crate::token::{self, Line};
 
 /// Methods of RFC 9110 and RFC 5789. Others are refused with 501: what they mean for a retry or
 /// a cache cannot be known.
@@ -135,39 +134,32 @@ impl RequestHead {
     /// next request starts is not known.
     pub fn parse(&mut self, bytes: &[u8], fields_max: usize) -> Result<Option<usize>, Reject> {
         self.clear();
-        let mut table = [const { MaybeUninit::uninit() }; FIELDS_MAX];
-        let mut parsed = httparse::Request::new(&mut []);
+        let Some((line, mut at)) = request_line(bytes)? else { return Ok(None) };
+        self.method = Method::from_bytes(line.method.of_bytes(bytes)).ok_or(Reject::Method)?;
+        self.version = line.version;
+        self.target = line.target;
+
         let bound = fields_max.min(FIELDS_MAX);
-        let length = match parsed.parse_with_uninit_headers(bytes, &mut table[..bound]) {
-            Ok(httparse::Status::Complete(length)) => length,
-            Ok(httparse::Status::Partial) => return Ok(None),
-            Err(error) => return Err(explain(error, bytes)),
+        let mut facts = Facts::default();
+        let length = loop {
+            match token::line(bytes, at)? {
+                Line::Field { name, value, next } => {
+                    if self.fields.len() == bound {
+                        return Err(Reject::TooManyFields);
+                    }
+                    let known = Known::of(name.of_bytes(bytes));
+                    if known != Known::Other {
+                        self.present |= 1 << known as u8;
+                        self.note(bytes, known, value.of_bytes(bytes), &mut facts)?;
+                    }
+                    self.fields.push(Field { name, value, known });
+                    at = next;
+                }
+                Line::End { next } => break next,
+                Line::Partial => return Ok(None),
+            }
         };
         let head = bytes.get(..length).unwrap_or_default();
-        // The tokenizer takes a bare LF for a line's end; RFC 9112 section 2.2 lets us refuse it.
-        if !head.ends_with(b"\r\n\r\n") {
-            return Err(Reject::ControlCharacter);
-        }
-        let method = parsed.method.unwrap_or_default().as_bytes();
-        self.method = Method::from_bytes(method).ok_or(Reject::Method)?;
-        self.version = if parsed.version == Some(0) { Version::Http10 } else { Version::Http11 };
-        let request_target = parsed.path.unwrap_or_default().as_bytes();
-        self.target = Span::of(head, request_target);
-
-        let mut facts = Facts::default();
-        for header in parsed.headers.iter() {
-            let name = header.name.as_bytes();
-            let known = Known::of(name);
-            let field = Field { name: Span::of(head, name), value: Span::of(head, header.value), known };
-            if !follows_line_end(head, field.name) {
-                return Err(Reject::ControlCharacter);
-            }
-            if known != Known::Other {
-                self.present |= 1 << known as u8;
-                self.note(head, known, header.value, &mut facts)?;
-            }
-            self.fields.push(field);
-        }
         self.settle(&facts)?;
         target::parse_into(self, head)?;
         Ok(Some(length))
@@ -321,13 +313,6 @@ impl RequestHead {
     }
 }
 
-/// The line before this name ended in CRLF and not in a bare LF.
-#[inline]
-pub(crate) fn follows_line_end(head: &[u8], name: Span) -> bool {
-    let start = name.start as usize;
-    start >= 2 && head.get(start - 2..start) == Some(b"\r\n")
-}
-
 /// What has been seen while the fields pass by.
 #[derive(Default)]
 struct Facts {
@@ -366,37 +351,51 @@ fn check_coding(value: &[u8]) -> Result<(), Reject> {
     Err(Reject::TransferEncoding)
 }
 
-/// Which rule of ours stands behind the tokenizer's complaint.
-fn explain(error: httparse::Error, head: &[u8]) -> Reject {
-    match error {
-        httparse::Error::TooManyHeaders => Reject::TooManyFields,
-        httparse::Error::Version => {
-            let line = head.split(|&byte| byte == b'\r').next().unwrap_or_default();
-            let version = line.rsplit(|&byte| byte == b' ').next().unwrap_or_default();
-            match version {
-                [b'H', b'T', b'T', b'P', b'/', b'2'..=b'9', b'.', minor] if minor.is_ascii_digit() => Reject::Version,
-                _ => Reject::RequestLine,
-            }
-        }
-        httparse::Error::HeaderName | httparse::Error::HeaderValue => Reject::FieldSyntax,
-        httparse::Error::NewLine => Reject::ControlCharacter,
-        httparse::Error::Token | httparse::Error::Status => Reject::RequestLine,
-    }
+/// The parts of a request line.
+struct RequestLine {
+    method: Span,
+    target: Span,
+    version: Version,
 }
 
-/// Rewrites `HTTP/1.2` to `HTTP/1.9` in a request line to `HTTP/1.1`, in place: a higher minor
-/// version is compatible (RFC 9110 section 2.5), and the tokenizer does not know it. False: there
-/// was nothing to rewrite.
-pub fn settle_minor_version(head: &mut [u8]) -> bool {
-    let Some(end) = memchr::memchr(b'\r', head) else { return false };
-    if let Some(version) = end.checked_sub(9).and_then(|start| head.get_mut(start..end))
-        && version.starts_with(b" HTTP/1.")
-        && matches!(version[8], b'2'..=b'9')
-    {
-        version[8] = b'1';
-        return true;
+/// `method SP request-target SP HTTP-version CRLF` (RFC 9112 section 3), with exactly one space
+/// each, and where the next line begins. `None`: it has not come in full.
+fn request_line(bytes: &[u8]) -> Result<Option<(RequestLine, usize)>, Reject> {
+    let mut at = 0;
+    while bytes.get(at).is_some_and(|&byte| token::is_token_byte(byte)) {
+        at += 1;
     }
-    false
+    let method = Span { start: 0, end: at as u32 };
+    match bytes.get(at) {
+        None => return Ok(None),
+        Some(b' ') if at > 0 => at += 1,
+        Some(_) => return Err(Reject::RequestLine),
+    }
+    let target_start = at;
+    // What may stand in a target is decided where it is taken apart; here it ends.
+    while bytes.get(at).is_some_and(|&byte| byte > b' ' && byte != 0x7f) {
+        at += 1;
+    }
+    let target = Span { start: target_start as u32, end: at as u32 };
+    match bytes.get(at) {
+        None => return Ok(None),
+        Some(b' ') if at > target_start => at += 1,
+        Some(_) => return Err(Reject::RequestLine),
+    }
+    const VERSION_BYTES: usize = "HTTP/1.1\r\n".len();
+    let Some(rest) = bytes.get(at..at + VERSION_BYTES) else {
+        // A bound on lines ends the wait for a line that never does.
+        return Ok(None);
+    };
+    let version = match rest {
+        [b'H', b'T', b'T', b'P', b'/', b'1', b'.', b'0', b'\r', b'\n'] => Version::Http10,
+        // A higher minor version is compatible (RFC 9110 section 2.5): it is spoken to as 1.1.
+        [b'H', b'T', b'T', b'P', b'/', b'1', b'.', b'1'..=b'9', b'\r', b'\n'] => Version::Http11,
+        [b'H', b'T', b'T', b'P', b'/', b'2'..=b'9', b'.', b'0'..=b'9', b'\r', b'\n'] => return Err(Reject::Version),
+        [.., b'\n', _] => return Err(Reject::ControlCharacter),
+        _ => return Err(Reject::RequestLine),
+    };
+    Ok(Some((RequestLine { method, target, version }, at + VERSION_BYTES)))
 }
 
 #[cfg(test)]
@@ -463,9 +462,10 @@ mod tests {
         assert_eq!(parse("GET / HTTP/2.0\r\nHost: a\r\n\r\n").map(|_| ()), Err(Reject::Version));
         assert_eq!(parse("GET / http/1.1\r\nHost: a\r\n\r\n").map(|_| ()), Err(Reject::RequestLine));
         assert_eq!(parse("get / HTTP/1.1\r\nHost: a\r\n\r\n").map(|_| ()), Err(Reject::Method));
-        let mut newer = *b"GET / HTTP/1.7\r\nHost: a\r\n\r\n";
-        assert!(settle_minor_version(&mut newer));
-        assert!(newer.starts_with(b"GET / HTTP/1.1\r\n"));
+        assert_eq!(parse("GET / HTTP/1.7\r\nHost: a\r\n\r\n").unwrap().version, Version::Http11);
+        for bad in ["GET /\r\n\r\n", "GET  / HTTP/1.1\r\n\r\n", "GET / HTTP/1.1 \r\n\r\n", "GET /\tHTTP/1.1\r\n\r\n", " GET / HTTP/1.1\r\n\r\n"] {
+            assert_eq!(parse(bad).map(|_| ()), Err(Reject::RequestLine), "{bad:?}");
+        }
     }
 
     #[test]

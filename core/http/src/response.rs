@@ -1,11 +1,10 @@
 //! The head of a response from a server behind.
 
-use std::mem::MaybeUninit;
-
 use crate::field::{Field, Known, Span, list};
 use crate::limits::{FIELDS_MAX, NOMINATED_MAX};
 use crate::reject::Reject;
-use crate::request::{Method, Version, follows_line_end, parse_length};
+use crate::request::{Method, Version, parse_length};
+use crate::token::{self, Line};
 
 /// How the end of a response body is known (RFC 9112 section 6.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -44,46 +43,51 @@ impl ResponseHead {
     /// understand it in another way (RFC 9112 section 11.1, response splitting).
     pub fn parse(&mut self, bytes: &[u8], method: Method) -> Result<Option<usize>, Reject> {
         self.clear();
-        let mut table = [const { MaybeUninit::uninit() }; FIELDS_MAX];
-        let mut parsed = httparse::Response::new(&mut []);
-        let length = match httparse::ParserConfig::default().parse_response_with_uninit_headers(
-            &mut parsed,
-            bytes,
-            &mut table,
-        ) {
-            Ok(httparse::Status::Complete(length)) => length,
-            Ok(httparse::Status::Partial) => return Ok(None),
-            Err(httparse::Error::TooManyHeaders) => return Err(Reject::TooManyFields),
-            Err(httparse::Error::HeaderName | httparse::Error::HeaderValue) => return Err(Reject::FieldSyntax),
-            Err(_) => return Err(Reject::StatusLine),
-        };
-        let head = bytes.get(..length).unwrap_or_default();
-        if !head.ends_with(b"\r\n\r\n") {
-            return Err(Reject::ControlCharacter);
-        }
-        self.status = parsed.code.unwrap_or_default();
-        if !(100..=599).contains(&self.status) {
-            return Err(Reject::StatusLine);
-        }
-        self.version = if parsed.version == Some(0) { Version::Http10 } else { Version::Http11 };
-        self.reason = Span::of(head, parsed.reason.unwrap_or_default().as_bytes());
-
+        let Some(mut at) = self.status_line(bytes)? else { return Ok(None) };
         let mut facts = Facts::default();
-        for header in parsed.headers.iter() {
-            let name = header.name.as_bytes();
-            let known = Known::of(name);
-            if known != Known::Other {
-                self.present |= 1 << known as u8;
-                self.note(head, known, header.value, &mut facts)?;
+        let length = loop {
+            match token::line(bytes, at)? {
+                Line::Field { name, value, next } => {
+                    if self.fields.len() == FIELDS_MAX {
+                        return Err(Reject::TooManyFields);
+                    }
+                    let known = Known::of(name.of_bytes(bytes));
+                    if known != Known::Other {
+                        self.present |= 1 << known as u8;
+                        self.note(bytes, known, value.of_bytes(bytes), &mut facts)?;
+                    }
+                    self.fields.push(Field { name, value, known });
+                    at = next;
+                }
+                Line::End { next } => break next,
+                Line::Partial => return Ok(None),
             }
-            let field = Field { name: Span::of(head, name), value: Span::of(head, header.value), known };
-            if !follows_line_end(head, field.name) {
-                return Err(Reject::ControlCharacter);
-            }
-            self.fields.push(field);
-        }
+        };
         self.settle(method, &facts)?;
         Ok(Some(length))
+    }
+
+    /// `HTTP-version SP status-code SP [ reason-phrase ] CRLF` (RFC 9112 section 4), and where the
+    /// next line begins. The space before an empty phrase is often forgotten, and forgiven.
+    fn status_line(&mut self, bytes: &[u8]) -> Result<Option<usize>, Reject> {
+        let Some(newline) = memchr::memchr(b'\n', bytes) else {
+            return Ok(None);
+        };
+        let line = bytes.get(..newline).and_then(|line| line.strip_suffix(b"\r")).ok_or(Reject::ControlCharacter)?;
+        let [b'H', b'T', b'T', b'P', b'/', b'1', b'.', minor @ b'0'..=b'9', b' ', rest @ ..] = line else {
+            return Err(Reject::StatusLine);
+        };
+        let ([hundreds @ b'1'..=b'5', tens @ b'0'..=b'9', ones @ b'0'..=b'9'] | [hundreds @ b'1'..=b'5', tens @ b'0'..=b'9', ones @ b'0'..=b'9', b' ', ..]) = rest else {
+            return Err(Reject::StatusLine);
+        };
+        let phrase = rest.get(4..).unwrap_or_default();
+        if phrase.iter().any(|&byte| (byte < b' ' && byte != b'\t') || byte == 0x7f) {
+            return Err(Reject::StatusLine);
+        }
+        self.status = u16::from(hundreds - b'0') * 100 + u16::from(tens - b'0') * 10 + u16::from(ones - b'0');
+        self.version = if *minor == b'0' { Version::Http10 } else { Version::Http11 };
+        self.reason = Span::of(bytes, phrase);
+        Ok(Some(newline + 1))
     }
 
     fn clear(&mut self) {

@@ -190,7 +190,9 @@ impl LocalGateway {
                 let cell = metrics.route(&listener.name, &route.name, index);
                 let action = self.build_action(route)?;
                 let admission = self.gateway.admission(&listener.name, route);
-                Some(Rc::new(Route::new(route, action, cell, admission)))
+                let pool = route.forward_auth.as_ref().map(|auth| &auth.pool);
+                let forward_auth = pool.and_then(|pool| self.pools.borrow().get(pool).map(Rc::clone));
+                Some(Rc::new(Route::new(route, action, cell, admission, forward_auth)))
             })
             .collect();
         Site {

@@ -277,11 +277,7 @@ fn parse_head(
     {
         return Ok(None);
     }
-    let mut parsed = head.parse(input.filled(), fields_max);
-    if parsed == Err(Reject::RequestLine) && sumun_http::request::settle_minor_version(input.filled_mut()) {
-        parsed = head.parse(input.filled(), fields_max);
-    }
-    let Some(length) = parsed? else {
+    let Some(length) = head.parse(input.filled(), fields_max)? else {
         *scan = Some(HeadScan::default());
         return parse_head_start(input, scan, line_max, head_max);
     };

@@ -42,6 +42,8 @@ pub(crate) struct Route {
     pub(crate) cell: Arc<RouteCell>,
     /// The route's own `concurrency`, shared by all workers.
     pub(crate) admission: Option<Arc<Admission>>,
+    /// The pool that `forward_auth` asks.
+    pub(crate) forward_auth: Option<Rc<LocalPool>>,
     /// No condition but the path, the common case.
     path_only: bool,
     methods: Vec<Method>,
@@ -82,6 +84,7 @@ impl Route {
         action: Action,
         cell: Arc<RouteCell>,
         admission: Option<Arc<Admission>>,
+        forward_auth: Option<Rc<LocalPool>>,
     ) -> Self {
         let edits = |edits: &config::HeaderEdits| Edits {
             set: edits.set.clone(),
@@ -94,6 +97,7 @@ impl Route {
             response_edits: edits(&config.response_headers),
             cell,
             admission,
+            forward_auth,
             path_only: config.hosts.is_empty()
                 && config.methods.is_empty()
                 && config.headers.is_empty()

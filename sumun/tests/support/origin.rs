@@ -79,7 +79,7 @@ impl Origin {
     /// A connection's thread takes bytes out of the kernel only while it holds the record, so
     /// empty queues mean that every byte that was sent before this call is accounted for.
     pub(crate) fn take(&self) -> Vec<Seen> {
-        assert!(wait_until_read(self.address.port(), SETTLE_BOUND), "the recording server does not read");
+        assert!(wait_until_read(self.address, SETTLE_BOUND), "the recording server does not read");
         let mut record = lock(&self.record);
         let taken = record.taken;
         record.taken = record.seen.len();

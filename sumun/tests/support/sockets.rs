@@ -2,6 +2,7 @@
 //! was written has been read, so that a test waits for that and not for a time.
 
 use std::fs;
+use std::net::{IpAddr, SocketAddr};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -17,14 +18,11 @@ struct Socket {
     unread: u64,
 }
 
-fn sockets() -> Vec<Socket> {
-    let mut found = Vec::new();
-    for table in ["/proc/net/tcp", "/proc/net/tcp6"] {
-        // Without IPv6 the second table does not exist.
-        let text = fs::read_to_string(table).unwrap_or_default();
-        found.extend(text.lines().skip(1).filter_map(parse_line));
-    }
-    found
+/// Sockets of one address family; the kernel takes milliseconds for each of the two tables.
+fn sockets(family: IpAddr) -> Vec<Socket> {
+    let table = if family.is_ipv4() { "/proc/net/tcp" } else { "/proc/net/tcp6" };
+    let text = fs::read_to_string(table).unwrap_or_else(|error| panic!("{table}: {error}"));
+    text.lines().skip(1).filter_map(parse_line).collect()
 }
 
 /// `sl local_address rem_address st tx_queue:rx_queue …`, addresses as `HEX:PORT`.
@@ -37,12 +35,12 @@ fn parse_line(line: &str) -> Option<Socket> {
     Some(Socket { local_port, remote_port, unread: u64::from_str_radix(unread, 16).ok()? })
 }
 
-/// Waits until every socket of this local TCP port has been read empty. False if that did not
+/// Waits until every socket of this local address has been read empty. False if that did not
 /// happen within the bound.
-pub(crate) fn wait_until_read(local_port: u16, bound: Duration) -> bool {
+pub(crate) fn wait_until_read(local: SocketAddr, bound: Duration) -> bool {
     let until = Instant::now() + bound;
     loop {
-        let waiting = sockets().iter().any(|socket| socket.local_port == local_port && socket.unread > 0);
+        let waiting = sockets(local.ip()).iter().any(|socket| socket.local_port == local.port() && socket.unread > 0);
         if !waiting {
             return true;
         }
@@ -53,14 +51,15 @@ pub(crate) fn wait_until_read(local_port: u16, bound: Duration) -> bool {
     }
 }
 
-/// Waits until the other end has read what was sent from this local TCP port, or the bound is
+/// Waits until the other end has read what was sent from this local address, or the bound is
 /// over: a peer need not read on before it has answered.
-pub(crate) fn wait_until_peer_read(client_port: u16, bound: Duration) {
+pub(crate) fn wait_until_peer_read(client: SocketAddr, bound: Duration) {
     let until = Instant::now() + bound;
     loop {
         // On loopback a write lies in the peer's queue when it returns. Our own queue would tell
         // less: it is emptied by acknowledgements, and those are delayed.
-        let waiting = sockets().iter().any(|socket| socket.remote_port == client_port && socket.unread > 0);
+        let waiting =
+            sockets(client.ip()).iter().any(|socket| socket.remote_port == client.port() && socket.unread > 0);
         if !waiting || Instant::now() > until {
             return;
         }

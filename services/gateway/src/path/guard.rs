@@ -7,7 +7,7 @@ use std::rc::Rc;
 use sumun_config::checked::{Access, PathMatch};
 use sumun_http::{Known, Method};
 
-use super::{Ended, Exchange, answer};
+use super::{Ended, Exchange, answer, auth};
 use crate::events::Reason;
 use crate::site::{Route, Site};
 
@@ -42,6 +42,12 @@ pub(super) async fn check(exchange: &mut Exchange<'_>, route: &Rc<Route>) -> Opt
         && !is_allowed(access, exchange.client.map(|client| client.ip()))
     {
         return Some(answer::of_reason(exchange, Reason::Denied).await);
+    }
+    // Boxed, as few routes ask and every request's future would be larger.
+    if (route.config.basic_auth.is_some() || route.config.forward_auth.is_some())
+        && let Some(ended) = Box::pin(auth::check(exchange, route)).await
+    {
+        return Some(ended);
     }
     match exchange.head.method {
         Method::Connect => Some(answer::of_reason(exchange, Reason::Rejected(sumun_http::Reject::Method)).await),

@@ -241,6 +241,7 @@ fn note_for_log(
     if !log.is_on() {
         return;
     }
+    exchange.record.first_byte_at_us = exchange.worker.clock.now_us();
     exchange.record.server = Some(std::sync::Arc::clone(server.server().name()));
     exchange.record.pool = Some(std::sync::Arc::clone(&pool.config.name));
     if log.needs().contains(Needs::RESPONSE_HEADERS) {
@@ -299,7 +300,6 @@ async fn converse(
         let Some(mut lease) = input.take() else { return Err(protocol()) };
         let head_bytes = lease.filled().get(..head_length).unwrap_or_default();
         if response.status >= 200 {
-            exchange.record.first_byte_at_us = exchange.worker.clock.now_us();
             note_for_log(exchange, pool, server, &response, head_bytes);
             server.report(Outcome::Status(response.status), exchange.worker.clock.coarse_ms());
             let answered = relay::Answered { connection, response, input: lease, head_length, upload };

@@ -25,7 +25,14 @@ pub(crate) struct Arguments {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Show the whole thing working: gateway, two application servers, admin page
-    Demo,
+    ///
+    /// Nothing else is needed and nothing is left behind. The TCP ports are 8080 and 9900, or the
+    /// next free ones. Ctrl-C ends it.
+    Demo {
+        /// The gateway of the demonstration; started by it
+        #[arg(long, value_name = "FILE", hide = true)]
+        gateway: Option<PathBuf>,
+    },
     /// Run in the foreground
     ///
     /// SIGHUP reloads the file, SIGUSR1 opens the logs again, SIGTERM or Ctrl-C finishes what was

@@ -29,7 +29,8 @@ fn main() -> ExitCode {
     match Arguments::parse().command {
         Command::Run(file) => supervisor::run(file.path()),
         Command::Worker => worker::run(),
-        Command::Demo => demo::run(),
+        Command::Demo { gateway: None } => demo::run(),
+        Command::Demo { gateway: Some(file) } => demo::run_gateway(&file),
         Command::Check { file, json } => commands::check(&file.path(), json),
         Command::Schema => commands::schema(),
         Command::Reload(instance) => commands::reload(&instance),

@@ -64,6 +64,7 @@ async fn run(mut beginning: Beginning) -> Result<(), String> {
     }
 
     let gateway = Gateway::new(Arc::clone(&pools), &beginning.instance);
+    gateway.prepare(&beginning.config);
     let log = AccessLog::start(beginning.config.workers).map_err(|error| format!("access log: {error}"))?;
     log.change(beginning.config.access_log.as_ref().map(|log| &log.format));
     let log = Arc::new(log);
@@ -86,6 +87,7 @@ async fn run(mut beginning: Beginning) -> Result<(), String> {
                     Ok(checked) => {
                         let config = Arc::new(checked.config);
                         pools.apply(&config);
+                        gateway.prepare(&config);
                         log.change(config.access_log.as_ref().map(|log| &log.format));
                         let sockets = sort(apply.added, &mut control, &log);
                         control.apply(&config);

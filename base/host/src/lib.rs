@@ -9,6 +9,7 @@ pub mod connect;
 pub mod files;
 pub mod limits;
 pub mod pass;
+pub mod pipes;
 pub mod ports;
 pub mod process;
 pub mod random;

@@ -67,6 +67,11 @@ pub fn spawn_self(name: &str, arguments: &[&str]) -> io::Result<(Child, UnixStre
     Ok((child, ours))
 }
 
+/// Lets SIGTERM come to this process when the thread that started it ends, however that happens.
+pub fn end_with_parent() -> io::Result<()> {
+    Ok(rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::TERM))?)
+}
+
 /// The socket that [`spawn_self`] made our standard input.
 pub fn inherited_channel() -> io::Result<UnixStream> {
     let stream = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);

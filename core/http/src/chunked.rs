@@ -26,7 +26,12 @@ pub struct Decoder {
 enum State {
     #[default]
     Size,
-    Extension,
+    /// Behind `;` or `=`: a token begins, or a quoted string (values only).
+    ExtensionStart { value: bool },
+    ExtensionToken { value: bool },
+    ExtensionQuoted { escaped: bool },
+    /// Behind a quoted string: the next extension or the line's end.
+    ExtensionQuoteEnd,
     SizeLf,
     Data,
     DataCr,
@@ -73,7 +78,10 @@ impl Decoder {
         while let Some(&byte) = input.get(at) {
             match self.state {
                 State::Size => self.size_byte(byte)?,
-                State::Extension => self.extension_byte(byte)?,
+                State::ExtensionStart { .. }
+                | State::ExtensionToken { .. }
+                | State::ExtensionQuoted { .. }
+                | State::ExtensionQuoteEnd => self.extension_byte(byte)?,
                 State::SizeLf => {
                     if byte != b'\n' {
                         return Err(Reject::ChunkSize);
@@ -126,7 +134,7 @@ impl Decoder {
             b'\r' => self.state = State::SizeLf,
             // White space before the semicolon is bad white space (RFC 9112 section 7.1.1), which
             // only attackers send.
-            b';' => self.state = State::Extension,
+            b';' => self.state = State::ExtensionStart { value: false },
             _ => return Err(Reject::ChunkSize),
         }
         Ok(())
@@ -140,12 +148,20 @@ impl Decoder {
         {
             return Err(Reject::ChunkExtension);
         }
-        match byte {
-            b'\r' if self.extension_bytes > 1 => self.state = State::SizeLf,
-            b'=' | b';' | b'"' | b' ' | b'\t' if self.extension_bytes > 1 => {}
-            byte if is_token_byte(byte) || (self.extension_bytes > 1 && matches!(byte, 0x21..=0x7e | 0x80..)) => {}
+        // `*( ";" chunk-ext-name [ "=" chunk-ext-val ] )` without bad white space.
+        self.state = match (self.state, byte) {
+            (State::ExtensionStart { value } | State::ExtensionToken { value }, byte) if is_token_byte(byte) => {
+                State::ExtensionToken { value }
+            }
+            (State::ExtensionStart { value: true }, b'"') => State::ExtensionQuoted { escaped: false },
+            (State::ExtensionToken { value: false }, b'=') => State::ExtensionStart { value: true },
+            (State::ExtensionToken { .. } | State::ExtensionQuoteEnd, b';') => State::ExtensionStart { value: false },
+            (State::ExtensionToken { .. } | State::ExtensionQuoteEnd, b'\r') => State::SizeLf,
+            (State::ExtensionQuoted { escaped: false }, b'"') => State::ExtensionQuoteEnd,
+            (State::ExtensionQuoted { escaped: false }, b'\\') => State::ExtensionQuoted { escaped: true },
+            (State::ExtensionQuoted { .. }, b'\t' | b' '..=b'~' | 0x80..) => State::ExtensionQuoted { escaped: false },
             _ => return Err(Reject::ChunkExtension),
-        }
+        };
         Ok(())
     }
 
@@ -271,6 +287,11 @@ mod tests {
             b"4;\r\nWiki\r\n0\r\n\r\n",
             b"4;a\nb\r\nWiki\r\n0\r\n\r\n",
             b"4;a\0\r\nWiki\r\n0\r\n\r\n",
+            b"4;a b\r\nWiki\r\n0\r\n\r\n",
+            b"4;a=\"b\r\nWiki\r\n0\r\n\r\n",
+            b"4;=b\r\nWiki\r\n0\r\n\r\n",
+            b"4;a=\r\nWiki\r\n0\r\n\r\n",
+            b"4;a=\"b\"c\r\nWiki\r\n0\r\n\r\n",
             b"0\r\nX : 1\r\n\r\n",
             b"0\r\n folded\r\n\r\n",
             b"0\r\nX: 1\n\r\n",

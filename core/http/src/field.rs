@@ -99,6 +99,7 @@ known_fields! {
     ContentEncoding = "content-encoding",
     CacheControl = "cache-control",
     UserAgent = "user-agent",
+    SecWebSocketKey = "sec-websocket-key",
     Referer = "referer",
 }
 

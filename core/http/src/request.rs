@@ -182,7 +182,8 @@ impl RequestHead {
                 if self.host.replace(self.fields.len()).is_some() {
                     return Err(Reject::HostRepeated);
                 }
-                if !target::is_host(value) {
+                // An empty one names nobody (RFC 9110 section 4.2.1).
+                if value.is_empty() || !target::is_host(value) {
                     return Err(Reject::HostSyntax);
                 }
             }
@@ -211,6 +212,11 @@ impl RequestHead {
                     return Err(Reject::Expectation);
                 }
                 self.expect_continue = true;
+            }
+            Known::SecWebSocketKey => {
+                // RFC 6455 section 4.1: sixteen bytes in base64, once.
+                facts.websocket_key = facts.websocket_keys == 0 && is_websocket_key(value);
+                facts.websocket_keys += 1;
             }
             Known::Upgrade => {
                 facts.upgrade_websocket = list(value).any(|protocol| protocol.eq_ignore_ascii_case(b"websocket"));
@@ -256,6 +262,8 @@ impl RequestHead {
         }
         self.keep_alive = !facts.close && (self.version == Version::Http11 || facts.keep_alive);
         self.websocket = facts.upgrade_websocket
+            && facts.websocket_key
+            && facts.websocket_keys == 1
             && facts.upgrade_nominated
             && self.method == Method::Get
             && self.version == Version::Http11
@@ -322,6 +330,14 @@ struct Facts {
     keep_alive: bool,
     upgrade_nominated: bool,
     upgrade_websocket: bool,
+    websocket_key: bool,
+    websocket_keys: u32,
+}
+
+fn is_websocket_key(value: &[u8]) -> bool {
+    value.len() == 24
+        && value.ends_with(b"==")
+        && value[..22].iter().all(|&byte| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/'))
 }
 
 /// `Content-Length = 1*DIGIT` (RFC 9110 section 8.6), without sign, space or overflow.
@@ -480,7 +496,7 @@ mod tests {
     #[test]
     fn only_websocket_upgrades() {
         let ask = |upgrade: &str| {
-            parse(&format!("GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: {upgrade}\r\n\r\n"))
+            parse(&format!("GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: {upgrade}\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"))
                 .unwrap()
                 .websocket
         };

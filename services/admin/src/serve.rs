@@ -78,9 +78,10 @@ where
     let mut input = Vec::new();
     let mut head = RequestHead::default();
     loop {
-        let (response, keep_alive, is_head) = match timeout(TIMEOUT, receive(&mut stream, &mut input, &mut head)).await
-        {
-            Err(_) if input.is_empty() => return,
+        let mut begun = false;
+        let received = timeout(TIMEOUT, receive(&mut stream, &mut input, &mut head, &mut begun)).await;
+        let (response, keep_alive, is_head) = match received {
+            Err(_) if input.is_empty() && !begun => return,
             Err(_) => (Response::error(408, "the request did not come in time"), false, false),
             Ok(Err(NotReceived::Gone)) => return,
             Ok(Err(NotReceived::Refused(response))) => (*response, false, false),
@@ -101,11 +102,13 @@ where
     }
 }
 
-/// Reads one request, and leaves in `input` what came behind it. Gives the head's bytes and the body.
+/// Reads one request, and leaves in `input` what came behind it; `begun` once its head is here.
+/// Gives the head's bytes and the body.
 async fn receive<Stream>(
     stream: &mut Stream,
     input: &mut Vec<u8>,
     head: &mut RequestHead,
+    begun: &mut bool,
 ) -> Result<(Vec<u8>, Vec<u8>), NotReceived>
 where
     Stream: AsyncRead + AsyncWrite + Unpin,
@@ -129,9 +132,11 @@ where
         read_more(stream, input, HEAD_BYTES).await?;
     };
     let rest = input.split_off(length);
-    let mut bytes = std::mem::replace(input, rest);
-    sumun_http::request::settle_minor_version(&mut bytes);
-    head.parse(&bytes, FIELDS)?;
+    let bytes = std::mem::replace(input, rest);
+    if head.parse(&bytes, FIELDS)? != Some(length) {
+        return Err(Reject::FieldSyntax.into());
+    }
+    *begun = true;
     if matches!(head.body, BodyLength::Length(length) if length > BODY_BYTES as u64) {
         return Err(too_large());
     }

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
@@ -20,7 +21,7 @@ use tokio::task::AbortHandle;
 use crate::events::Event;
 use crate::files::{DiskGate, FileCache, FileRoot};
 use crate::io::Stream;
-use crate::limits::{FILES_SWEEP, IDLE_SWEEP};
+use crate::limits::{ERROR_PAGE_BYTES, FILES_SWEEP, IDLE_SWEEP};
 use crate::metrics::Metrics;
 use crate::path;
 use crate::site::{Action, Route, Site};
@@ -38,6 +39,8 @@ pub struct Gateway {
     admissions: Mutex<HashMap<(Name, Name), Arc<Admission>>>,
     /// Roots of files, opened once for all workers.
     roots: Mutex<Vec<(config::Files, Arc<FileRoot>)>>,
+    /// Contents of error pages.
+    pages: Mutex<BTreeMap<PathBuf, Arc<[u8]>>>,
     disk: Arc<DiskGate>,
 }
 
@@ -60,6 +63,7 @@ impl Gateway {
             admittances: Mutex::default(),
             admissions: Mutex::default(),
             roots: Mutex::default(),
+            pages: Mutex::default(),
             disk: DiskGate::new(),
         })
     }
@@ -71,22 +75,46 @@ impl Gateway {
         table.iter().map(|(name, admittance)| (Arc::clone(name), admittance.connections())).collect()
     }
 
-    /// The root for these settings; `None`, with a line in the log, where it cannot be opened.
-    fn root(&self, files: &config::Files) -> Option<Arc<FileRoot>> {
+    /// Does what a config needs from the disk: opens roots, reads error pages. For the control
+    /// thread, before the workers apply the config; what is not needed any more is let go.
+    pub fn prepare(&self, config: &Config) {
+        let routes = || config.listeners.values().flat_map(|listener| &listener.routes);
+        let wanted = || {
+            routes().filter_map(|route| match &route.action {
+                config::Action::Files(files) => Some(files),
+                _ => None,
+            })
+        };
         let mut roots = self.roots.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, root)) = roots.iter().find(|(settings, _)| settings == files) {
-            return Some(Arc::clone(root));
-        }
-        match FileRoot::open(files) {
-            Ok(root) => {
-                roots.push((files.clone(), Arc::clone(&root)));
-                Some(root)
-            }
-            Err(error) => {
-                Event::RootUnreadable { root: &files.root, error: &error }.write();
-                None
+        roots.retain(|(settings, _)| wanted().any(|files| files == settings));
+        for files in wanted() {
+            if roots.iter().all(|(settings, _)| settings != files) {
+                match FileRoot::open(files) {
+                    Ok(root) => roots.push((files.clone(), root)),
+                    Err(error) => Event::RootUnreadable { root: &files.root, error: &error }.write(),
+                }
             }
         }
+        let mut pages = BTreeMap::new();
+        for path in config.listeners.values().flat_map(|listener| listener.error_pages.values()) {
+            match sumun_host::files::read_bounded(path, ERROR_PAGE_BYTES) {
+                Ok(bytes) => drop(pages.insert(path.clone(), Arc::from(bytes))),
+                Err(error) => Event::PageUnreadable { page: path, error: &error }.write(),
+            }
+        }
+        *self.pages.lock().unwrap_or_else(PoisonError::into_inner) = pages;
+    }
+
+    /// The root for these settings; `None` where `prepare` could not open it.
+    fn root(&self, files: &config::Files) -> Option<Arc<FileRoot>> {
+        let roots = self.roots.lock().unwrap_or_else(PoisonError::into_inner);
+        roots.iter().find(|(settings, _)| settings == files).map(|(_, root)| Arc::clone(root))
+    }
+
+    fn error_pages(&self, listener: &config::Listener) -> BTreeMap<u16, Arc<[u8]>> {
+        let pages = self.pages.lock().unwrap_or_else(PoisonError::into_inner);
+        let page = |(status, path): (&u16, &PathBuf)| Some((*status, Arc::clone(pages.get(path)?)));
+        listener.error_pages.iter().filter_map(page).collect()
     }
 
     fn admission(&self, listener: &Name, route: &config::Route) -> Option<Arc<Admission>> {
@@ -203,7 +231,7 @@ impl LocalGateway {
             admittance: self.gateway.admittance(listener),
             cell: metrics.listener(&listener.name, index),
             loop_id: self.gateway.loop_id.as_bytes().into(),
-            error_pages: Rc::default(),
+            error_pages: self.gateway.error_pages(listener),
             unrouted: metrics.route(&listener.name, &Arc::from("(none)"), index),
             config: Arc::clone(listener),
         }

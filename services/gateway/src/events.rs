@@ -161,6 +161,7 @@ pub(crate) enum Event<'a> {
     AcceptFailed { listener: &'a str, error: &'a std::io::Error },
     Loop { listener: &'a str, path: &'a [u8] },
     PrefaceRefused { listener: &'a str, peer: Option<std::net::SocketAddr>, refusal: Refusal },
+    PageUnreadable { page: &'a std::path::Path, error: &'a std::io::Error },
     RootUnreadable { root: &'a std::path::Path, error: &'a std::io::Error },
 }
 
@@ -169,6 +170,9 @@ impl Event<'_> {
         match self {
             Self::AcceptFailed { listener, error } => {
                 tracing::error!("listener {listener}: cannot accept: {error}");
+            }
+            Self::PageUnreadable { page, error } => {
+                tracing::error!("error page {}: {error}; the built-in one is used", page.display());
             }
             Self::RootUnreadable { root, error } => {
                 tracing::error!("root {}: {error}; its route is left out", root.display());

@@ -54,8 +54,25 @@ impl Stream {
         }
     }
 
+    /// A system call on a socket that has bytes.
+    pub(crate) fn poll_readable_io(
+        &self, context: &mut Context<'_>, mut call: impl FnMut(BorrowedFd<'_>) -> io::Result<usize>,
+    ) -> Poll<io::Result<usize>> {
+        loop {
+            ready!(self.poll_readable(context))?;
+            let result = match self {
+                Self::Tcp(stream) => stream.try_io(Interest::READABLE, || call(stream.as_fd())),
+                Self::Unix(stream) => stream.try_io(Interest::READABLE, || call(stream.as_fd())),
+            };
+            match result {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                result => return Poll::Ready(result),
+            }
+        }
+    }
+
     /// A system call on a socket that takes bytes.
-    fn poll_writable_io(
+    pub(crate) fn poll_writable_io(
         &self,
         context: &mut Context<'_>,
         mut call: impl FnMut(BorrowedFd<'_>) -> io::Result<usize>,
@@ -94,12 +111,13 @@ impl Stream {
         }
     }
 
-    /// The other side has closed, or broken, its direction. Bytes that wait are left where they are.
+    /// Whether the client has gone while it should wait. Bytes that wait are left where they are.
     pub(crate) fn poll_gone(&self, context: &mut Context<'_>) -> Poll<Gone> {
         let Self::Tcp(stream) = self else { return Poll::Pending };
         let mut byte = [0];
         match ready!(stream.poll_peek(context, &mut ReadBuf::new(&mut byte))) {
-            Ok(0) | Err(_) => Poll::Ready(Gone::Yes),
+            Err(_) => Poll::Ready(Gone::Yes),
+            Ok(0) => Poll::Ready(Gone::SendsNoMore),
             Ok(_) => Poll::Ready(Gone::SentMore),
         }
     }
@@ -123,7 +141,10 @@ impl Stream {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Gone {
+    /// The connection is broken.
     Yes,
+    /// It has ended its direction. It may still want its answer (RFC 9112 section 9.6).
+    SendsNoMore,
     /// Not gone: it has sent the next request already.
     SentMore,
 }

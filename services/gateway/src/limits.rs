@@ -72,3 +72,15 @@ pub(crate) const VERIFIED_FOR: Duration = Duration::from_secs(60);
 
 /// Body of a forward authentication's answer. Bytes.
 pub(crate) const FORWARD_AUTH_BODY_BYTES: usize = 64 * 1024;
+
+/// Pipes that a worker keeps for moving large bodies.
+pub(crate) const SPARE_PIPES: usize = 32;
+
+/// Moved from a server into a pipe in one go. Bytes.
+pub(crate) const SPLICE_BYTES: usize = 1024 * 1024;
+
+/// Where less than this is left of a body, copying it costs less than a pipe. Bytes.
+pub(crate) const SPLICE_LEAST_BYTES: u64 = 24 * 1024;
+
+/// An error page of the operator's own. Bytes.
+pub(crate) const ERROR_PAGE_BYTES: u64 = 1024 * 1024;

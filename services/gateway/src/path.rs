@@ -13,6 +13,7 @@ pub(crate) mod preface;
 mod proxy;
 mod queue;
 mod relay;
+mod splice;
 mod tunnel;
 
 use std::future::poll_fn;
@@ -272,10 +273,16 @@ fn parse_head(
     head_max: usize,
     fields_max: usize,
 ) -> Result<Option<usize>, Reject> {
-    if let Some(scan) = scan
-        && scan.advance(input.filled(), line_max, head_max)?.is_none()
-    {
-        return Ok(None);
+    if let Some(scan) = scan {
+        let was_fresh = scan.is_fresh();
+        let found = scan.advance(input.filled(), line_max, head_max)?;
+        if found.is_none() {
+            if was_fresh && !scan.is_fresh() {
+                // The request line is here: what is wrong with it is said now and not when the rest has come.
+                head.parse(input.filled(), fields_max)?;
+            }
+            return Ok(None);
+        }
     }
     let Some(length) = head.parse(input.filled(), fields_max)? else {
         *scan = Some(HeadScan::default());

@@ -28,7 +28,7 @@ pub(crate) struct Site {
     pub(crate) matches_hosts: bool,
     /// This gateway's element of CDN-Loop.
     pub(crate) loop_id: Rc<[u8]>,
-    pub(crate) error_pages: Rc<BTreeMap<u16, Vec<u8>>>,
+    pub(crate) error_pages: BTreeMap<u16, Arc<[u8]>>,
     /// Counts requests that no route took.
     pub(crate) unrouted: Arc<RouteCell>,
 }

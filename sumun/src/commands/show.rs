@@ -20,7 +20,7 @@ pub(super) fn status(body: &Value, coloured: bool) -> String {
         uptime(seconds),
         text(body, "workers").text,
         text(body, "requests").text,
-        text(body, "errors").text,
+        errors(body),
         render(&["listener", "bind", "connections", "requests"], &listeners, coloured),
         render(&["pool", "servers up"], &pools, coloured),
     )
@@ -90,6 +90,14 @@ fn text(body: &Value, key: &str) -> Cell {
     }
 }
 
+/// Failed requests by whose doing it was: `client 1, server 2`; `0` where none failed.
+fn errors(body: &Value) -> String {
+    let sides = body.get("errors").and_then(Value::as_object);
+    let counted = sides.into_iter().flatten().filter(|(_, count)| count.as_u64() != Some(0));
+    let parts: Vec<String> = counted.map(|(side, count)| format!("{side} {count}")).collect();
+    if parts.is_empty() { "0".to_owned() } else { parts.join(", ") }
+}
+
 fn state(server: &Value) -> Cell {
     let cell = text(server, "state");
     let tone = match cell.text.as_str() {
@@ -136,10 +144,10 @@ mod tests {
             "version": "0.1.0", "pid": 7, "uptime_seconds": 3725, "workers": 2,
             "listeners": [{"name": "web", "bind": ["0.0.0.0:80", "[::]:80"], "connections": 5, "requests": 1000}],
             "pools": [{"name": "app", "servers_up": 1, "servers": 2}],
-            "requests": 1000, "errors": 3
+            "requests": 1000, "errors": {"client": 1, "config": 0, "host": 0, "server": 2}
         });
         let expected = "\
-sumun 0.1.0, process 7, up 1h 2m, workers 2, requests 1000, errors 3
+sumun 0.1.0, process 7, up 1h 2m, workers 2, requests 1000, errors client 1, server 2
 
 listener  bind                 connections  requests
 web       0.0.0.0:80, [::]:80            5      1000

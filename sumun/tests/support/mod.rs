@@ -6,8 +6,11 @@
 
 pub(crate) mod client;
 pub(crate) mod gateway;
+pub(crate) mod instance;
 pub(crate) mod origin;
+pub(crate) mod server;
 pub(crate) mod sockets;
+pub(crate) mod talk;
 
 use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr, TcpListener};

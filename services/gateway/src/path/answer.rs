@@ -89,7 +89,7 @@ pub(super) async fn of_body_error(exchange: &mut Exchange<'_>, error: &BodyError
 /// Short HTML, or JSON for who prefers it; the operator's own page where there is one.
 fn page(exchange: &Exchange<'_>, status: u16, reason: Reason, id: &str) -> (&'static str, Vec<u8>) {
     if let Some(own) = exchange.site.error_pages.get(&status) {
-        return ("text/html; charset=utf-8", own.clone());
+        return ("text/html; charset=utf-8", own.to_vec());
     }
     let phrase = phrase(status);
     let accept = exchange.head.known(exchange.bytes, Known::Accept);

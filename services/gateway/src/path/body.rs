@@ -271,7 +271,8 @@ impl<'a> Body<'a> {
             let data = &rest[step.data.clone()];
             at += step.consumed;
             self.received += data.len() as u64;
-            if self.received > self.bound {
+            // A chunk that announces too much is refused before it comes.
+            if self.received.saturating_add(decoder.chunk_remaining()) > self.bound {
                 return Err(BodyError::TooLarge);
             }
             let mut left = data;

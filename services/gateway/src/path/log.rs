@@ -48,7 +48,7 @@ pub(super) fn write(exchange: &Exchange<'_>, route: Option<&Rc<Route>>, reason: 
         route: route.map_or(&b""[..], |route| route.config.name.as_bytes()),
         pool: pool.as_bytes(),
         server: server.as_bytes(),
-        user: b"",
+        user: record.user.as_deref().map_or(&b""[..], str::as_bytes),
         request_headers: kept.as_ref(),
         response_headers: record.response_headers.as_ref(),
     });

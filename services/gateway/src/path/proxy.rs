@@ -130,9 +130,14 @@ async fn try_servers(
     body: &mut Body<'_>,
 ) -> Ended {
     let mut tried = Tried::default();
+    let mut last_failure = None;
     loop {
         let server = match pick(exchange, pool, &tried).await {
             Ok(server) => server,
+            // Nobody is left to ask: what the last one did is the answer.
+            Err(Reason::NoServer) => {
+                return answer::of_reason(exchange, last_failure.unwrap_or(Reason::NoServer)).await;
+            }
             Err(reason) => return answer::of_reason(exchange, reason).await,
         };
         exchange.record.tries += 1;
@@ -146,6 +151,7 @@ async fn try_servers(
         if !may_try_again(exchange, pool, body, &failure) {
             return answer::of_reason(exchange, failure.reason).await;
         }
+        last_failure = Some(failure.reason);
         pool.cell.retries.increment();
     }
 }
@@ -482,7 +488,7 @@ async fn receive_head(
                     Poll::Pending => {}
                 }
             }
-            let lease = input.get_or_insert_with(Lease::large);
+            let lease = input.get_or_insert_with(Lease::medium);
             match connection.stream.poll_read(context, lease.spare()) {
                 Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Heard::ServerEnded),
                 Poll::Ready(Ok(count)) => return Poll::Ready(Heard::Bytes(count)),
@@ -495,6 +501,12 @@ async fn receive_head(
             if watching && !uploading && body.is_complete() {
                 match exchange.stream.poll_gone(context) {
                     Poll::Ready(Gone::Yes) => return Poll::Ready(Heard::ClientGone),
+                    Poll::Ready(Gone::SendsNoMore) => {
+                        // The server works on it already, and who has ended its direction may wait for
+                        // the answer.
+                        watching = false;
+                        exchange.keep_alive = false;
+                    }
                     Poll::Ready(Gone::SentMore) => watching = false,
                     Poll::Pending => {}
                 }

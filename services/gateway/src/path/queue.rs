@@ -71,7 +71,9 @@ pub(super) async fn wait<T>(exchange: &mut Exchange<'_>, waiting: impl Future<Ou
         }
         if watching {
             match exchange.stream.poll_gone(context) {
-                Poll::Ready(Gone::Yes) => return Poll::Ready(None),
+                // Who ends its direction while it waits in a queue has most likely gone: no server
+                // has seen the request, and others wait.
+                Poll::Ready(Gone::Yes | Gone::SendsNoMore) => return Poll::Ready(None),
                 Poll::Ready(Gone::SentMore) => watching = false,
                 Poll::Pending => {}
             }

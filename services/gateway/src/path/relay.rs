@@ -14,11 +14,12 @@ use sumun_http::forward::{self, ResponsePlan};
 use sumun_pools::{Lease as ServerLease, Outcome};
 
 use super::body::{Body, Upload, UploadError};
+use super::splice::Splice;
 use super::{Ended, Exchange, Pace, answer, proxy};
 use crate::events::Reason;
 use crate::heads::ResponseLease;
 use crate::io::Stream;
-use crate::limits::COPY_BYTES;
+use crate::limits::{AHEAD_BYTES, COPY_BYTES, SPLICE_LEAST_BYTES};
 use crate::site::Route;
 use crate::upstream::{LocalPool, ServerConnection};
 
@@ -139,6 +140,7 @@ pub(super) async fn run(
     let keep_server = response.keep_alive;
     let idle = pool.config.timeouts.idle;
     let pace = Pace::begin(exchange);
+    let mut splice: Option<Splice> = None;
     let pumped = poll_fn(|context| {
         loop {
             let mut moved = false;
@@ -164,50 +166,82 @@ pub(super) async fn run(
                     pool.give_back(&server, connection, exchange.deadline.now_ms());
                 }
             }
-            match output.poll_flush(context, exchange.stream) {
-                Poll::Ready(Ok(count)) => moved |= count > 0,
-                Poll::Ready(Err(_)) => return Poll::Ready(Pumped::ClientClosed),
-                Poll::Pending => {}
-            }
-            if matches!(source, Source::Complete) {
-                if output.queue.is_empty() {
-                    return Poll::Ready(Pumped::Complete);
+            // What is in the pipe came first and goes first.
+            let mut blocked = false;
+            if let Some(moving) = splice.as_mut().filter(|moving| moving.held() > 0) {
+                match moving.poll_empty(context, exchange.stream) {
+                    Poll::Ready(Ok(count)) => {
+                        output.sent += count as u64;
+                        moved = true;
+                    }
+                    Poll::Ready(Err(_)) => return Poll::Ready(Pumped::ClientClosed),
+                    Poll::Pending => blocked = true,
                 }
-            } else if output.bytes < proxy::ahead_bytes()
-                && let Some((connection, _)) = &mut server_side
-            {
-                let mut lease = Lease::large();
-                match read_some(&source, &mut connection.stream, context, &mut lease) {
-                    Poll::Ready(Ok(0)) => match source {
-                        Source::UntilClose => {
-                            source = Source::Complete;
-                            if rechunk {
-                                output.push_bytes(b"0\r\n\r\n");
+                blocked |= moving.held() > 0;
+            }
+            if !blocked {
+                match output.poll_flush(context, exchange.stream) {
+                    Poll::Ready(Ok(count)) => moved |= count > 0,
+                    Poll::Ready(Err(_)) => return Poll::Ready(Pumped::ClientClosed),
+                    Poll::Pending => {}
+                }
+                blocked = !output.queue.is_empty();
+            }
+            match (&mut source, &mut server_side) {
+                (Source::Complete, _) | (_, None) => {
+                    if !blocked {
+                        return Poll::Ready(Pumped::Complete);
+                    }
+                }
+                (Source::Length(left), Some((connection, _))) if !blocked && !uploading && can_splice(&mut splice, *left) => {
+                    let Some(moving) = &mut splice else { return Poll::Ready(Pumped::ServerCut) };
+                    match moving.poll_fill(context, &connection.stream, left) {
+                        Poll::Ready(Ok(())) => moved = true,
+                        Poll::Ready(Err(_)) => return Poll::Ready(Pumped::ServerCut),
+                        Poll::Pending => {}
+                    }
+                    if *left == 0 {
+                        source = Source::Complete;
+                    }
+                }
+                // Ahead of a slow client only what lets the server go.
+                (Source::Length(left), _) if blocked && *left > AHEAD_BYTES as u64 => {}
+                (_, Some((connection, _))) if output.bytes < proxy::ahead_bytes() => {
+                    let mut lease = Lease::large();
+                    match read_some(&source, &mut connection.stream, context, &mut lease) {
+                        Poll::Ready(Ok(0)) => match source {
+                            Source::UntilClose => {
+                                source = Source::Complete;
+                                if rechunk {
+                                    output.push_bytes(b"0\r\n\r\n");
+                                }
+                                moved = true;
+                            }
+                            _ => return Poll::Ready(Pumped::ServerCut),
+                        },
+                        Poll::Ready(Ok(_)) => {
+                            match take_in(&mut source, lease, rechunk, &mut output) {
+                                Some(quiet) => clean &= quiet,
+                                None => return Poll::Ready(Pumped::ServerCut),
                             }
                             moved = true;
                         }
-                        _ => return Poll::Ready(Pumped::ServerCut),
-                    },
-                    Poll::Ready(Ok(_)) => {
-                        match take_in(&mut source, lease, rechunk, &mut output) {
-                            Some(quiet) => clean &= quiet,
-                            None => return Poll::Ready(Pumped::ServerCut),
-                        }
-                        moved = true;
+                        Poll::Ready(Err(_)) => return Poll::Ready(Pumped::ServerCut),
+                        Poll::Pending => {}
                     }
-                    Poll::Ready(Err(_)) => return Poll::Ready(Pumped::ServerCut),
-                    Poll::Pending => {}
                 }
+                _ => {}
             }
             if !moved {
                 break;
             }
             exchange.set_deadline(idle);
         }
+        let waits_for_server = output.queue.is_empty() && splice.as_ref().is_none_or(|moving| moving.held() == 0);
         if !exchange.deadline.passed() {
             return Poll::Pending;
         }
-        Poll::Ready(match output.queue.is_empty() {
+        Poll::Ready(match waits_for_server {
             _ if exchange.is_over_limit() => Pumped::Deadline,
             true => Pumped::ServerCut,
             false => Pumped::ClientStalled,
@@ -241,6 +275,17 @@ fn new_cookie(exchange: &Exchange<'_>, pool: &LocalPool, server: &ServerLease) -
         return None;
     }
     Some([sticky.cookie.as_bytes(), b"=", value.as_bytes(), b"; Path=/; HttpOnly; SameSite=Lax"].concat())
+}
+
+/// So much is left that it pays to have the kernel move it, and there is a pipe.
+fn can_splice(splice: &mut Option<Splice>, left: u64) -> bool {
+    if left < SPLICE_LEAST_BYTES {
+        return false;
+    }
+    if splice.is_none() {
+        *splice = Splice::take();
+    }
+    splice.is_some()
 }
 
 /// One read, never past the end of a body of known length.

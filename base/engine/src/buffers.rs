@@ -60,12 +60,8 @@ impl Lease {
     /// A buffer of at least `bytes`: one of the three sizes, or one made for this lease alone.
     #[must_use]
     pub fn of(bytes: usize) -> Self {
-        match bytes {
-            0..=SMALL_BUFFER_BYTES => Self::small(),
-            ..=MEDIUM_BUFFER_BYTES => Self::medium(),
-            ..=LARGE_BUFFER_BYTES => Self::large(),
-            _ => Self::take(bytes),
-        }
+        let sizes = [SMALL_BUFFER_BYTES, MEDIUM_BUFFER_BYTES, LARGE_BUFFER_BYTES];
+        Self::take(sizes.into_iter().find(|&size| bytes <= size).unwrap_or(bytes))
     }
 
     fn take(bytes: usize) -> Self {

@@ -114,7 +114,7 @@ pub fn upper_bound_us(index: usize) -> u64 {
         return 1 << FIRST_OCTAVE;
     }
     let octave = FIRST_OCTAVE + ((index - 1) / 2) as u32;
-    if (index - 1) % 2 == 0 { (1 << octave) + (1 << (octave - 1)) } else { 1 << (octave + 1) }
+    if (index - 1).is_multiple_of(2) { (1 << octave) + (1 << (octave - 1)) } else { 1 << (octave + 1) }
 }
 
 #[cfg(test)]

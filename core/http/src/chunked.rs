@@ -27,9 +27,15 @@ enum State {
     #[default]
     Size,
     /// Behind `;` or `=`: a token begins, or a quoted string (values only).
-    ExtensionStart { value: bool },
-    ExtensionToken { value: bool },
-    ExtensionQuoted { escaped: bool },
+    ExtensionStart {
+        value: bool,
+    },
+    ExtensionToken {
+        value: bool,
+    },
+    ExtensionQuoted {
+        escaped: bool,
+    },
     /// Behind a quoted string: the next extension or the line's end.
     ExtensionQuoteEnd,
     SizeLf,

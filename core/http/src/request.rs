@@ -208,9 +208,8 @@ impl RequestHead {
                 }
             }
             Known::Expect => {
-                if !value.eq_ignore_ascii_case(b"100-continue") {
-                    return Err(Reject::Expectation);
-                }
+                // Said once the whole head has been read: a broken line is worse.
+                facts.expects_more |= !value.eq_ignore_ascii_case(b"100-continue");
                 self.expect_continue = true;
             }
             Known::SecWebSocketKey => {
@@ -257,6 +256,9 @@ impl RequestHead {
             (Some(length), false) => BodyLength::Length(length),
             (None, false) => BodyLength::None,
         };
+        if facts.expects_more {
+            return Err(Reject::Expectation);
+        }
         if self.host.is_none() && self.version == Version::Http11 {
             return Err(Reject::HostMissing);
         }
@@ -332,6 +334,7 @@ struct Facts {
     upgrade_websocket: bool,
     websocket_key: bool,
     websocket_keys: u32,
+    expects_more: bool,
 }
 
 fn is_websocket_key(value: &[u8]) -> bool {
@@ -479,7 +482,13 @@ mod tests {
         assert_eq!(parse("GET / http/1.1\r\nHost: a\r\n\r\n").map(|_| ()), Err(Reject::RequestLine));
         assert_eq!(parse("get / HTTP/1.1\r\nHost: a\r\n\r\n").map(|_| ()), Err(Reject::Method));
         assert_eq!(parse("GET / HTTP/1.7\r\nHost: a\r\n\r\n").unwrap().version, Version::Http11);
-        for bad in ["GET /\r\n\r\n", "GET  / HTTP/1.1\r\n\r\n", "GET / HTTP/1.1 \r\n\r\n", "GET /\tHTTP/1.1\r\n\r\n", " GET / HTTP/1.1\r\n\r\n"] {
+        for bad in [
+            "GET /\r\n\r\n",
+            "GET  / HTTP/1.1\r\n\r\n",
+            "GET / HTTP/1.1 \r\n\r\n",
+            "GET /\tHTTP/1.1\r\n\r\n",
+            " GET / HTTP/1.1\r\n\r\n",
+        ] {
             assert_eq!(parse(bad).map(|_| ()), Err(Reject::RequestLine), "{bad:?}");
         }
     }

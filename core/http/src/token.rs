@@ -135,8 +135,11 @@ mod tests {
 
     use super::*;
 
+    /// Names and values.
+    type Fields = Vec<(Vec<u8>, Vec<u8>)>;
+
     /// All lines of a section, as text.
-    fn ours(section: &[u8]) -> Result<Option<Vec<(Vec<u8>, Vec<u8>)>>, Reject> {
+    fn ours(section: &[u8]) -> Result<Option<Fields>, Reject> {
         let mut fields = Vec::new();
         let mut at = 0;
         loop {
@@ -152,7 +155,7 @@ mod tests {
     }
 
     /// What httparse makes of it behind a request line.
-    fn theirs(section: &[u8]) -> Option<Vec<(Vec<u8>, Vec<u8>)>> {
+    fn theirs(section: &[u8]) -> Option<Fields> {
         let mut text = b"GET / HTTP/1.1\r\n".to_vec();
         text.extend_from_slice(section);
         let mut table = [const { MaybeUninit::uninit() }; 64];

@@ -7,10 +7,18 @@ use sumun_http::{RequestHead, ResponseHead};
 
 use crate::limits::SPARE_HEADS;
 
-thread_local! {
-    static REQUESTS: RefCell<Vec<Box<RequestHead>>> = const { RefCell::new(Vec::new()) };
-    static RESPONSES: RefCell<Vec<Box<ResponseHead>>> = const { RefCell::new(Vec::new()) };
+// Boxed, so that taking one moves a pointer and not the whole head.
+#[allow(clippy::vec_box)]
+mod spares {
+    use super::{RefCell, RequestHead, ResponseHead};
+
+    thread_local! {
+        pub(super) static REQUESTS: RefCell<Vec<Box<RequestHead>>> = const { RefCell::new(Vec::new()) };
+        pub(super) static RESPONSES: RefCell<Vec<Box<ResponseHead>>> = const { RefCell::new(Vec::new()) };
+    }
 }
+
+use spares::{REQUESTS, RESPONSES};
 
 /// A request head on loan from the worker.
 pub(crate) struct HeadLease(Option<Box<RequestHead>>);

@@ -56,7 +56,9 @@ impl Stream {
 
     /// A system call on a socket that has bytes.
     pub(crate) fn poll_readable_io(
-        &self, context: &mut Context<'_>, mut call: impl FnMut(BorrowedFd<'_>) -> io::Result<usize>,
+        &self,
+        context: &mut Context<'_>,
+        mut call: impl FnMut(BorrowedFd<'_>) -> io::Result<usize>,
     ) -> Poll<io::Result<usize>> {
         loop {
             ready!(self.poll_readable(context))?;

@@ -53,12 +53,15 @@ pub struct ListenerCell {
     pub tunnels: Counter,
 }
 
+/// By name, one cell a worker.
+type Cells<Key, Cell> = Mutex<BTreeMap<Key, Vec<Arc<Cell>>>>;
+
 /// All cells, by name; they live on over reloads.
 #[derive(Debug, Default)]
 pub struct Metrics {
-    routes: Mutex<BTreeMap<(Arc<str>, Arc<str>), Vec<Arc<RouteCell>>>>,
-    pools: Mutex<BTreeMap<Arc<str>, Vec<Arc<PoolCell>>>>,
-    listeners: Mutex<BTreeMap<Arc<str>, Vec<Arc<ListenerCell>>>>,
+    routes: Cells<(Arc<str>, Arc<str>), RouteCell>,
+    pools: Cells<Arc<str>, PoolCell>,
+    listeners: Cells<Arc<str>, ListenerCell>,
 }
 
 /// A route's counters, summed.
@@ -106,7 +109,7 @@ pub struct ListenerTotal {
     pub tunnels: u64,
 }
 
-fn cell<Key: Ord, Cell: Default>(table: &Mutex<BTreeMap<Key, Vec<Arc<Cell>>>>, key: Key, worker: usize) -> Arc<Cell> {
+fn cell<Key: Ord, Cell: Default>(table: &Cells<Key, Cell>, key: Key, worker: usize) -> Arc<Cell> {
     let mut table = table.lock().unwrap_or_else(PoisonError::into_inner);
     let cells = table.entry(key).or_default();
     while cells.len() <= worker {

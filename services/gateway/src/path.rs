@@ -236,7 +236,8 @@ async fn read_head(
             input.consume(2);
         }
         // A lone CR may be half of such a line: nothing is said of it before its LF is here.
-        if !input.is_empty() && !(scan.is_none() && input.filled() == b"\r") {
+        let may_be_empty_line = scan.is_none() && input.filled() == b"\r";
+        if !input.is_empty() && !may_be_empty_line {
             match parse_head(input, head, &mut scan, line_max, head_max, bounds.headers as usize) {
                 Ok(Some(length)) => return Ok(length),
                 Ok(None) => {}

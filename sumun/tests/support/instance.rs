@@ -2,9 +2,10 @@
 //! signals, and its processes.
 
 use std::fs;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{self, Command, Output};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 use std::{panic, thread};
 
@@ -53,9 +54,23 @@ pub(crate) fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
 }
 
 impl Place {
-    /// An address of this family with a TCP port that is free now.
+    /// An address of this family with a TCP port that is free, and stays so: the kernel takes the
+    /// TCP ports it chooses by itself, for servers and clients of the tests, from 32768 on.
     pub(crate) fn free_address(self) -> SocketAddr {
-        SocketAddr::new(self.ip, super::free_tcp_port(self.ip))
+        const FIRST: u32 = 20_000;
+        const COUNT: u32 = 12_000;
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+
+        // Another run of tests at the same time begins elsewhere.
+        let start = process::id().wrapping_mul(911);
+        loop {
+            let number = start.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed));
+            let port = u16::try_from(FIRST + number % COUNT).expect("below 65536");
+            let address = SocketAddr::new(self.ip, port);
+            if TcpListener::bind(address).is_ok() {
+                return address;
+            }
+        }
     }
 }
 

@@ -194,7 +194,8 @@ impl Client {
         loop {
             let line = self.take_until(b"\r\n", until)?;
             let text = String::from_utf8_lossy(&line);
-            let size = usize::from_str_radix(text.trim_end(), 16).unwrap_or_else(|_| panic!("a chunk of size {text:?}"));
+            let size =
+                usize::from_str_radix(text.trim_end(), 16).unwrap_or_else(|_| panic!("a chunk of size {text:?}"));
             if size == 0 {
                 break;
             }

@@ -126,6 +126,7 @@ async fn send(exchange: &mut Exchange<'_>, route: &Rc<Route>, answer: FileAnswer
     exchange.record.status = answer.status;
     let reason = if answer.status >= 500 { Reason::FileUnreadable } else { Reason::Done };
     if matches!(answer.body, FileBody::ErrorPage) {
+        tracing::debug!(path = %String::from_utf8_lossy(exchange.path), status = answer.status, "{}", answer.reason);
         return answer::of_file_error(exchange, answer.status, &answer.head, reason).await;
     }
     let stream_chunked = matches!(answer.body, FileBody::Stream(_)) && exchange.head.version == Version::Http11;

@@ -188,12 +188,11 @@ pub(super) async fn run(
                 blocked = !output.queue.is_empty();
             }
             match (&mut source, &mut server_side) {
-                (Source::Complete, _) | (_, None) => {
-                    if !blocked {
-                        return Poll::Ready(Pumped::Complete);
-                    }
-                }
-                (Source::Length(left), Some((connection, _))) if !blocked && !uploading && can_splice(&mut splice, *left) => {
+                (Source::Complete, _) | (_, None) if !blocked => return Poll::Ready(Pumped::Complete),
+                (Source::Complete, _) | (_, None) => {}
+                (Source::Length(left), Some((connection, _)))
+                    if !blocked && !uploading && can_splice(&mut splice, *left) =>
+                {
                     let Some(moving) = &mut splice else { return Poll::Ready(Pumped::ServerCut) };
                     match moving.poll_fill(context, &connection.stream, left) {
                         Poll::Ready(Ok(())) => moved = true,

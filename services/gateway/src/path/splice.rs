@@ -20,7 +20,10 @@ pub(super) struct Splice {
 }
 
 /// Which side ended a body before its time.
-pub(super) enum Broken { Server, Client }
+pub(super) enum Broken {
+    Server,
+    Client,
+}
 
 impl Splice {
     /// `None` where the kernel has no pipe for us: the body is then copied.
@@ -35,7 +38,12 @@ impl Splice {
     }
 
     /// Takes up to `left` bytes from the server. Only when nothing is held.
-    pub(super) fn poll_fill(&mut self, context: &mut Context<'_>, server: &Stream, left: &mut u64) -> Poll<Result<(), Broken>> {
+    pub(super) fn poll_fill(
+        &mut self,
+        context: &mut Context<'_>,
+        server: &Stream,
+        left: &mut u64,
+    ) -> Poll<Result<(), Broken>> {
         let Some(pipe) = &mut self.pipe else { return Poll::Ready(Err(Broken::Server)) };
         let most = SPLICE_BYTES.min(usize::try_from(*left).unwrap_or(usize::MAX));
         match ready!(server.poll_readable_io(context, |socket| pipe.fill(socket, most))) {

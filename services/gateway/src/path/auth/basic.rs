@@ -212,7 +212,17 @@ mod tests {
         for bad in [&b"ann"[..], b"", b"ann:a\nb", b"an\0n:b", b"ann:\x7f", b"\xff:a"] {
             assert_eq!(given(bad), None, "{bad:?}");
         }
-        for bad in [&b"Basic"[..], b"Basic ", b"", b"Bearer YTpi", b"BasicYTpi", b"Basic YTpi YTpi", b"Basic YTp", b"Basic \xff", b"B\xc3\xa4sic YTpi"] {
+        for bad in [
+            &b"Basic"[..],
+            b"Basic ",
+            b"",
+            b"Bearer YTpi",
+            b"BasicYTpi",
+            b"Basic YTpi YTpi",
+            b"Basic YTp",
+            b"Basic \xff",
+            b"B\xc3\xa4sic YTpi",
+        ] {
             assert_eq!(parse(bad), None, "{bad:?}");
         }
         assert_eq!(given(&[b'a'; 2000]), None);
@@ -222,7 +232,8 @@ mod tests {
     /// Hashes that the C library made.
     const BCRYPT: &str = "$2a$05$CCCCCCCCCCCCCCCCCCCCC.E5YPO9kmyuRGyh0XouQYb4YMJKvyOeW";
     const SHA256: &str = "$5$saltstring$5B8vYYiY.CVt1RlTTf8KbXBH3hsxY/GNooZaBBGWEc5";
-    const SHA512: &str = "$6$saltstring$svn8UoSVapNtMuq1ukKS4tPQd8iKwSMHWjl/O817G3uBnIFNjnQJuesI68u4OTLiBFdcbYEdFCoEOfaS35inz1";
+    const SHA512: &str =
+        "$6$saltstring$svn8UoSVapNtMuq1ukKS4tPQd8iKwSMHWjl/O817G3uBnIFNjnQJuesI68u4OTLiBFdcbYEdFCoEOfaS35inz1";
 
     #[test]
     fn hashes_of_all_forms() {
@@ -256,7 +267,11 @@ mod tests {
         verified.insert(good, 1000);
         assert!(verified.holds(verified.pair(&pair("ann", "secret"), BCRYPT), 60_999));
         assert!(!verified.holds(good, 61_000));
-        for other in [verified.pair(&pair("ann", "secret"), SHA256), verified.pair(&pair("ann", "Secret"), BCRYPT), verified.pair(&pair("anns", "ecret"), BCRYPT)] {
+        for other in [
+            verified.pair(&pair("ann", "secret"), SHA256),
+            verified.pair(&pair("ann", "Secret"), BCRYPT),
+            verified.pair(&pair("anns", "ecret"), BCRYPT),
+        ] {
             assert!(!verified.holds(other, 1000));
         }
         for number in 0..2 * VERIFIED_PAIRS as u64 {

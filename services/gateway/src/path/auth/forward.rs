@@ -53,7 +53,13 @@ pub(super) async fn check(exchange: &mut Exchange<'_>, route: &Rc<Route>, auth: 
     let passed = match ask(exchange, auth, pool).await {
         Ok(verdict) if (200..300).contains(&verdict.head.status) => {
             let owned = exchange.site.config.request_id.as_bytes();
-            with_copied(&route.request_edits, &auth.copy, owned, (&verdict.head, &verdict.bytes), (exchange.head, exchange.bytes))
+            with_copied(
+                &route.request_edits,
+                &auth.copy,
+                owned,
+                (&verdict.head, &verdict.bytes),
+                (exchange.head, exchange.bytes),
+            )
         }
         Ok(verdict) => return Some(pass_on(exchange, route, &verdict).await),
         Err(reason) => Err(reason),
@@ -125,7 +131,13 @@ async fn enter(exchange: &mut Exchange<'_>, pool: &LocalPool) -> Result<Permit, 
 /// The subrequest. It says what is asked for in the form that the server behind would see, so that
 /// both decide about the same thing, and carries nothing else of the client's but what proves who
 /// it is.
-fn compose(exchange: &Exchange<'_>, auth: &ForwardAuth, pool: &LocalPool, server: &ServerLease, request_id: &[u8]) -> Vec<u8> {
+fn compose(
+    exchange: &Exchange<'_>,
+    auth: &ForwardAuth,
+    pool: &LocalPool,
+    server: &ServerLease,
+    request_id: &[u8],
+) -> Vec<u8> {
     let (head, bytes) = (exchange.head, exchange.bytes);
     let client_host = head.host_value(bytes);
     let host = match &pool.config.host {
@@ -150,7 +162,13 @@ fn compose(exchange: &Exchange<'_>, auth: &ForwardAuth, pool: &LocalPool, server
     }
     line(&mut output, b"X-Forwarded-Proto", &[before(Known::XForwardedProto).unwrap_or(b"http")]);
     let own = exchange.client_text.plain();
-    list_line(&mut output, b"X-Forwarded-For", exchange, if exchange.trusted { Some(Known::XForwardedFor) } else { None }, own);
+    list_line(
+        &mut output,
+        b"X-Forwarded-For",
+        exchange,
+        if exchange.trusted { Some(Known::XForwardedFor) } else { None },
+        own,
+    );
     list_line(&mut output, b"CDN-Loop", exchange, Some(Known::CdnLoop), &exchange.site.loop_id);
     let via: &[u8] = if head.version == Version::Http10 { b"1.0 sumun" } else { b"1.1 sumun" };
     list_line(&mut output, b"Via", exchange, Some(Known::Via), via);
@@ -183,7 +201,12 @@ fn list_line(output: &mut Vec<u8>, name: &[u8], exchange: &Exchange<'_>, known: 
 
 /// One server, on a kept connection or a new one. That it closed a kept one in this very moment is
 /// no fault of its own.
-async fn converse(pool: &LocalPool, server: &ServerLease, request: &[u8], patience: Patience<'_>) -> Result<Verdict, Failure> {
+async fn converse(
+    pool: &LocalPool,
+    server: &ServerLease,
+    request: &[u8],
+    patience: Patience<'_>,
+) -> Result<Verdict, Failure> {
     if let Some(connection) = pool.take_idle(server) {
         match talk(pool, server, connection, request, patience).await {
             Err(failure) if failure.reason == Reason::ServerClosed => {}
@@ -203,10 +226,16 @@ async fn converse(pool: &LocalPool, server: &ServerLease, request: &[u8], patien
 
 /// Sends the request and takes the whole answer.
 async fn talk(
-    pool: &LocalPool, server: &ServerLease, mut connection: ServerConnection, request: &[u8], patience: Patience<'_>,
+    pool: &LocalPool,
+    server: &ServerLease,
+    mut connection: ServerConnection,
+    request: &[u8],
+    patience: Patience<'_>,
 ) -> Result<Verdict, Failure> {
     patience.set(pool.config.timeouts.first_byte);
-    io::write_all(&mut connection.stream, patience.deadline, request).await.map_err(|stopped| patience.failure(&stopped))?;
+    io::write_all(&mut connection.stream, patience.deadline, request)
+        .await
+        .map_err(|stopped| patience.failure(&stopped))?;
     let mut head = ResponseLease::take();
     let (bytes, input) = receive_head(&mut connection, &mut head, patience).await?;
     let received = receive_body(&mut connection, head.body, input, pool.config.timeouts.idle, patience).await;
@@ -226,7 +255,9 @@ async fn talk(
 
 /// Reads the head of the final answer into `head`. Gives its bytes, and what came behind them.
 async fn receive_head(
-    connection: &mut ServerConnection, head: &mut ResponseHead, patience: Patience<'_>,
+    connection: &mut ServerConnection,
+    head: &mut ResponseHead,
+    patience: Patience<'_>,
 ) -> Result<(Vec<u8>, Lease), Failure> {
     let mut input = Lease::small();
     let mut scan = HeadScan::default();
@@ -270,7 +301,11 @@ async fn receive_head(
 /// Reads the body. True: the connection can carry another request. A body over the bound is
 /// refused: cut short it would be another answer than the service gave.
 async fn receive_body(
-    connection: &mut ServerConnection, length: ResponseBody, mut input: Lease, idle: Duration, patience: Patience<'_>,
+    connection: &mut ServerConnection,
+    length: ResponseBody,
+    mut input: Lease,
+    idle: Duration,
+    patience: Patience<'_>,
 ) -> Result<(Vec<u8>, bool), Reason> {
     let mut body = Vec::new();
     let mut decoder = Decoder::default();
@@ -292,7 +327,10 @@ fn take_in(length: ResponseBody, decoder: &mut Decoder, input: &mut Lease, body:
     let complete = match length {
         ResponseBody::None => true,
         ResponseBody::Length(length) => {
-            let length = usize::try_from(length).ok().filter(|length| *length <= FORWARD_AUTH_BODY_BYTES).ok_or(Reason::ServerProtocol)?;
+            let length = usize::try_from(length)
+                .ok()
+                .filter(|length| *length <= FORWARD_AUTH_BODY_BYTES)
+                .ok_or(Reason::ServerProtocol)?;
             let part = (length - body.len()).min(input.len());
             body.extend_from_slice(input.filled().get(..part).unwrap_or_default());
             input.consume(part);
@@ -372,16 +410,34 @@ async fn pass_on(exchange: &mut Exchange<'_>, route: &Route, verdict: &Verdict) 
 /// Fields that the gateway writes itself: a second one would contradict it, or change where the
 /// message ends.
 const OWNED: &[Known] = &[
-    Known::Host, Known::Connection, Known::KeepAlive, Known::ProxyConnection, Known::Te, Known::Trailer, Known::Upgrade,
-    Known::TransferEncoding, Known::ContentLength, Known::Expect, Known::Via, Known::CdnLoop, Known::MaxForwards,
-    Known::Forwarded, Known::XForwardedFor, Known::XForwardedHost, Known::XForwardedProto,
+    Known::Host,
+    Known::Connection,
+    Known::KeepAlive,
+    Known::ProxyConnection,
+    Known::Te,
+    Known::Trailer,
+    Known::Upgrade,
+    Known::TransferEncoding,
+    Known::ContentLength,
+    Known::Expect,
+    Known::Via,
+    Known::CdnLoop,
+    Known::MaxForwards,
+    Known::Forwarded,
+    Known::XForwardedFor,
+    Known::XForwardedHost,
+    Known::XForwardedProto,
 ];
 
 /// The route's edits, and those that put the `copy` fields of the answer into the request. What the
 /// client sent under these names is removed, whether the answer has them or not: it would be
 /// believed. `request_id` names the field of the request id, which stays the gateway's.
 fn with_copied(
-    edits: &Edits, copy: &[String], request_id: &[u8], answer: (&ResponseHead, &[u8]), request: (&RequestHead, &[u8]),
+    edits: &Edits,
+    copy: &[String],
+    request_id: &[u8],
+    answer: (&ResponseHead, &[u8]),
+    request: (&RequestHead, &[u8]),
 ) -> Result<Edits, Reason> {
     let mut edits = edits.clone();
     for name in copy {
@@ -396,7 +452,8 @@ fn with_copied(
         if nominated || set_by_route {
             continue;
         }
-        for field in head.fields.iter().filter(|field| field.name.of_bytes(bytes).eq_ignore_ascii_case(name.as_bytes())) {
+        for field in head.fields.iter().filter(|field| field.name.of_bytes(bytes).eq_ignore_ascii_case(name.as_bytes()))
+        {
             // Left out, the server behind would take the user for nobody.
             let value = std::str::from_utf8(field.value.of_bytes(bytes)).map_err(|_| Reason::ServerProtocol)?;
             edits.add.push((name.clone(), value.to_owned()));
@@ -439,9 +496,14 @@ mod tests {
 
     #[test]
     fn named_fields_are_copied_and_the_clients_own_removed() {
-        let route = Edits { set: vec![("X-Fixed".into(), "1".into())], add: vec![("X-More".into(), "2".into())], remove: vec!["X-Gone".into()] };
+        let route = Edits {
+            set: vec![("X-Fixed".into(), "1".into())],
+            add: vec![("X-More".into(), "2".into())],
+            remove: vec!["X-Gone".into()],
+        };
         let answer = b"HTTP/1.1 200 OK\r\nx-user: ann\r\nX-Group: a\r\nX-Other: o\r\nX-Group: b\r\nX-Fixed: no\r\nContent-Length: 0\r\n\r\n";
-        let request = b"GET / HTTP/1.1\r\nHost: a\r\nX-User: eve\r\nx_user: eve\r\nX_Tenant: eve\r\nX-Us-er: fine\r\n\r\n";
+        let request =
+            b"GET / HTTP/1.1\r\nHost: a\r\nX-User: eve\r\nx_user: eve\r\nX_Tenant: eve\r\nX-Us-er: fine\r\n\r\n";
         let edits = copied(&route, &["X-User", "X-Group", "X-Tenant", "X-Fixed"], answer, request).unwrap();
         assert_eq!(pairs(&edits), [("X-More", "2"), ("X-User", "ann"), ("X-Group", "a"), ("X-Group", "b")]);
         assert_eq!(edits.set, route.set);
@@ -462,7 +524,12 @@ mod tests {
 
     #[test]
     fn a_value_that_is_no_text_does_not_pass() {
-        let refused = copied(&Edits::default(), &["X-User"], b"HTTP/1.1 200 OK\r\nX-User: \xff\r\n\r\n", b"GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+        let refused = copied(
+            &Edits::default(),
+            &["X-User"],
+            b"HTTP/1.1 200 OK\r\nX-User: \xff\r\n\r\n",
+            b"GET / HTTP/1.1\r\nHost: a\r\n\r\n",
+        );
         assert_eq!(refused.unwrap_err(), Reason::ServerProtocol);
     }
 
@@ -484,7 +551,10 @@ mod tests {
         assert_eq!(body(ResponseBody::None, &[b""]), Ok(Some((vec![], true))));
         assert_eq!(body(ResponseBody::Length(4), &[b"ab", b"cd"]), Ok(Some((b"abcd".to_vec(), true))));
         assert_eq!(body(ResponseBody::Length(1), &[b"ab"]), Ok(Some((b"a".to_vec(), false))));
-        assert_eq!(body(ResponseBody::Chunked, &[b"", b"2\r\nab\r", b"\n1\r\nc\r\n0\r\n\r\n"]), Ok(Some((b"abc".to_vec(), true))));
+        assert_eq!(
+            body(ResponseBody::Chunked, &[b"", b"2\r\nab\r", b"\n1\r\nc\r\n0\r\n\r\n"]),
+            Ok(Some((b"abc".to_vec(), true)))
+        );
         assert_eq!(body(ResponseBody::Chunked, &[b"x"]), Err(Reason::ServerProtocol));
         assert_eq!(body(ResponseBody::UntilClose, &[b"ab", b"c"]), Ok(None));
         let large = vec![b'x'; FORWARD_AUTH_BODY_BYTES];

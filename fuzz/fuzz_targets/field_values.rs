@@ -1,0 +1,6 @@
+#![no_main]
+
+#[path = "../targets/http.rs"]
+mod http;
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| http::field_values(data));

@@ -208,7 +208,8 @@ fn read_stream(
             if empty_lines > reading.empty_lines_max {
                 break Err(Reject::LeadingEmptyLines);
             }
-            if !input.is_empty() && !(scan.is_none() && reading.empty_lines_max > 0 && input == b"\r") {
+            let may_be_empty_line = scan.is_none() && reading.empty_lines_max > 0 && input == b"\r";
+            if !input.is_empty() && !may_be_empty_line {
                 match parse_or_scan(&input, &mut scan, reading) {
                     Ok(None) => {}
                     Ok(Some(parsed)) => break Ok(Some(parsed)),
@@ -414,6 +415,8 @@ fn forward_once(head: &RequestHead, bytes: &[u8], trusted: bool) {
     let shown = String::from_utf8_lossy(bytes);
     let path = target::normalize(head.path.of_bytes(bytes));
     let path: &[u8] = if head.asterisk { b"*" } else { &path };
+    // A 1.0 client may name nobody; the server behind is named then.
+    let host = if head.host_value(bytes).is_empty() { b"server" } else { head.host_value(bytes) };
     let framing = match head.body {
         BodyLength::None => Framing::Silent,
         BodyLength::Length(length) => Framing::Length(length),
@@ -422,7 +425,7 @@ fn forward_once(head: &RequestHead, bytes: &[u8], trusted: bool) {
     let plan = RequestPlan {
         path,
         query: head.query.map(|query| query.of_bytes(bytes)),
-        host: head.host_value(bytes),
+        host,
         client_host: head.host_value(bytes),
         client: CLIENT,
         client_node: NODE,
@@ -447,7 +450,7 @@ fn forward_once(head: &RequestHead, bytes: &[u8], trusted: bool) {
     assert_eq!((next.method, next.version), (head.method, Version::Http11), "{shown:?} became {written:?}");
     assert_eq!((next.body, next.websocket, next.expect_continue), (head.body, head.websocket, head.expect_continue));
     assert!(next.keep_alive && next.authority.is_none(), "{shown:?} became {written:?}");
-    assert_eq!(next.host_value(&wire), head.host_value(bytes));
+    assert_eq!(next.host_value(&wire), host);
     assert_eq!(next.asterisk, head.asterisk);
     assert_eq!(next.query.map(|query| query.of_bytes(&wire)), plan.query);
     if !head.asterisk {
@@ -538,7 +541,9 @@ pub(crate) fn target_normalize(data: &[u8]) {
     let clean = target::normalize(data);
     let shown = String::from_utf8_lossy(data);
     assert_eq!(clean.first(), Some(&b'/'), "{shown:?}");
-    assert_eq!(target::normalize(&clean), clean, "{shown:?} twice");
+    if escapes_are_whole(data) {
+        assert_eq!(target::normalize(&clean), clean, "{shown:?} twice");
+    }
     let segments: Vec<&[u8]> = clean.split(|&byte| byte == b'/').collect();
     assert!(!segments.iter().any(|segment| matches!(*segment, b"." | b"..")), "{shown:?} became {clean:?}");
     assert!(!segments[1..segments.len() - 1].contains(&&b""[..]), "{shown:?} became {clean:?}");
@@ -559,6 +564,12 @@ pub(crate) fn target_normalize(data: &[u8]) {
         let (name, port) = target::split_port(data);
         assert_eq!(name.len() + port.map_or(0, |port| port.len() + 1), data.len(), "{shown:?}");
     }
+}
+
+/// Behind each `%` are two hexadecimal digits; no other target gets as far as this.
+fn escapes_are_whole(path: &[u8]) -> bool {
+    let behind = path.split(|&byte| byte == b'%').skip(1);
+    behind.into_iter().all(|part| part.get(..2).is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit)))
 }
 
 // --- field_values -----------------------------------------------------------------------------------
@@ -586,7 +597,7 @@ pub(crate) fn field_values(data: &[u8]) {
     for (index, coding) in codings.iter().enumerate() {
         assert!(!codings[..index].contains(coding), "{shown:?} names {coding:?} twice");
     }
-    negotiate::page_form(Some(data));
+    let _form = negotiate::page_form(Some(data));
     if let Some(seconds) = date::parse(data) {
         let mut text = [0; date::LENGTH];
         date::format(seconds, &mut text);

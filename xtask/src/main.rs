@@ -1,10 +1,11 @@
-//! The project's own commands: `cargo xtask test|tidy|bench|interop`.
+//! The project's own commands: `cargo xtask test|tidy|bench|interop|fuzz`.
 //!
 //! Nothing here is part of the product. The dependencies are few on purpose: this program is
 //! built before every one of its commands, on a fresh clone first of all.
 
 mod bench;
 mod children;
+mod fuzz;
 mod interop;
 mod packages;
 mod process;
@@ -34,6 +35,8 @@ enum Command {
     Bench(bench::Options),
     /// Real peers in front of and behind the real binary
     Interop(interop::Options),
+    /// Each fuzz target for a while, on the nightly toolchain
+    Fuzz(fuzz::Options),
 }
 
 fn main() -> ExitCode {
@@ -42,6 +45,7 @@ fn main() -> ExitCode {
         Command::Tidy => tidy::run(),
         Command::Bench(options) => bench::run(&options),
         Command::Interop(options) => interop::run(&options),
+        Command::Fuzz(options) => fuzz::run(&options),
     };
     match outcome {
         Ok(true) => ExitCode::SUCCESS,

@@ -16,6 +16,8 @@ pub struct Admittance {
     clients: [Mutex<HashMap<IpAddr, u32>>; CLIENT_TABLE_SHARDS],
     pub refused_full: AtomicU64,
     pub refused_client: AtomicU64,
+    /// Counted by whoever reads the listener's `allow` and `deny`.
+    pub denied: AtomicU64,
 }
 
 /// Why a connection was refused.
@@ -35,6 +37,7 @@ impl Admittance {
             clients: std::array::from_fn(|_| Mutex::default()),
             refused_full: AtomicU64::new(0),
             refused_client: AtomicU64::new(0),
+            denied: AtomicU64::new(0),
         })
     }
 

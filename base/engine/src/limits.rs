@@ -17,7 +17,7 @@ pub const SPARE_MEDIUM_BUFFERS: usize = 64;
 pub const SPARE_LARGE_BUFFERS: usize = 64;
 
 /// Bytes of leased buffers of one worker above which nothing is buffered ahead for slow clients:
-/// bodies then stream at the client's pace, `buffers_exhausted` counts it.
+/// bodies then stream at the client's pace.
 pub const BUFFER_BUDGET_BYTES: usize = 64 * 1024 * 1024;
 
 /// How often deadlines are looked at; a timeout may be late by this much.

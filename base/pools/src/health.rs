@@ -119,6 +119,10 @@ fn note(pool: &Pool, server: &Server, rules: &config::Health, checks: &mut Check
         Some(_) => tracing::info!(pool = pool_name, server = name, reason = words, "server is up"),
     }
     server.set_health(checks.health());
+    if checks.health() == Health::Up {
+        // It was down and answers again: what live requests found before is out of date.
+        server.set_ejected_until(0);
+    }
     pool.touch();
 }
 

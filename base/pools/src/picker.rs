@@ -39,7 +39,7 @@ pub struct Wants {
 /// Why there is no server for a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refused {
-    /// None is up, enabled and not ejected; or all of those were tried.
+    /// None is up and enabled; or all of those were tried.
     NoServer,
     /// Each has as many connections as it may have; waiting may help ([`Pool::wait_for_place`]).
     AtCapacity,
@@ -174,27 +174,43 @@ impl Picker {
         let start = self.random.u32(..);
         let (set, settings) = (Arc::clone(&self.set), Arc::clone(&self.settings));
         for rank in 0..TIERS {
-            let all = set.members().iter().filter(|member| rank_of(member, &settings) == rank);
-            let siblings = all.clone().count();
-            let (mut places, mut candidates) = (Vec::new(), Vec::new());
-            for member in all {
-                if member.server.is_eligible(now_ms) {
-                    candidates.push(self.candidate(&member.server, now_ms));
-                    let server = Arc::clone(&member.server);
-                    places.push(Place { id: server.id(), server, bound: member.max_connections });
-                } else if member.server.ejected_until_ms() > now_ms {
-                    self.valid_until_ms = self.valid_until_ms.min(member.server.ejected_until_ms());
-                }
-            }
-            if !places.is_empty() {
-                let method = method_of(settings.balance);
-                let balancer = Balancer::new(method, &candidates, siblings, start);
-                self.tiers.push(Tier { balancer, places });
-            }
+            self.add_tier(&set, &settings, now_ms, start, |member| {
+                rank_of(member, &settings) == rank && member.server.is_eligible(now_ms)
+            });
         }
+        if self.tiers.is_empty() {
+            // An ejection is a guess that others do better. Where there are no others, a server that
+            // failed lately is still a better answer than none.
+            self.add_tier(&set, &settings, now_ms, start, |member| member.server.accepts());
+        }
+        let ends = set.members().iter().map(|member| member.server.ejected_until_ms()).filter(|&until| until > now_ms);
+        self.valid_until_ms = ends.fold(self.valid_until_ms, u64::min);
         // A place may have come free that no request has left.
         if self.pool.room.waiting() != 0 {
             self.pool.serve_waiting();
+        }
+    }
+
+    /// The servers that `belongs` names, as one tier; none is no tier.
+    fn add_tier(
+        &mut self,
+        set: &ServerSet,
+        settings: &config::Pool,
+        now_ms: u64,
+        start: u32,
+        belongs: impl Fn(&Member) -> bool,
+    ) {
+        let (mut places, mut candidates) = (Vec::new(), Vec::new());
+        for member in set.members().iter().filter(|member| belongs(member)) {
+            candidates.push(self.candidate(&member.server, now_ms));
+            let server = Arc::clone(&member.server);
+            places.push(Place { id: server.id(), server, bound: member.max_connections });
+        }
+        if let Some(first) = set.members().iter().find(|member| belongs(member)) {
+            let rank = rank_of(first, settings);
+            let siblings = set.members().iter().filter(|member| rank_of(member, settings) == rank).count();
+            let balancer = Balancer::new(method_of(settings.balance), &candidates, siblings, start);
+            self.tiers.push(Tier { balancer, places });
         }
     }
 

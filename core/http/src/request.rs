@@ -403,8 +403,10 @@ fn request_line(bytes: &[u8]) -> Result<Option<(RequestLine, usize)>, Reject> {
     }
     const VERSION_BYTES: usize = "HTTP/1.1\r\n".len();
     let Some(rest) = bytes.get(at..at + VERSION_BYTES) else {
-        // A bound on lines ends the wait for a line that never does.
-        return Ok(None);
+        // A line that has ended is too short for a version: its sender waits for an answer. A
+        // bound on lines ends the wait for one that never does.
+        let rest = bytes.get(at..).unwrap_or_default();
+        return if rest.contains(&b'\n') { Err(Reject::RequestLine) } else { Ok(None) };
     };
     let version = match rest {
         [b'H', b'T', b'T', b'P', b'/', b'1', b'.', b'0', b'\r', b'\n'] => Version::Http10,
@@ -491,6 +493,15 @@ mod tests {
         ] {
             assert_eq!(parse(bad).map(|_| ()), Err(Reject::RequestLine), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn a_short_line_is_refused_once_it_has_ended() {
+        for line in ["GET / \r\n", "GET / HTTP/1\r\n", "X : 1\r\n", "GET / HTTP\n"] {
+            assert_eq!(parse(line).map(|_| ()), Err(Reject::RequestLine), "{line:?}");
+        }
+        let mut request = RequestHead::default();
+        assert_eq!(request.parse(b"GET / HTTP/1\r", 100), Ok(None));
     }
 
     #[test]

@@ -32,7 +32,8 @@ impl HeadScan {
             }
             if !self.first_line_seen {
                 self.first_line_seen = true;
-                if newline > line_max {
+                // Neither CR nor LF counts.
+                if newline > line_max + 1 {
                     return Err(Reject::RequestLineTooLong);
                 }
             }
@@ -43,7 +44,7 @@ impl HeadScan {
             self.next = newline + 1;
         }
         self.next = bytes.len();
-        if !self.first_line_seen && bytes.len() > line_max {
+        if !self.first_line_seen && bytes.len() > line_max + 1 {
             return Err(Reject::RequestLineTooLong);
         }
         if bytes.len() >= head_max {
@@ -73,7 +74,12 @@ mod tests {
         let mut scan = HeadScan::default();
         assert_eq!(scan.advance(b"GET / HTTP/1.1\nHost: a\r\n\r\n", 100, 1000), Err(Reject::ControlCharacter));
         let mut scan = HeadScan::default();
-        assert_eq!(scan.advance(&[b'a'; 101], 100, 1000), Err(Reject::RequestLineTooLong));
+        assert_eq!(scan.advance(&[b'a'; 102], 100, 1000), Err(Reject::RequestLineTooLong));
+        let line_and_cr = [&[b'a'; 100][..], b"\r"].concat();
+        assert_eq!(HeadScan::default().advance(&line_and_cr, 100, 1000), Ok(None));
+        let line = [&[b'a'; 100][..], b"\r\n"].concat();
+        assert_eq!(HeadScan::default().advance(&line, 100, 1000), Ok(None));
+        assert_eq!(HeadScan::default().advance(&line, 99, 1000), Err(Reject::RequestLineTooLong));
         let mut scan = HeadScan::default();
         let mut long = b"GET / HTTP/1.1\r\n".to_vec();
         long.resize(1000, b'a');

@@ -158,7 +158,7 @@ fn stream_of(parts: &'static [&'static str]) -> impl Strategy<Value = Vec<u8>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(4_000))]
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(4_000) })]
 
     #[test]
     fn requests_mean_the_same_in_pieces(stream in stream_of(&REQUEST_PARTS)) {

@@ -26,6 +26,10 @@ pub const MAGLEV_ENTRIES_PER_CANDIDATE: usize = 100;
 /// beyond it the next-best candidate of the key is taken.
 pub const HASH_LOAD_PERCENT: u64 = 125;
 
+/// As many requests in flight any hashed candidate may hold: with next to no load, the share of one
+/// more request would send neighbours in time to different candidates.
+pub const HASH_LOAD_FLOOR: u64 = 8;
+
 /// Turns that a fresh round-robin may skip so that workers do not start at the same server.
 pub const START_TURNS_MAX: u32 = 1024;
 

@@ -7,7 +7,7 @@
 
 use crate::balance::Candidate;
 use crate::key::mix;
-use crate::limits::HASH_LOAD_PERCENT;
+use crate::limits::{HASH_LOAD_FLOOR, HASH_LOAD_PERCENT};
 
 /// The best candidate for `key` that may take more load; else the best usable one.
 pub(crate) fn pick(
@@ -23,7 +23,7 @@ pub(crate) fn pick(
         let Some(own) = load(index) else { continue };
         let score = score(key, candidate);
         let share = (in_flight + 1) * u64::from(candidate.weight_hundredths) * HASH_LOAD_PERCENT;
-        let bound = share.div_ceil(total_weight * 100);
+        let bound = share.div_ceil(total_weight * 100).max(HASH_LOAD_FLOOR);
         let best = if u64::from(own) < bound { &mut within } else { &mut beyond };
         if best.is_none_or(|(highest, _)| score > highest) {
             *best = Some((score, index));

@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::rc::Rc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 
@@ -73,6 +74,22 @@ impl Gateway {
     pub fn connections(&self) -> BTreeMap<Name, u32> {
         let table = self.admittances.lock().unwrap_or_else(PoisonError::into_inner);
         table.iter().map(|(name, admittance)| (Arc::clone(name), admittance.connections())).collect()
+    }
+
+    /// Listener, and connections refused because it was full, because a client had too many, and by
+    /// `allow` and `deny`.
+    pub(crate) fn refused_connections(&self) -> Vec<(Name, u64, u64, u64)> {
+        let table = self.admittances.lock().unwrap_or_else(PoisonError::into_inner);
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let row = |(name, admittance): (&Name, &Arc<Admittance>)| {
+            (
+                Arc::clone(name),
+                read(&admittance.refused_full),
+                read(&admittance.refused_client),
+                read(&admittance.denied),
+            )
+        };
+        table.iter().map(row).collect()
     }
 
     /// Does what a config needs from the disk: opens roots, reads error pages. For the control

@@ -67,6 +67,13 @@ pub enum Reason {
     Loop,
     TunnelClosed,
     FileUnreadable,
+    /// Files have nothing of that name.
+    NotFound,
+    /// A condition or a range does not hold, or a write is not possible as asked.
+    Refused,
+    /// Too many disk operations wait.
+    DiskBusy,
+    DiskFull,
 }
 
 impl Reason {
@@ -99,6 +106,10 @@ impl Reason {
             Self::Loop => "loop",
             Self::TunnelClosed => "tunnel_closed",
             Self::FileUnreadable => "file_unreadable",
+            Self::NotFound => "not_found",
+            Self::Refused => "refused",
+            Self::DiskBusy => "disk_busy",
+            Self::DiskFull => "disk_full",
         }
     }
 
@@ -115,7 +126,9 @@ impl Reason {
             | Self::HeaderTimeout
             | Self::BodyTimeout
             | Self::ClientClosed
-            | Self::ClientStalled => Side::Client,
+            | Self::ClientStalled
+            | Self::NotFound
+            | Self::Refused => Side::Client,
             Self::NoServer
             | Self::ConnectFailed
             | Self::ConnectTimeout
@@ -128,7 +141,7 @@ impl Reason {
             | Self::QueueTimeout
             | Self::SelfCall
             | Self::Loop => Side::Server,
-            Self::FileUnreadable | Self::AuthBusy => Side::Host,
+            Self::FileUnreadable | Self::AuthBusy | Self::DiskBusy | Self::DiskFull => Side::Host,
         }
     }
 
@@ -138,8 +151,9 @@ impl Reason {
         match self {
             Self::Done | Self::TunnelClosed => 200,
             Self::Rejected(reject) => reject.status(),
-            Self::NoRoute => 404,
+            Self::NoRoute | Self::NotFound => 404,
             Self::MethodNotAllowed => 405,
+            Self::Refused => 409,
             Self::Denied => 403,
             Self::Unauthorized => 401,
             Self::BodyTooLarge => 413,
@@ -147,9 +161,15 @@ impl Reason {
             // nginx's number for "nobody is there to read a status".
             Self::ClientClosed | Self::ClientStalled => 499,
             Self::ConnectFailed | Self::ServerClosed | Self::ServerProtocol | Self::ServerCutShort => 502,
-            Self::NoServer | Self::QueueFull | Self::QueueTimeout | Self::SelfCall | Self::AuthBusy => 503,
+            Self::NoServer
+            | Self::QueueFull
+            | Self::QueueTimeout
+            | Self::SelfCall
+            | Self::AuthBusy
+            | Self::DiskBusy => 503,
             Self::ConnectTimeout | Self::FirstByteTimeout | Self::Deadline => 504,
             Self::Loop => 508,
+            Self::DiskFull => 507,
             Self::FileUnreadable => 500,
         }
     }

@@ -36,6 +36,7 @@ use crate::heads::HeadLease;
 use crate::io::{self, Stopped, Stream};
 use crate::limits::BUSY;
 use crate::site::{Action, Question, Route, Site};
+use crate::upstream::LocalPool;
 
 /// A client's connection and what it is allowed.
 pub(crate) struct Connection {
@@ -107,9 +108,10 @@ pub(crate) struct Record {
     pub(crate) tries: u32,
     /// Who passed basic authentication.
     pub(crate) user: Option<Rc<str>>,
+    /// Who was asked last.
+    pub(crate) pool: Option<Rc<LocalPool>>,
     /// Kept for the access log only.
     pub(crate) server: Option<Name>,
-    pub(crate) pool: Option<Name>,
     pub(crate) request_id: Option<[u8; 32]>,
     pub(crate) response_headers: Option<KeptHeaders>,
 }
@@ -394,6 +396,9 @@ fn finish(exchange: &Exchange<'_>, route: Option<&Rc<Route>>, reason: Reason) {
     let total_us = end_us.saturating_sub(record.start_us);
     cell.record(record.status, reason, record.bytes_in, record.bytes_out, total_us);
     exchange.site.cell.requests.increment();
+    if let Some(pool) = &record.pool {
+        pool.cell.latency.record(total_us);
+    }
     if exchange.site.log.is_on() {
         log::write(exchange, route, reason, total_us);
     }

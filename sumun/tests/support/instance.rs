@@ -214,11 +214,20 @@ impl Instance {
 
     /// The newest worker process that said it is ready.
     pub(crate) fn worker_process(&self) -> u32 {
+        self.await_log("ready: ");
         let log = self.log();
         log.lines()
             .rfind(|line| line.contains("ready: "))
             .and_then(|line| line.rsplit_once("worker process ")?.1.trim().parse().ok())
             .unwrap_or_else(|| panic!("no worker process in the log:\n{log}"))
+    }
+}
+
+impl Drop for Instance {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            eprintln!("log of {}:\n{}", self.address, self.log());
+        }
     }
 }
 

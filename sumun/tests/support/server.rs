@@ -208,13 +208,10 @@ impl Peer {
     pub(crate) fn body(&mut self, request: &mut Request) -> Option<()> {
         if request.header("transfer-encoding").is_some() {
             loop {
-                let line = self.take_until(b"\r\n")?;
-                let size = usize::from_str_radix(String::from_utf8_lossy(&line).trim_end(), 16).ok()?;
-                if size == 0 {
+                let mut chunk = self.chunk()?;
+                if chunk.is_empty() {
                     break;
                 }
-                let mut chunk = self.exactly(size + 2)?;
-                chunk.truncate(size);
                 request.body.append(&mut chunk);
             }
             loop {
@@ -228,6 +225,24 @@ impl Peer {
             request.body = self.exactly(length.parse().ok()?)?;
         }
         Some(())
+    }
+
+    /// The next chunk of a body; an empty one is the last, and what follows that is still to come.
+    pub(crate) fn chunk(&mut self) -> Option<Vec<u8>> {
+        let line = self.take_until(b"\r\n")?;
+        let size = usize::from_str_radix(String::from_utf8_lossy(&line).trim_end(), 16).ok()?;
+        if size == 0 {
+            return Some(Vec::new());
+        }
+        let mut chunk = self.exactly(size + 2)?;
+        chunk.truncate(size);
+        Some(chunk)
+    }
+
+    /// Hands over what came behind the head, and the connection.
+    pub(crate) fn read_body_with<T>(&mut self, read: impl FnOnce(&mut dyn Read) -> T) -> T {
+        let here = std::mem::take(&mut self.buffer);
+        read(&mut here.as_slice().chain(&self.stream))
     }
 
     /// False when the connection has ended.

@@ -2,7 +2,7 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::client::{self, End};
 use super::instance::PATIENCE;
@@ -141,6 +141,32 @@ impl Client {
         self.buffer.drain(..count).collect()
     }
 
+    /// Breaks the connection off, as the kernel does for a program that was killed in the middle.
+    pub(crate) fn reset(self) {
+        let linger = socket2::SockRef::from(&self.stream).set_linger(Some(Duration::ZERO));
+        linger.expect("the connection is there");
+    }
+
+    /// What came and was not looked at.
+    pub(crate) fn buffered(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.buffer)
+    }
+
+    /// The next chunk of a body whose head was read; an empty one is the last.
+    pub(crate) fn chunk(&mut self) -> Vec<u8> {
+        let until = Instant::now() + PATIENCE;
+        let mut chunk = Answer::default();
+        let size = self.next_chunk(&mut chunk, until).unwrap_or_else(|end| panic!("no chunk: {end:?}"));
+        debug_assert_eq!(size, chunk.body.len());
+        chunk.body
+    }
+
+    /// Reads a body in chunks to its end and gives its size.
+    pub(crate) fn chunked_size(&mut self) -> usize {
+        let sizes = std::iter::repeat_with(|| self.chunk().len());
+        sizes.take_while(|size| *size > 0).sum()
+    }
+
     /// Waits for the end of the connection; bytes before it fail the test.
     pub(crate) fn end(&mut self) -> End {
         let until = Instant::now() + PATIENCE;
@@ -209,6 +235,18 @@ impl Client {
             let Some((name, value)) = text.trim_end().split_once(':') else { return Ok(()) };
             answer.trailers.push((name.to_ascii_lowercase(), value.trim().to_owned()));
         }
+    }
+
+    /// One chunk, without what follows the last one.
+    fn next_chunk(&mut self, answer: &mut Answer, until: Instant) -> Result<usize, End> {
+        let line = self.take_until(b"\r\n", until)?;
+        let text = String::from_utf8_lossy(&line);
+        let size = usize::from_str_radix(text.trim_end(), 16).unwrap_or_else(|_| panic!("a chunk of size {text:?}"));
+        if size > 0 {
+            self.move_to(&mut answer.body, size, until)?;
+            assert_eq!(self.take_until(b"\r\n", until)?, b"\r\n", "behind a chunk");
+        }
+        Ok(size)
     }
 
     fn move_to(&mut self, body: &mut Vec<u8>, mut count: usize, until: Instant) -> Result<(), End> {

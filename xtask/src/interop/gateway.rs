@@ -23,7 +23,8 @@ impl Gateway {
     /// what every interop has in common is put before it.
     pub(crate) fn start(binary: &Path, folder: &TemporaryFolder, config: &str) -> Fallible<Self> {
         let listen = loopback(free_tcp_port()?);
-        let path = folder.write("sumun.yaml", complete(folder, listen, config))?;
+        // Named after its TCP port: one interop may start several.
+        let path = folder.write(&format!("sumun-{}.yaml", listen.port()), complete(folder, listen, config))?;
         let mut command = Command::new(binary);
         command.args(["run", "-c"]).arg(&path);
         let mut running = Running::start("sumun", &mut command, folder)?;
@@ -45,6 +46,7 @@ impl Gateway {
 }
 
 fn complete(folder: &TemporaryFolder, listen: SocketAddr, config: &str) -> String {
-    let common = format!("workers: 2\nadmin: off\ncontrol: unix:{}/control.sock\n", folder.path().display());
+    let common =
+        format!("workers: 2\nadmin: off\ncontrol: unix:{}/control-{}.sock\n", folder.path().display(), listen.port());
     common + &config.replace("LISTEN", &listen.to_string())
 }

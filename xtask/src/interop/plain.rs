@@ -68,7 +68,7 @@ fn file_server(stage: &Stage, gateway: &Gateway) -> Fallible<()> {
 
 pub(crate) fn nginx(stage: &Stage) -> Fallible<String> {
     let lines = format!(
-        "root {}; keepalive_requests 7; keepalive_timeout 1s; gzip on; gzip_types text/html;",
+        "root {}; keepalive_requests 7; keepalive_timeout 1s; gzip on; gzip_types text/html; gzip_proxied any;",
         documents(stage)?.display()
     );
     let server = servers::nginx(&stage.folder, loopback(free_tcp_port()?), &lines)?;

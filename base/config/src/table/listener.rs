@@ -20,9 +20,9 @@ pub(crate) static LISTENER: Map = Map {
             "`accept`: connections from `trusted_proxies` start with a PROXY protocol header, version 1 or 2.").default("off"),
         key("bounds", Shape::Map(&BOUNDS), "What a client may ask for.").by_default("see below"),
         key("allow", NETWORKS,
-            "Clients that may connect; once there is such a list, others get 403. The most specific network decides, `deny` in a tie.")
+            "Clients that may connect; once there is such a list, connections of others are closed unanswered. The most specific network decides, `deny` in a tie.")
             .by_default("everybody"),
-        key("deny", NETWORKS, "Clients that get 403.").by_default("nobody"),
+        key("deny", NETWORKS, "Clients whose connections are closed unanswered.").by_default("nobody"),
         key("trace", ON_OR_OFF, "Answers TRACE (RFC 9110 section 9.3.8) instead of refusing it.").default("off"),
         key("request_id", Shape::One(Kind::EditedHeader), "Header field that carries the request id.").default("X-Request-Id"),
         key("error_pages", Shape::Names(&Names { title: "an error page", key: Kind::ErrorStatus, value: PATH }),
@@ -49,7 +49,7 @@ pub(crate) static BOUNDS: Map = Map {
     keys: &[
         key("header", Shape::One(Kind::Size), "Request line and header together, 1KiB to 1MiB; more gets 431.")
             .default("64KiB"),
-        key("headers", Shape::One(Kind::Integer { least: 1, most: 1000 }), "Header fields of a request; more get 431.")
+        key("headers", Shape::One(Kind::Integer { least: 1, most: 256 }), "Header fields of a request; more get 431.")
             .default("100"),
         key("request_line", Shape::One(Kind::Size), "The request line, 256B up to `header`; a longer one gets 414.")
             .default("16KiB"),

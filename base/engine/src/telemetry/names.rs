@@ -10,4 +10,5 @@ pub const HTTP_SECONDS: &str = "sumun_http_request_seconds";
 pub const HTTP_ENDED: &str = "sumun_http_ended_total";
 
 /// Gauge with `listener`.
+pub const LISTENER_REFUSED: &str = "sumun_listener_connections_refused_total";
 pub const LISTENER_CONNECTIONS: &str = "sumun_listener_connections";

@@ -19,8 +19,18 @@ impl Gateway {
         for (listener, count) in self.connections() {
             connections.push(&[("listener", &listener)], u64::from(count));
         }
+        let mut refused = Family::counter(
+            names::LISTENER_REFUSED,
+            "Connections that were closed unanswered: a bound in all (full), for one client (client), or allow and deny (denied).",
+        );
+        for (listener, full, client, denied) in self.refused_connections() {
+            for (cause, count) in [("full", full), ("client", client), ("denied", denied)] {
+                refused.push(&[("listener", &listener), ("cause", &cause.into())], count);
+            }
+        }
         let mut families = self.metrics.families();
         families.push(connections);
+        families.push(refused);
         families
     }
 }

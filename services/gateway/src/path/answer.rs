@@ -178,10 +178,8 @@ pub(super) async fn options(exchange: &mut Exchange<'_>) -> Ended {
 
 /// Sends an answer of a route, with the route's own header edits.
 async fn done(exchange: &mut Exchange<'_>, answer: &Answer<'_>, route: &Route) -> Ended {
-    let mut fields = answer.fields.to_vec();
-    for (name, value) in route.response_edits.set.iter().chain(&route.response_edits.add) {
-        fields.extend_from_slice(format!("{name}: {value}\r\n").as_bytes());
-    }
+    let mut fields = Vec::with_capacity(answer.fields.len() + 64);
+    route.response_edits.write_filtered(&mut fields, answer.fields);
     let edited = Answer { fields: &fields, ..*answer };
     finish(exchange, &edited).await
 }

@@ -124,7 +124,7 @@ async fn upload(
 /// Sends what the files gave.
 async fn send(exchange: &mut Exchange<'_>, route: &Rc<Route>, answer: FileAnswer) -> Ended {
     exchange.record.status = answer.status;
-    let reason = if answer.status >= 500 { Reason::FileUnreadable } else { Reason::Done };
+    let reason = reason_of(answer.status);
     if matches!(answer.body, FileBody::ErrorPage) {
         tracing::debug!(path = %String::from_utf8_lossy(exchange.path), status = answer.status, "{}", answer.reason);
         return answer::of_file_error(exchange, answer.status, &answer.head, reason).await;
@@ -159,6 +159,20 @@ async fn send(exchange: &mut Exchange<'_>, route: &Rc<Route>, answer: FileAnswer
     match result {
         Ok(()) => Ended::new(reason, true),
         Err(reason) => Ended::aborted(reason),
+    }
+}
+
+/// Why files gave this status.
+fn reason_of(status: u16) -> Reason {
+    match status {
+        403 => Reason::Denied,
+        404 => Reason::NotFound,
+        405 => Reason::MethodNotAllowed,
+        400..=499 => Reason::Refused,
+        503 => Reason::DiskBusy,
+        507 => Reason::DiskFull,
+        500..=599 => Reason::FileUnreadable,
+        _ => Reason::Done,
     }
 }
 

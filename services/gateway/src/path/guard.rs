@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
+use std::sync::atomic::Ordering;
 
 use sumun_config::checked::{Access, PathMatch};
 use sumun_http::{Known, Method};
@@ -13,7 +14,11 @@ use crate::site::{Route, Site};
 
 /// The listener lets this address connect at all.
 pub(super) fn may_connect(site: &Site, client: Option<SocketAddr>) -> bool {
-    is_allowed(&site.config.access, client.map(|client| client.ip()))
+    let may = is_allowed(&site.config.access, client.map(|client| client.ip()));
+    if !may {
+        site.admittance.denied.fetch_add(1, Ordering::Relaxed);
+    }
+    may
 }
 
 /// Whether a list lets an address pass: the most specific network decides, a tie denies. An

@@ -23,7 +23,7 @@ pub(super) fn write(exchange: &Exchange<'_>, route: Option<&Rc<Route>>, reason: 
     let before_us = record.start_us + record.queue_us + record.connect_us;
     let id_field = exchange.site.config.request_id.as_bytes();
     let given_id = || head.values(bytes, id_field).next().unwrap_or_default();
-    let (pool, server) = (of_name(&record.pool), of_name(&record.server));
+    let server = of_name(&record.server);
     log.write(&Entry {
         unix_ms: exchange.worker.clock.unix_ms().saturating_sub(total_us / 1000),
         read_us: record.read_us,
@@ -46,7 +46,7 @@ pub(super) fn write(exchange: &Exchange<'_>, route: Option<&Rc<Route>>, reason: 
         request_id: record.request_id.as_ref().map_or_else(given_id, |id| id.as_slice()),
         listener: exchange.site.config.name.as_bytes(),
         route: route.map_or(&b""[..], |route| route.config.name.as_bytes()),
-        pool: pool.as_bytes(),
+        pool: record.pool.as_ref().map_or(&b""[..], |pool| pool.config.name.as_bytes()),
         server: server.as_bytes(),
         user: record.user.as_deref().map_or(&b""[..], str::as_bytes),
         request_headers: kept.as_ref(),

@@ -48,6 +48,7 @@ pub(super) async fn serve(exchange: &mut Exchange<'_>, route: &Rc<Route>, pool: 
     let ended = match queue::enter(exchange, route, pool).await {
         Ok(_places) => {
             pool.cell.requests.increment();
+            exchange.record.pool = Some(Rc::clone(pool));
             try_servers(exchange, route, pool, &mut body).await
         }
         Err(reason) => answer::of_reason(exchange, reason).await,
@@ -173,7 +174,7 @@ pub(super) async fn pick(
         Err(Refused::NoServer) => Err(Reason::NoServer),
         Err(Refused::AtCapacity) => {
             let waiting = pool.pool.wait_for_place(tried, pool.config.queue.timeout);
-            queue::wait(exchange, waiting).await.ok_or(Reason::ClientClosed)?.map_err(queue::reason)
+            queue::wait(exchange, waiting).await?.map_err(queue::reason)
         }
     }
 }
@@ -236,20 +237,13 @@ async fn try_server(
 }
 
 /// What the access log wants to know of the answer, while it is here.
-fn note_for_log(
-    exchange: &mut Exchange<'_>,
-    pool: &LocalPool,
-    server: &ServerLease,
-    response: &ResponseHead,
-    bytes: &[u8],
-) {
+fn note_for_log(exchange: &mut Exchange<'_>, server: &ServerLease, response: &ResponseHead, bytes: &[u8]) {
     let log = &exchange.site.log;
     if !log.is_on() {
         return;
     }
     exchange.record.first_byte_at_us = exchange.worker.clock.now_us();
     exchange.record.server = Some(std::sync::Arc::clone(server.server().name()));
-    exchange.record.pool = Some(std::sync::Arc::clone(&pool.config.name));
     if log.needs().contains(Needs::RESPONSE_HEADERS) {
         exchange.record.response_headers =
             Some(log.keep_response_headers(|name| response.value(bytes, name.as_bytes())));
@@ -306,7 +300,7 @@ async fn converse(
         let Some(mut lease) = input.take() else { return Err(protocol()) };
         let head_bytes = lease.filled().get(..head_length).unwrap_or_default();
         if response.status >= 200 {
-            note_for_log(exchange, pool, server, &response, head_bytes);
+            note_for_log(exchange, server, &response, head_bytes);
             server.report(Outcome::Status(response.status), exchange.worker.clock.coarse_ms());
             let answered = relay::Answered { connection, response, input: lease, head_length, upload };
             return Ok(Conversation::Answered(answered));
@@ -350,8 +344,12 @@ fn compose(
     let head = exchange.head;
     let client_host = head.host_value(exchange.bytes);
     let host = match &pool.config.host {
-        sumun_config::checked::HostHeader::Keep => client_host,
-        sumun_config::checked::HostHeader::Server => server.server().name().as_bytes(),
+        sumun_config::checked::HostHeader::Keep if !client_host.is_empty() => client_host,
+        // A 1.0 client need not name a host, but the 1.1 request that it becomes must (RFC 9112
+        // section 3.2), and many servers refuse an empty one.
+        sumun_config::checked::HostHeader::Keep | sumun_config::checked::HostHeader::Server => {
+            server.server().name().as_bytes()
+        }
         sumun_config::checked::HostHeader::Fixed(text) => text.as_bytes(),
     };
     let id = exchange.request_id();

@@ -34,7 +34,7 @@ pub(super) async fn enter(
         caller = Caller::OwnServer;
     }
     if let Some(trace) = exchange.head.known(exchange.bytes, Known::TraceParent) {
-        let guard = pool.pool.enter_trace(sumun_pools::key_of(trace));
+        let guard = pool.pool.enter_trace(sumun_pools::key_of(trace_id(trace)));
         if guard.already() {
             caller = Caller::OwnServer;
         }
@@ -45,7 +45,7 @@ pub(super) async fn enter(
             Some(permit) => permit,
             None => {
                 let waiting = admission.acquire(Caller::Client, route.config.queue.timeout);
-                wait(exchange, waiting).await.ok_or(Reason::ClientClosed)?.map_err(reason)?
+                wait(exchange, waiting).await?.map_err(reason)?
             }
         });
     }
@@ -54,31 +54,38 @@ pub(super) async fn enter(
         Some(permit) => permit,
         None => {
             let waiting = admission.acquire(caller, pool.config.queue.timeout);
-            wait(exchange, waiting).await.ok_or(Reason::ClientClosed)?.map_err(reason)?
+            wait(exchange, waiting).await?.map_err(reason)?
         }
     });
     Ok(places)
 }
 
-/// Waits, as long as the client does. `None`: it has gone, and leaves the queue.
-pub(super) async fn wait<T>(exchange: &mut Exchange<'_>, waiting: impl Future<Output = T>) -> Option<T> {
+/// The trace id of a traceparent (W3C Trace Context section 3.2.2): an application that calls
+/// itself opens a span of its own, but stays in the trace.
+fn trace_id(traceparent: &[u8]) -> &[u8] {
+    traceparent.get(3..35).unwrap_or(traceparent)
+}
+
+/// Waits, as long as the client and the request's own deadline allow; then it leaves the queue.
+pub(super) async fn wait<T>(exchange: &mut Exchange<'_>, waiting: impl Future<Output = T>) -> Result<T, Reason> {
+    exchange.deadline.set_at(exchange.limit_ms);
     let mut waiting = pin!(waiting);
     let mut watching = true;
     let began_us = exchange.worker.clock.now_us();
     let result = poll_fn(|context| {
         if let Poll::Ready(result) = waiting.as_mut().poll(context) {
-            return Poll::Ready(Some(result));
+            return Poll::Ready(Ok(result));
         }
         if watching {
             match exchange.stream.poll_gone(context) {
                 // Who ends its direction while it waits in a queue has most likely gone: no server
                 // has seen the request, and others wait.
-                Poll::Ready(Gone::Yes | Gone::SendsNoMore) => return Poll::Ready(None),
+                Poll::Ready(Gone::Yes | Gone::SendsNoMore) => return Poll::Ready(Err(Reason::ClientClosed)),
                 Poll::Ready(Gone::SentMore) => watching = false,
                 Poll::Pending => {}
             }
         }
-        Poll::Pending
+        if exchange.is_over_limit() { Poll::Ready(Err(Reason::Deadline)) } else { Poll::Pending }
     })
     .await;
     exchange.record.queue_us += exchange.worker.clock.now_us().saturating_sub(began_us);

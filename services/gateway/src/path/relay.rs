@@ -18,7 +18,7 @@ use super::splice::Splice;
 use super::{Ended, Exchange, Pace, answer, proxy};
 use crate::events::Reason;
 use crate::heads::ResponseLease;
-use crate::io::Stream;
+use crate::io::{Gone, Stream};
 use crate::limits::{AHEAD_BYTES, COPY_BYTES, SPLICE_LEAST_BYTES};
 use crate::site::Route;
 use crate::upstream::{LocalPool, ServerConnection};
@@ -141,6 +141,7 @@ pub(super) async fn run(
     let idle = pool.config.timeouts.idle;
     let pace = Pace::begin(exchange);
     let mut splice: Option<Splice> = None;
+    let mut watching = true;
     let pumped = poll_fn(|context| {
         loop {
             let mut moved = false;
@@ -237,6 +238,15 @@ pub(super) async fn run(
             exchange.set_deadline(idle);
         }
         let waits_for_server = output.queue.is_empty() && splice.as_ref().is_none_or(|moving| moving.held() == 0);
+        // A client that left an event stream would otherwise be noticed at the next event only.
+        if watching && waits_for_server && !uploading && body.is_complete() {
+            match exchange.stream.poll_gone(context) {
+                Poll::Ready(Gone::Yes) => return Poll::Ready(Pumped::ClientClosed),
+                // It may have ended its direction and still want the rest of its answer.
+                Poll::Ready(Gone::SendsNoMore | Gone::SentMore) => watching = false,
+                Poll::Pending => {}
+            }
+        }
         if !exchange.deadline.passed() {
             return Poll::Pending;
         }

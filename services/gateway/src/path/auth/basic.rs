@@ -45,10 +45,10 @@ pub(super) async fn check(exchange: &mut Exchange<'_>, auth: &BasicAuth) -> Opti
     if !(known && VERIFIED.with_borrow(|verified| verified.holds(pair, now_ms))) {
         let waiting = verify_in_turn(given.password.clone(), hash.to_owned());
         match queue::wait(exchange, waiting).await {
-            None => return Some(answer::of_reason(exchange, Reason::ClientClosed).await),
-            Some(None) => return Some(answer::of_reason(exchange, Reason::AuthBusy).await),
-            Some(Some(true)) if known => VERIFIED.with_borrow_mut(|verified| verified.insert(pair, now_ms)),
-            Some(Some(_)) => return Some(challenge(exchange, auth).await),
+            Err(reason) => return Some(answer::of_reason(exchange, reason).await),
+            Ok(None) => return Some(answer::of_reason(exchange, Reason::AuthBusy).await),
+            Ok(Some(true)) if known => VERIFIED.with_borrow_mut(|verified| verified.insert(pair, now_ms)),
+            Ok(Some(_)) => return Some(challenge(exchange, auth).await),
         }
     }
     exchange.record.user = Some(Rc::from(given.user));

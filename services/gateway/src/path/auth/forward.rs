@@ -92,7 +92,7 @@ async fn ask(exchange: &mut Exchange<'_>, auth: &ForwardAuth, pool: &Rc<LocalPoo
         tries += 1;
         let request = compose(exchange, auth, pool, &server, id.bytes(exchange.bytes));
         let asked = queue::wait(exchange, converse(pool, &server, &request, patience)).await;
-        let failure = match asked.ok_or(Reason::ClientClosed)? {
+        let failure = match asked? {
             Ok(verdict) => {
                 server.report(Outcome::Status(verdict.head.status), exchange.worker.clock.coarse_ms());
                 return Ok(verdict);
@@ -125,7 +125,7 @@ async fn enter(exchange: &mut Exchange<'_>, pool: &LocalPool) -> Result<Permit, 
         return Ok(permit);
     }
     let waiting = admission.acquire(Caller::Client, pool.config.queue.timeout);
-    queue::wait(exchange, waiting).await.ok_or(Reason::ClientClosed)?.map_err(queue::reason)
+    queue::wait(exchange, waiting).await?.map_err(queue::reason)
 }
 
 /// The subrequest. It says what is asked for in the form that the server behind would see, so that

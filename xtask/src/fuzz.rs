@@ -190,7 +190,11 @@ fn sum_up(said: &str) -> String {
 fn keep(target: &str, folders: &Folders) -> Fallible<()> {
     let mut command = nightly();
     command.args(["fuzz", "run"]).args(NO_SANITIZER).arg(target);
-    command.args([&folders.kept, &folders.learnt, &folders.seeds]).args(["--", "-set_cover_merge=1", "-use_counters=0"]);
+    command.args([&folders.kept, &folders.learnt, &folders.seeds]).args([
+        "--",
+        "-set_cover_merge=1",
+        "-use_counters=0",
+    ]);
     output(command.arg(format!("-max_len={KEPT_BYTES_MAX}"))).map(drop)
 }
 

@@ -166,7 +166,10 @@ fn lines_cannot_be_forged() {
             let mut client = gateway.connect();
             client.send(format!("GET /x HTTP/1.1\r\nHost: a\r\nUser-Agent: {agent}\r\n\r\n")).answer();
             let mut client = gateway.connect();
-            client.send("GET /%0a%22quoted HTTP/1.1\r\nHost: a\r\nUser-Agent: \" \\ \u{e9}\r\n\r\n").answer().expect(200);
+            client
+                .send("GET /%0a%22quoted HTTP/1.1\r\nHost: a\r\nUser-Agent: \" \\ \u{e9}\r\n\r\n")
+                .answer()
+                .expect(200);
             for line in lines(&gateway, "access.log", 2) {
                 assert!(line.chars().all(|sign| sign >= ' ' && sign != '\u{7f}'), "{line:?}");
                 if format == "json" {

@@ -135,6 +135,24 @@ fn metrics_tell_what_happened() {
     });
 }
 
+/// What did not change goes on counting.
+#[test]
+fn counters_survive_a_reload() {
+    everywhere(|place| {
+        let server = Server::saying(place.ip, "hi");
+        let (gateway, admin) = start(place, &[server.address()], "");
+        let mut kept = gateway.connect();
+        kept.get("/").expect(200);
+        let config = proxy_config(&[server.address()], "balance: round-robin,", "bounds: { body: 1MiB },");
+        gateway.reload(&format!("admin: \"{admin}\"\n{config}"));
+        kept.get("/").expect(200);
+        let count = "sumun_http_requests_total{listener=\"web\",route=\"/\",status=\"2xx\"}";
+        eventually("both are counted", || metric(admin, count) == 2.0);
+        assert_eq!(metric(admin, "sumun_pool_requests_total{pool=\"app\"}"), 2.0);
+        assert_eq!(metric(admin, "sumun_listener_connections{listener=\"web\"}"), 1.0);
+    });
+}
+
 #[test]
 fn errors_are_counted_by_whose_doing_they_are() {
     everywhere(|place| {

@@ -265,6 +265,29 @@ fn waiting_has_an_end() {
     });
 }
 
+/// Who has gone does not take a place from those behind it.
+#[test]
+fn a_client_that_goes_leaves_the_queue() {
+    everywhere(|place| {
+        let (server, go) = gated(place);
+        let gateway = Instance::proxy(place, &[server.address()], "concurrency: 1, queue: { timeout: 20s },", "");
+        let mut clients: Vec<_> = (0..3).map(|_| gateway.connect()).collect();
+        let queued = || gateway.json(&["pool", "app"])[0]["queued"].clone();
+        for (number, client) in clients.iter_mut().enumerate() {
+            client.send(format!("GET /{number} HTTP/1.1\r\nHost: a\r\n\r\n"));
+            eventually("it is at the server, or waits", || server.count() == 1 && queued() == number);
+        }
+        clients.remove(1).reset();
+        eventually("only one waits", || queued() == 1);
+        for mut client in clients {
+            go.send(()).expect("the server waits");
+            client.answer().expect(200);
+        }
+        let targets: Vec<String> = server.requests().into_iter().map(|request| request.target).collect();
+        assert_eq!(targets, ["/0", "/2"]);
+    });
+}
+
 #[test]
 fn timeouts_are_504() {
     everywhere(|place| {

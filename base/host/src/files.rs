@@ -83,18 +83,6 @@ pub fn send_file(socket: impl AsFd, file: impl AsFd, offset: &mut u64, count: us
     }
 }
 
-/// Sends bytes and says that more follow, so that the kernel can wait with a packet that is not
-/// full. Returns how many were taken.
-pub fn send_more(socket: impl AsFd, bytes: &[u8]) -> io::Result<usize> {
-    let flags = rustix::net::SendFlags::MORE | rustix::net::SendFlags::NOSIGNAL;
-    loop {
-        match rustix::net::send(&socket, bytes, flags) {
-            Err(rustix::io::Errno::INTR) => {}
-            result => return Ok(result?),
-        }
-    }
-}
-
 /// Reads a whole file of at most `most` bytes.
 pub fn read_bounded(path: &Path, most: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();

@@ -1,8 +1,8 @@
 //! What the balancing methods promise, over random pools.
 
 use proptest::prelude::*;
-use sumun_traffic::limits::HASH_LOAD_FLOOR;
 use sumun_traffic::key::{key_of, mix};
+use sumun_traffic::limits::HASH_LOAD_FLOOR;
 use sumun_traffic::{Balancer, Candidate, Method};
 
 const METHODS: [Method; 7] = [

@@ -213,7 +213,13 @@ impl LocalGateway {
 
     fn apply_pools(&self, config: &Config) {
         let mut pools = self.pools.borrow_mut();
-        pools.retain(|name, local| config.pools.get(name).is_some_and(|pool| **pool == *local.config));
+        pools.retain(|name, local| {
+            let stays = config.pools.get(name).is_some_and(|pool| **pool == *local.config);
+            if !stays {
+                local.retire();
+            }
+            stays
+        });
         for (name, pool_config) in &config.pools {
             if pools.contains_key(name) {
                 continue;

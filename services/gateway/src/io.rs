@@ -178,23 +178,6 @@ pub(crate) async fn write_all(stream: &mut Stream, deadline: &Deadline, bytes: &
     .await
 }
 
-/// Writes everything and tells the kernel that more follows at once.
-pub(crate) async fn write_more(stream: &mut Stream, deadline: &Deadline, bytes: &[u8]) -> Result<(), Stopped> {
-    let mut written = 0;
-    poll_fn(|context| {
-        while let Some(rest) = bytes.get(written..).filter(|rest| !rest.is_empty()) {
-            match stream.poll_writable_io(context, |socket| sumun_host::files::send_more(socket, rest)) {
-                Poll::Ready(Ok(count)) => written += count,
-                Poll::Ready(Err(_)) => return Poll::Ready(Err(Stopped::Broken)),
-                Poll::Pending if deadline.passed() => return Poll::Ready(Err(Stopped::Deadline)),
-                Poll::Pending => return Poll::Pending,
-            }
-        }
-        Poll::Ready(Ok(()))
-    })
-    .await
-}
-
 /// Sends up to `length` bytes of a file from `*offset` on, without copying them through this
 /// process, and says how many; 0 is the file's end.
 pub(crate) async fn send_file(

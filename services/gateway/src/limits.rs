@@ -44,7 +44,7 @@ pub(crate) const REQUEST_ID_BYTES: usize = 128;
 pub(crate) const SCRATCH_BYTES: usize = 512 * 1024;
 
 /// A file goes to the kernel in windows of this size; each is looked for in memory first. Bytes.
-pub(crate) const SENDFILE_BYTES: u64 = 512 * 1024;
+pub(crate) const SENDFILE_BYTES: u64 = 1024 * 1024;
 
 /// How often cached files that nobody asks for are let go.
 pub(crate) const FILES_SWEEP: Duration = Duration::from_secs(5);

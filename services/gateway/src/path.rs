@@ -186,6 +186,7 @@ async fn serve_burst(connection: &mut Connection) -> After {
         let length = match read_head(connection, &site, &mut input, &mut head).await {
             Ok(length) => length,
             Err(HeadEnd::Closed) => return After::Close,
+            Err(HeadEnd::Nothing) => return After::Idle,
             Err(HeadEnd::Refused(reason)) => return refuse(connection, &site, reason).await,
         };
         connection.requests += 1;
@@ -212,6 +213,8 @@ async fn serve_burst(connection: &mut Connection) -> After {
 
 /// Why there is no head.
 enum HeadEnd {
+    /// The wake-up was for nothing: no byte came.
+    Nothing,
     Closed,
     Refused(Reason),
 }
@@ -259,7 +262,7 @@ async fn read_head(
                 return Err(HeadEnd::Closed);
             }
             Ok(count) => input.advance(count),
-            Err(Stopped::Deadline) if input.is_empty() => return Err(HeadEnd::Closed),
+            Err(Stopped::Deadline) if input.is_empty() => return Err(HeadEnd::Nothing),
             Err(Stopped::Deadline) => return Err(HeadEnd::Refused(Reason::HeaderTimeout)),
             Err(Stopped::Broken) => return Err(HeadEnd::Closed),
         }
@@ -441,6 +444,8 @@ pub(crate) struct Pace {
     start_ms: u64,
     grace_ms: u64,
     bytes_per_second: u64,
+    /// How long the server may take nothing.
+    server_ms: u64,
     limit_ms: u64,
 }
 
@@ -451,17 +456,31 @@ impl Pace {
             start_ms: exchange.deadline.now_ms(),
             grace_ms: bounds.header_timeout.as_millis() as u64,
             bytes_per_second: bounds.body_rate,
+            server_ms: bounds.idle.as_millis() as u64,
             limit_ms: exchange.limit_ms,
         }
     }
 
+    /// The body goes to a server that may pause for so long.
+    pub(crate) fn towards(mut self, idle: std::time::Duration) -> Self {
+        self.server_ms = idle.as_millis() as u64;
+        self
+    }
+
+    /// From now on the server has to take bytes, not the client to send them.
+    pub(crate) fn wait_for_server(&self, deadline: &Deadline) {
+        deadline.set_at((deadline.now_ms() + self.server_ms).min(self.limit_ms));
+    }
+
     /// Moves the deadline on by what `received` bytes have earned.
     pub(crate) fn progress(&self, deadline: &Deadline, received: u64) {
-        let at_ms = match self.bytes_per_second {
-            0 => deadline.now_ms() + self.grace_ms,
+        let now_ms = deadline.now_ms();
+        let earned_ms = match self.bytes_per_second {
+            0 => u64::MAX,
             rate => self.start_ms + self.grace_ms + received.saturating_mul(1000) / rate,
         };
-        deadline.set_at(at_ms.min(self.limit_ms));
+        // A fast start earns no right to fall silent.
+        deadline.set_at(earned_ms.min(now_ms + self.grace_ms).min(self.limit_ms));
     }
 }
 

@@ -26,6 +26,8 @@ pub(crate) struct LocalPool {
     pub(crate) cell: Arc<PoolCell>,
     idle: RefCell<IdleTable>,
     idle_count: Cell<usize>,
+    /// A reload has put another in its place: it serves what it has begun and keeps nothing.
+    retired: Cell<bool>,
     /// Which source address comes next.
     next_source: Cell<usize>,
 }
@@ -77,6 +79,7 @@ impl LocalPool {
             cell,
             idle: RefCell::default(),
             idle_count: Cell::new(0),
+            retired: Cell::new(false),
             next_source: Cell::new(0),
         }
     }
@@ -97,7 +100,7 @@ impl LocalPool {
 
     /// Keeps a connection for the next request.
     pub(crate) fn give_back(&self, server: &ServerLease, connection: ServerConnection, now_ms: u64) {
-        if self.idle_count.get() >= IDLE_CONNECTIONS || !server.server().accepts() {
+        if self.retired.get() || self.idle_count.get() >= IDLE_CONNECTIONS || !server.server().accepts() {
             return;
         }
         let mut table = self.idle.borrow_mut();
@@ -106,6 +109,13 @@ impl LocalPool {
             list.push(Idle { stream: connection.stream, since_ms: now_ms });
             self.idle_count.set(self.idle_count.get() + 1);
         }
+    }
+
+    /// Closes all idle connections and keeps none from now on.
+    pub(crate) fn retire(&self) {
+        self.retired.set(true);
+        self.idle.borrow_mut().clear();
+        self.idle_count.set(0);
     }
 
     /// Closes what the server closed and what has been idle for too long.

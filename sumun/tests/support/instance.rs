@@ -103,7 +103,10 @@ impl Instance {
             },
             &[address],
         );
-        Self { gateway, address, directory, preamble }
+        let instance = Self { gateway, address, directory, preamble };
+        // Its listeners took connections already; now the commands find it, too.
+        instance.await_log("ready: ");
+        instance
     }
 
     /// One pool `app` of these servers behind `/`; `pool` and `listener` are further keys of the two,

@@ -45,7 +45,7 @@ pub(crate) static POOL: Map = Map {
             .default("keep"),
         key("zone", Shape::One(Kind::Name), "Servers of this zone are taken first.").by_default("no preference"),
         key("keepalive", Shape::One(Kind::Integer { least: 0, most: 10_000 }),
-            "Idle connections kept to each server by each worker.").default("64"),
+            "Idle connections kept to each server by each worker.").default("1024"),
         later("protocol", HTTP2),
         later("tls", TLS),
         later("priority", OVERLOAD),

@@ -195,6 +195,8 @@ async fn finish(exchange: &mut Exchange<'_>, answer: &Answer<'_>) -> Ended {
 /// Writes the answer. False: the client did not take it.
 async fn send(exchange: &mut Exchange<'_>, answer: &Answer<'_>) -> bool {
     exchange.record.status = answer.status;
+    // A drain may have begun while the request waited in a queue (RFC 9112 section 9.6).
+    exchange.keep_alive &= !exchange.worker.is_draining();
     let mut output = Vec::with_capacity(512 + answer.body.len());
     write_status_line(&mut output, answer.status, &exchange.worker.clock.date());
     if answer.status != 204 && answer.status != 304 {

@@ -295,6 +295,8 @@ impl<'a> Body<'a> {
 #[derive(Default)]
 pub(crate) struct Upload {
     output: Option<Lease>,
+    /// The server takes no more for now, and its time for that runs.
+    blocked: bool,
 }
 
 /// Which side broke while a body was pumped.
@@ -318,9 +320,18 @@ impl Upload {
         loop {
             if let Some(lease) = &mut self.output {
                 match server.poll_write(context, lease.filled()) {
-                    Poll::Pending => return Poll::Pending,
+                    Poll::Pending => {
+                        if !self.blocked {
+                            self.blocked = true;
+                            pace.wait_for_server(deadline);
+                        }
+                        return Poll::Pending;
+                    }
                     Poll::Ready(Ok(0)) => return Poll::Ready(Err(UploadError::Server)),
                     Poll::Ready(Ok(count)) => {
+                        if std::mem::take(&mut self.blocked) {
+                            pace.progress(deadline, body.received);
+                        }
                         lease.consume(count);
                         if lease.is_empty() {
                             self.output = None;

@@ -124,6 +124,7 @@ async fn upload(
 /// Sends what the files gave.
 async fn send(exchange: &mut Exchange<'_>, route: &Rc<Route>, answer: FileAnswer) -> Ended {
     exchange.record.status = answer.status;
+    exchange.keep_alive &= !exchange.worker.is_draining();
     let reason = reason_of(answer.status);
     if matches!(answer.body, FileBody::ErrorPage) {
         tracing::debug!(path = %String::from_utf8_lossy(exchange.path), status = answer.status, "{}", answer.reason);
@@ -142,7 +143,7 @@ async fn send(exchange: &mut Exchange<'_>, route: &Rc<Route>, answer: FileAnswer
         FileBody::Empty | FileBody::ErrorPage => send_memory(exchange, route, answer.status, &answer.head, b"").await,
         FileBody::File { file, offset, length } => {
             let head = HeadFacts::of(exchange, answer.status).to_vec(route, &answer.head, false);
-            match write_more(exchange, &head).await {
+            match write_head(exchange, &head).await {
                 Ok(()) => send_file(exchange, &file, offset, length).await,
                 Err(reason) => Err(reason),
             }
@@ -266,10 +267,10 @@ async fn send_memory(
     .await
 }
 
-/// Writes bytes that a file follows, so that both can share a packet.
-async fn write_more(exchange: &mut Exchange<'_>, bytes: &[u8]) -> Result<(), Reason> {
-    let (stream, deadline) = (&mut *exchange.stream, exchange.deadline);
-    io::write_more(stream, deadline, bytes).await.map_err(of_stop)
+/// Writes a head that a file follows. Without the hint that more comes: it makes the kernel gather
+/// small pieces, which costs more than the packet it saves.
+async fn write_head(exchange: &mut Exchange<'_>, head: &[u8]) -> Result<(), Reason> {
+    io::write_all(exchange.stream, exchange.deadline, head).await.map_err(of_stop)
 }
 
 async fn write(exchange: &mut Exchange<'_>, bytes: &[u8]) -> Result<(), Reason> {
@@ -321,7 +322,7 @@ async fn send_file(
 }
 
 async fn send_parts(exchange: &mut Exchange<'_>, head: &[u8], parts: Vec<Part>) -> Result<(), Reason> {
-    write_more(exchange, head).await?;
+    write_head(exchange, head).await?;
     for part in parts {
         match part {
             Part::Frame(bytes) => write(exchange, &bytes).await?,

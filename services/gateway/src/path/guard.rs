@@ -105,15 +105,46 @@ pub(super) fn rewrite_path<'a>(route: &Route, path: &'a [u8]) -> Option<Cow<'a, 
         && let Ok(text) = std::str::from_utf8(&path)
         && rewrite.pattern.0.is_match(text)
     {
-        path = Cow::Owned(rewrite.pattern.0.replace(text, rewrite.to.as_str()).into_owned().into_bytes());
+        let replaced = rewrite.pattern.0.replace(text, rewrite.to.as_str());
+        path = Cow::Owned(as_path(replaced.as_bytes()));
         changed = true;
     }
     changed.then_some(path)
 }
 
+/// Makes a path of what a rewrite gave: it begins with a slash, is normalised like any other, and
+/// holds nothing that would end a path or a line.
+fn as_path(replaced: &[u8]) -> Vec<u8> {
+    let mut path = Vec::with_capacity(replaced.len() + 1);
+    if replaced.first() != Some(&b'/') {
+        path.push(b'/');
+    }
+    for &byte in replaced {
+        match byte {
+            b'!'..=b'~' if !matches!(byte, b'?' | b'#' | b'\\') => path.push(byte),
+            _ => path.extend_from_slice(format!("%{byte:02X}").as_bytes()),
+        }
+    }
+    sumun_http::target::normalize(&path).into_owned()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_rewrite_gives_a_path_whatever_it_says() {
+        for (replaced, path) in [
+            ("evil", "/evil"),
+            ("", "/"),
+            ("/a b", "/a%20b"),
+            ("/a\r\nX: y", "/a%0D%0AX:%20y"),
+            ("/../s", "/s"),
+            ("/a?b", "/a%3Fb"),
+        ] {
+            assert_eq!(as_path(replaced.as_bytes()), path.as_bytes(), "{replaced:?}");
+        }
+    }
 
     #[test]
     fn the_most_specific_network_decides() {

@@ -456,7 +456,7 @@ async fn receive_head(
     response: &mut ResponseHead,
 ) -> Result<usize, Failure> {
     let mut scan: Option<HeadScan> = None;
-    let pace = Pace::begin(exchange);
+    let pace = Pace::begin(exchange).towards(pool.config.timeouts.idle);
     let mut uploading = !body.is_complete() || upload.waits_for_server();
     let mut watching = true;
     if uploading {
@@ -475,14 +475,25 @@ async fn receive_head(
         }
         let heard = poll_fn(|context| {
             if uploading {
-                match upload.poll(context, body, exchange.stream, &mut connection.stream, exchange.deadline, &pace) {
+                match upload.poll(
+                    context,
+                    body,
+                    exchange.stream,
+                    &mut connection.stream,
+                    exchange.deadline,
+                    &pace,
+                    pool.config.timeouts.idle,
+                ) {
                     Poll::Ready(Ok(())) => {
                         uploading = false;
                         exchange.set_deadline(pool.config.timeouts.first_byte);
                     }
                     Poll::Ready(Err(UploadError::Body(error))) => return Poll::Ready(Heard::BodyBroken(error)),
                     // The server may have answered before it closed: its answer is read first.
-                    Poll::Ready(Err(UploadError::Server)) => uploading = false,
+                    Poll::Ready(Err(UploadError::Server)) => {
+                        uploading = false;
+                        exchange.set_deadline(pool.config.timeouts.first_byte);
+                    }
                     Poll::Pending => {}
                 }
             }
@@ -615,6 +626,9 @@ pub(super) fn response_framing(
     response: &ResponseHead,
 ) -> (Framing, ConnectionLine, bool) {
     let old_client = exchange.head.version == Version::Http10;
+    // A drain may have begun while the server worked: the client is told before it sends another
+    // request on this connection (RFC 9112 section 9.6).
+    exchange.keep_alive &= !exchange.worker.is_draining();
     let mut rechunk = false;
     let framing = match response.body {
         ResponseBody::Length(length) => Framing::Length(length),

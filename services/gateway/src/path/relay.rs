@@ -48,7 +48,8 @@ enum Source {
 #[derive(Default)]
 struct Output {
     queue: VecDeque<Lease>,
-    bytes: usize,
+    /// Of the buffers in the queue, however full they are.
+    capacity: usize,
     sent: u64,
 }
 
@@ -97,7 +98,7 @@ pub(super) async fn run(
     };
     let mut clean = true;
     let mut head_bytes = 0;
-    let mut begun = poll_fn(|context| {
+    let begun = poll_fn(|context| {
         Poll::Ready(proxy::with_scratch(|scratch| {
             let (head, behind) = input.filled().split_at(head_length);
             forward::write_response(scratch, &response, head, &plan);
@@ -127,7 +128,10 @@ pub(super) async fn run(
     if begun && !input.is_empty() {
         match take_in(&mut source, input, rechunk, &mut output) {
             Some(quiet) => clean &= quiet,
-            None => begun = false,
+            None => {
+                server.report(Outcome::CutOff, exchange.worker.clock.coarse_ms());
+                return Ended::aborted(Reason::ServerCutShort);
+            }
         }
     } else {
         drop(input);
@@ -139,14 +143,24 @@ pub(super) async fn run(
     let mut server_side = Some((connection, server));
     let keep_server = response.keep_alive;
     let idle = pool.config.timeouts.idle;
-    let pace = Pace::begin(exchange);
+    let pace = Pace::begin(exchange).towards(idle);
     let mut splice: Option<Splice> = None;
     let mut watching = true;
+    // Until here it was the time for the first byte.
+    exchange.set_deadline(idle);
     let pumped = poll_fn(|context| {
         loop {
             let mut moved = false;
             if uploading && let Some((connection, _)) = &mut server_side {
-                match upload.poll(context, body, exchange.stream, &mut connection.stream, exchange.deadline, &pace) {
+                match upload.poll(
+                    context,
+                    body,
+                    exchange.stream,
+                    &mut connection.stream,
+                    exchange.deadline,
+                    &pace,
+                    idle,
+                ) {
                     Poll::Ready(Ok(())) => uploading = false,
                     Poll::Ready(Err(UploadError::Server)) => {
                         uploading = false;
@@ -206,7 +220,7 @@ pub(super) async fn run(
                 }
                 // Ahead of a slow client only what lets the server go.
                 (Source::Length(left), _) if blocked && *left > AHEAD_BYTES as u64 => {}
-                (_, Some((connection, _))) if output.bytes < proxy::ahead_bytes() => {
+                (_, Some((connection, _))) if output.capacity < proxy::ahead_bytes() => {
                     let mut lease = Lease::large();
                     match read_some(&source, &mut connection.stream, context, &mut lease) {
                         Poll::Ready(Ok(0)) => match source {
@@ -252,6 +266,7 @@ pub(super) async fn run(
         }
         Poll::Ready(match waits_for_server {
             _ if exchange.is_over_limit() => Pumped::Deadline,
+            _ if uploading && !upload.waits_for_server() => Pumped::BodyBroken(Reason::BodyTimeout),
             true => Pumped::ServerCut,
             false => Pumped::ClientStalled,
         })
@@ -370,16 +385,24 @@ fn take_in(source: &mut Source, mut lease: Lease, rechunk: bool, output: &mut Ou
 
 impl Output {
     fn push(&mut self, lease: Lease) {
-        if !lease.is_empty() {
-            self.bytes += lease.len();
+        // Few bytes go where there is room: a server that drips must not cost a buffer a drop.
+        if lease.len() <= COPY_BYTES
+            && let Some(last) = self.queue.back_mut()
+            && last.spare().len() >= lease.len()
+        {
+            last.append(lease.filled());
+        } else if !lease.is_empty() {
+            self.capacity += lease.capacity();
             self.queue.push_back(lease);
         }
     }
 
     fn push_bytes(&mut self, bytes: &[u8]) {
-        if !bytes.is_empty() {
-            let mut lease = Lease::of(bytes.len());
-            lease.append(bytes);
+        let taken = self.queue.back_mut().map_or(0, |last| last.append(bytes));
+        let rest = bytes.get(taken..).unwrap_or_default();
+        if !rest.is_empty() {
+            let mut lease = Lease::of(rest.len());
+            lease.append(rest);
             self.push(lease);
         }
     }
@@ -444,7 +467,6 @@ impl Output {
     }
 
     fn consume(&mut self, mut written: usize) {
-        self.bytes -= written;
         self.sent += written as u64;
         while let Some(first) = self.queue.front_mut() {
             let part = written.min(first.len());
@@ -453,6 +475,7 @@ impl Output {
             if !first.is_empty() {
                 break;
             }
+            self.capacity -= first.capacity();
             self.queue.pop_front();
             if written == 0 {
                 break;

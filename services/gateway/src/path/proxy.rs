@@ -475,15 +475,7 @@ async fn receive_head(
         }
         let heard = poll_fn(|context| {
             if uploading {
-                match upload.poll(
-                    context,
-                    body,
-                    exchange.stream,
-                    &mut connection.stream,
-                    exchange.deadline,
-                    &pace,
-                    pool.config.timeouts.idle,
-                ) {
+                match upload.poll(context, body, exchange.stream, &mut connection.stream, exchange.deadline, &pace) {
                     Poll::Ready(Ok(())) => {
                         uploading = false;
                         exchange.set_deadline(pool.config.timeouts.first_byte);
@@ -510,13 +502,9 @@ async fn receive_head(
             if watching && !uploading && body.is_complete() {
                 match exchange.stream.poll_gone(context) {
                     Poll::Ready(Gone::Yes) => return Poll::Ready(Heard::ClientGone),
-                    Poll::Ready(Gone::SendsNoMore) => {
-                        // The server works on it already, and who has ended its direction may wait for
-                        // the answer.
-                        watching = false;
-                        exchange.keep_alive = false;
-                    }
-                    Poll::Ready(Gone::SentMore) => watching = false,
+                    // The server works on it already, and who has ended its direction may wait for the
+                    // answer, and for those to requests that it sent together with this one.
+                    Poll::Ready(Gone::SendsNoMore | Gone::SentMore) => watching = false,
                     Poll::Pending => {}
                 }
             }

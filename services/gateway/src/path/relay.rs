@@ -152,15 +152,7 @@ pub(super) async fn run(
         loop {
             let mut moved = false;
             if uploading && let Some((connection, _)) = &mut server_side {
-                match upload.poll(
-                    context,
-                    body,
-                    exchange.stream,
-                    &mut connection.stream,
-                    exchange.deadline,
-                    &pace,
-                    idle,
-                ) {
+                match upload.poll(context, body, exchange.stream, &mut connection.stream, exchange.deadline, &pace) {
                     Poll::Ready(Ok(())) => uploading = false,
                     Poll::Ready(Err(UploadError::Server)) => {
                         uploading = false;

@@ -72,7 +72,8 @@ fn bodies_have_a_size() {
 fn a_slow_header_is_given_up() {
     everywhere(|place| {
         let server = Server::saying(place.ip, "hi");
-        let gateway = Instance::proxy(place, &[server.address()], "", "bounds: { header_timeout: 300ms },");
+        let bounds = "bounds: { header_timeout: 300ms, idle: 300ms },";
+        let gateway = Instance::proxy(place, &[server.address()], "", bounds);
         let mut client = gateway.connect();
         client.send("GET / HTTP/1.1\r\nHost: a\r\nX-Slow: ");
         let answer = client.answer();

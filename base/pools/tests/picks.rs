@@ -377,10 +377,11 @@ proptest! {
                 }
                 _ => {
                     let set = pools.pool("app").unwrap().servers();
-                    let can = |index: usize| {
-                        let server = &set.members()[index].server;
-                        server.accepts() && server.ejected_until_ms() <= now_ms
-                    };
+                    let accepts = |index: usize| set.members()[index].server.accepts();
+                    let ejected = |index: usize| set.members()[index].server.ejected_until_ms() > now_ms;
+                    // An ejected server is taken only where nobody is left that is not.
+                    let all_ejected = (0..addresses.len()).filter(|&index| accepts(index)).all(ejected);
+                    let can = |index: usize| accepts(index) && (all_ejected || !ejected(index));
                     let has_place = |index: usize| bounds[index].is_none_or(|bound| set.members()[index].server.in_flight() < bound);
                     match pick(&mut picker, now_ms) {
                         Ok(lease) => {

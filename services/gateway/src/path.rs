@@ -146,7 +146,9 @@ pub(crate) async fn serve(mut connection: Connection) {
     let mut wait = idle;
     while wait_for_bytes(&mut connection, wait).await {
         // Boxed, so that a connection that waits is a few hundred bytes and not a few thousand.
-        if Box::pin(serve_busy(&mut connection)).await == After::Close {
+        let after = Box::pin(serve_busy(&mut connection)).await;
+        // Who was let in and has asked nothing within the time for a header asks nothing.
+        if after == After::Close || connection.requests == 0 {
             break;
         }
         wait = connection.site.borrow().config.bounds.idle;

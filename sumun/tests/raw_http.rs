@@ -11,7 +11,7 @@ use std::env;
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpStream};
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -54,7 +54,8 @@ fn corpus_in_pieces() {
 }
 
 fn play_all(client: IpAddr, in_pieces: bool) {
-    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../core/http/tests/corpus");
+    let directory =
+        PathBuf::from(std::env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets it")).join("../core/http/tests/corpus");
     let mut cases =
         corpus::read_directory(&directory).unwrap_or_else(|errors| panic!("the corpus:\n{}", errors.join("\n")));
     if let Ok(text) = env::var("SUMUN_CASE") {

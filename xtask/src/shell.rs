@@ -1,7 +1,7 @@
 //! Running other programs to their end, and the places where things are kept.
 
 use std::error::Error;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 /// The error of everything here is a sentence for a person.
@@ -9,8 +9,10 @@ pub(crate) type Fallible<T> = Result<T, Box<dyn Error + Send + Sync>>;
 
 /// The folder of the workspace.
 pub(crate) fn workspace() -> PathBuf {
-    let own = Path::new(env!("CARGO_MANIFEST_DIR"));
-    own.parent().unwrap_or(own).to_path_buf()
+    // Asked when it runs: with a target folder that several checkouts share, what was compiled in may
+    // be the folder of another one.
+    let own = std::env::var_os("CARGO_MANIFEST_DIR").map_or_else(|| env!("CARGO_MANIFEST_DIR").into(), PathBuf::from);
+    own.parent().unwrap_or(&own).to_path_buf()
 }
 
 /// What outlives a run and may be deleted at any time: build results, Python environments.

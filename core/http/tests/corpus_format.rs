@@ -14,7 +14,8 @@ const CASES_MIN: usize = 200;
 const WHY_BYTES_MIN: usize = 20;
 
 fn corpus() -> Vec<Case> {
-    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/corpus");
+    let directory =
+        std::path::PathBuf::from(std::env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets it")).join("tests/corpus");
     read_directory(&directory).unwrap_or_else(|errors| panic!("\n{}", errors.join("\n")))
 }
 

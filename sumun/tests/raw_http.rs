@@ -55,7 +55,7 @@ fn corpus_in_pieces() {
 
 fn play_all(client: IpAddr, in_pieces: bool) {
     let directory =
-        PathBuf::from(std::env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets it")).join("../core/http/tests/corpus");
+        PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets it")).join("../core/http/tests/corpus");
     let mut cases =
         corpus::read_directory(&directory).unwrap_or_else(|errors| panic!("the corpus:\n{}", errors.join("\n")));
     if let Ok(text) = env::var("SUMUN_CASE") {

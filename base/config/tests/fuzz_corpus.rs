@@ -4,7 +4,6 @@
 mod targets;
 
 use std::fs;
-use std::path::Path;
 
 #[test]
 fn kept_inputs() {

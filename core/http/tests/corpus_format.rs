@@ -4,7 +4,6 @@
 mod parser;
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
 use parser::{After, Case, Check, Split, Step, parse_text, read_directory};
 

@@ -9,7 +9,6 @@ mod parser;
 mod targets;
 
 use std::fs;
-use std::path::Path;
 
 use proptest::prelude::*;
 

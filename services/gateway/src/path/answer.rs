@@ -114,12 +114,9 @@ pub(super) async fn redirect(exchange: &mut Exchange<'_>, route: &Rc<Route>) -> 
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let query = exchange.head.query.map_or_else(String::new, |span| text(span.of_bytes(exchange.bytes)));
     let question = if query.is_empty() { String::new() } else { format!("?{query}") };
-    let to = redirect
-        .to
-        .replace("{host}", &text(exchange.head.host_value(exchange.bytes)))
-        .replace("{path}", &text(exchange.path))
-        .replace("{query}", &query)
-        .replace("{?query}", &question);
+    let host = text(exchange.head.host_value(exchange.bytes));
+    let path = text(exchange.path);
+    let to = fill(&redirect.to, &[("{host}", &host), ("{path}", &path), ("{query}", &query), ("{?query}", &question)]);
     let fields = format!("Location: {to}\r\n");
     done(
         exchange,
@@ -132,6 +129,24 @@ pub(super) async fn redirect(exchange: &mut Exchange<'_>, route: &Rc<Route>) -> 
         route,
     )
     .await
+}
+
+/// Puts values in place of names, in one pass: what a client sent is never looked at for names.
+fn fill(pattern: &str, values: &[(&str, &str)]) -> String {
+    let mut filled = String::with_capacity(pattern.len() + 64);
+    let mut rest = pattern;
+    while !rest.is_empty() {
+        let found = values.iter().find_map(|(name, value)| Some((rest.strip_prefix(name)?, *value)));
+        if let Some((behind, value)) = found {
+            filled.push_str(value);
+            rest = behind;
+        } else {
+            let mut characters = rest.chars();
+            filled.extend(characters.next());
+            rest = characters.as_str();
+        }
+    }
+    filled
 }
 
 /// A route's `respond`.
@@ -263,5 +278,16 @@ fn phrase(status: u16) -> &'static str {
         507 => "Insufficient Storage",
         508 => "Loop Detected",
         _ => "Status",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::fill;
+
+    #[test]
+    fn what_a_client_sent_is_not_filled_again() {
+        let values = [("{host}", "h"), ("{path}", "/{query}{host}"), ("{query}", "q"), ("{?query}", "?q")];
+        assert_eq!(fill("https://{host}{path}{?query}#\u{e9}{x}", &values), "https://h/{query}{host}?q#\u{e9}{x}");
     }
 }

@@ -22,15 +22,12 @@ struct Direction {
 /// Runs the tunnel. `early` is what the server sent behind its 101.
 pub(super) async fn run(exchange: &mut Exchange<'_>, mut server: Stream, early: Lease, idle: Duration) -> Ended {
     let mut up = Direction::new(None);
-    let mut arrived = exchange.arrived;
-    if !arrived.is_empty() {
-        let mut lease = Lease::of(arrived.len());
-        lease.append(arrived);
-        arrived = &[];
+    if !exchange.arrived.is_empty() {
+        let mut lease = Lease::of(exchange.arrived.len());
+        lease.append(exchange.arrived);
         up.bytes = Some(lease);
     }
     let mut down = Direction::new(Some(early).filter(|lease| !lease.is_empty()));
-    debug_assert!(arrived.is_empty());
     exchange.set_deadline(idle);
     let ended = poll_fn(|context| {
         loop {

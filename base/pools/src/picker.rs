@@ -57,6 +57,9 @@ pub struct Picker {
     valid_until_ms: u64,
     /// Servers of our zone, other servers, backups; the empty ones left out.
     tiers: Vec<Tier>,
+    /// Servers that are ejected. An ejection is a guess that others do better: where there are no
+    /// others, or a request has tried them all, who failed lately is still better than nobody.
+    last_resort: Option<Tier>,
     wants: Wants,
     random: fastrand::Rng,
     retries: RetryShare,
@@ -85,6 +88,7 @@ impl Picker {
             generation: 0,
             valid_until_ms: 0,
             tiers: Vec::new(),
+            last_resort: None,
             wants: Wants::default(),
             random: fastrand::Rng::new(),
             retries: RetryShare::default(),
@@ -130,7 +134,8 @@ impl Picker {
         }
         // Who waits longer comes first.
         if self.set.is_bounded() && self.pool.room.waiting() != 0 {
-            return Err(if self.tiers.is_empty() { Refused::NoServer } else { Refused::AtCapacity });
+            let nobody = self.tiers.is_empty() && self.last_resort.is_none();
+            return Err(if nobody { Refused::NoServer } else { Refused::AtCapacity });
         }
         if self.wants.sticky
             && let Some(lease) = key.sticky.and_then(|cookie| self.pick_sticky(cookie, now_ms, tried))
@@ -142,8 +147,15 @@ impl Picker {
                 return Ok(lease);
             }
         }
-        let untried = self.tiers.iter().flat_map(|tier| &tier.places).any(|place| !tried.contains(place.id));
-        Err(if untried { Refused::AtCapacity } else { Refused::NoServer })
+        if self.tiers.iter().any(|tier| tier.has_untried(tried)) {
+            return Err(Refused::AtCapacity);
+        }
+        let Some(tier) = &mut self.last_resort else { return Err(Refused::NoServer) };
+        match tier.pick(key.hash, tried, &mut self.random) {
+            Some(lease) => Ok(lease),
+            None if tier.has_untried(tried) => Err(Refused::AtCapacity),
+            None => Err(Refused::NoServer),
+        }
     }
 
     /// Whether the retry budget allows one more try of a request that a server may have seen; if
@@ -174,15 +186,14 @@ impl Picker {
         let start = self.random.u32(..);
         let (set, settings) = (Arc::clone(&self.set), Arc::clone(&self.settings));
         for rank in 0..TIERS {
-            self.add_tier(&set, &settings, now_ms, start, |member| {
+            let tier = self.tier(&set, &settings, now_ms, start, |member| {
                 rank_of(member, &settings) == rank && member.server.is_eligible(now_ms)
             });
+            self.tiers.extend(tier);
         }
-        if self.tiers.is_empty() {
-            // An ejection is a guess that others do better. Where there are no others, a server that
-            // failed lately is still a better answer than none.
-            self.add_tier(&set, &settings, now_ms, start, |member| member.server.accepts());
-        }
+        self.last_resort = self.tier(&set, &settings, now_ms, start, |member| {
+            member.server.accepts() && !member.server.is_eligible(now_ms)
+        });
         let ends = set.members().iter().map(|member| member.server.ejected_until_ms()).filter(|&until| until > now_ms);
         self.valid_until_ms = ends.fold(self.valid_until_ms, u64::min);
         // A place may have come free that no request has left.
@@ -192,26 +203,24 @@ impl Picker {
     }
 
     /// The servers that `belongs` names, as one tier; none is no tier.
-    fn add_tier(
+    fn tier(
         &mut self,
         set: &ServerSet,
         settings: &config::Pool,
         now_ms: u64,
         start: u32,
         belongs: impl Fn(&Member) -> bool,
-    ) {
+    ) -> Option<Tier> {
         let (mut places, mut candidates) = (Vec::new(), Vec::new());
         for member in set.members().iter().filter(|member| belongs(member)) {
             candidates.push(self.candidate(&member.server, now_ms));
             let server = Arc::clone(&member.server);
             places.push(Place { id: server.id(), server, bound: member.max_connections });
         }
-        if let Some(first) = set.members().iter().find(|member| belongs(member)) {
-            let rank = rank_of(first, settings);
-            let siblings = set.members().iter().filter(|member| rank_of(member, settings) == rank).count();
-            let balancer = Balancer::new(method_of(settings.balance), &candidates, siblings, start);
-            self.tiers.push(Tier { balancer, places });
-        }
+        let rank = rank_of(set.members().iter().find(|member| belongs(member))?, settings);
+        let siblings = set.members().iter().filter(|member| rank_of(member, settings) == rank).count();
+        let balancer = Balancer::new(method_of(settings.balance), &candidates, siblings, start);
+        Some(Tier { balancer, places })
     }
 
     fn candidate(&mut self, server: &Server, now_ms: u64) -> Candidate {
@@ -226,6 +235,10 @@ impl Picker {
 }
 
 impl Tier {
+    fn has_untried(&self, tried: &Tried) -> bool {
+        self.places.iter().any(|place| !tried.contains(place.id))
+    }
+
     #[inline]
     fn pick(&mut self, key: Option<u64>, tried: &Tried, random: &mut fastrand::Rng) -> Option<Lease> {
         let places = self.places.as_slice();

@@ -228,6 +228,23 @@ fn failures_in_a_row_eject_for_a_while() {
     assert_eq!((server.counts.ejections, server.counts.connect_failed, server.counts.bad_status), (2, 3, 3));
 }
 
+/// Half of the pool may be ejected. When the other half dies, its requests find the ejected one
+/// instead of nobody.
+#[test]
+fn who_has_tried_the_others_goes_to_an_ejected_one() {
+    let pools = with_outlier(&[A, B], Duration::ZERO);
+    let mut picker = picker(&pools);
+    fail(&mut picker, A, Outcome::ConnectFailed, 1000);
+    let mut tried = Tried::default();
+    let first = picker.pick(1000, PickKey::default(), &tried).unwrap();
+    assert_eq!(name(&first), B);
+    tried.insert(first.server());
+    let second = picker.pick(1000, PickKey::default(), &tried).unwrap();
+    assert_eq!(name(&second), A);
+    tried.insert(second.server());
+    assert_eq!(picker.pick(1000, PickKey::default(), &tried).unwrap_err(), Refused::NoServer);
+}
+
 #[test]
 fn a_success_in_between_counts() {
     let pools = with_outlier(&[A, B], Duration::ZERO);

@@ -36,8 +36,16 @@ impl std::fmt::Debug for Deadlines {
 impl Deadlines {
     /// Enters the current task. The deadline is off until it is set.
     pub async fn enter(self: &Rc<Self>) -> Deadline {
-        let waker = poll_fn(|context| Poll::Ready(context.waker().clone())).await;
-        let key = self.entries.borrow_mut().insert(Entry { at_ms: NEVER, waker });
+        let deadline = self.reserve();
+        deadline.wake_this_task().await;
+        deadline
+    }
+
+    /// A deadline for a task that is still to be started. It wakes nobody until that task has
+    /// called [`Deadline::wake_this_task`].
+    #[must_use]
+    pub fn reserve(self: &Rc<Self>) -> Deadline {
+        let key = self.entries.borrow_mut().insert(Entry { at_ms: NEVER, waker: Waker::noop().clone() });
         Deadline { key: key as u32, table: Rc::clone(self) }
     }
 
@@ -77,6 +85,14 @@ pub struct Deadline {
 }
 
 impl Deadline {
+    /// From now on the current task is woken when the deadline has passed.
+    pub async fn wake_this_task(&self) {
+        let waker = poll_fn(|context| Poll::Ready(context.waker().clone())).await;
+        if let Some(entry) = self.table.entries.borrow_mut().get_mut(self.key as usize) {
+            entry.waker = waker;
+        }
+    }
+
     /// Passes `after` from now, at the next tick behind that.
     pub fn set(&self, after: Duration) {
         let at_ms = self.table.now_ms.get().saturating_add(after.as_millis() as u64).saturating_add(1);

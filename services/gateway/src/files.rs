@@ -24,6 +24,7 @@ mod limits;
 mod listing;
 mod load;
 mod name;
+mod open_file;
 mod root;
 mod upload;
 
@@ -31,7 +32,6 @@ mod upload;
 mod tests;
 
 use std::borrow::Cow;
-use std::fs::File;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -41,6 +41,7 @@ use sumun_http::{Known, Method};
 pub(crate) use self::cache::FileCache;
 pub(crate) use self::compress::CompressedStream;
 pub(crate) use self::gate::DiskGate;
+pub(crate) use self::open_file::OpenFile;
 pub(crate) use self::root::FileRoot;
 pub(crate) use self::upload::Upload;
 
@@ -95,7 +96,7 @@ pub(crate) enum FileBody {
     /// `length` bytes from `offset`. A file that has shrunk since gives fewer: then the connection
     /// has to be cut.
     File {
-        file: Arc<File>,
+        file: Arc<OpenFile>,
         offset: u64,
         length: u64,
     },
@@ -108,7 +109,7 @@ pub(crate) enum FileBody {
 pub(crate) enum Part {
     Frame(Vec<u8>),
     Memory { bytes: Arc<[u8]>, range: Range<usize> },
-    File { file: Arc<File>, offset: u64, length: u64 },
+    File { file: Arc<OpenFile>, offset: u64, length: u64 },
 }
 
 impl<'a> FileFields<'a> {

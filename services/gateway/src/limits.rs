@@ -50,7 +50,7 @@ pub(crate) const SENDFILE_BYTES: u64 = 1024 * 1024;
 pub(crate) const FILES_SWEEP: Duration = Duration::from_secs(5);
 
 /// A connection that waits longer than this for its next request gives back what it works with.
-pub(crate) const BUSY: Duration = Duration::from_millis(500);
+pub(crate) const BUSY: Duration = Duration::from_millis(50);
 
 /// After a line about a refused PROXY protocol header a worker writes none for this long.
 pub(crate) const PREFACE_LOG_PAUSE: Duration = Duration::from_secs(10);

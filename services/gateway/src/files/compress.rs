@@ -1,6 +1,5 @@
 //! Compression on the fly: whole files at once, or as they are sent.
 
-use std::fs::File;
 use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
@@ -10,6 +9,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::gate::DiskGate;
 use super::limits::{COMPRESS_CHUNK_BYTES, COMPRESS_READ_BYTES, COMPRESS_STEP_BYTES_MAX};
+use super::open_file::OpenFile;
 
 /// Levels where more effort stops to pay for content that is made while somebody waits.
 const GZIP_LEVEL: u32 = 5;
@@ -49,7 +49,7 @@ enum Progress {
 
 struct State {
     encoder: Encoder,
-    file: Arc<File>,
+    file: Arc<OpenFile>,
     offset: u64,
     length: u64,
 }
@@ -64,7 +64,7 @@ enum Encoder {
 impl CompressedStream {
     pub(super) fn new(
         coding: Coding,
-        file: Arc<File>,
+        file: Arc<OpenFile>,
         length: u64,
         gate: Arc<DiskGate>,
         place: OwnedSemaphorePermit,
@@ -195,6 +195,8 @@ pub(super) fn decompress(coding: Coding, content: &[u8]) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
+
     use super::*;
     use proptest::prelude::*;
     use tokio::sync::Semaphore;
@@ -206,10 +208,10 @@ mod tests {
         CompressedStream::new(coding, file, length, DiskGate::new(), place).unwrap()
     }
 
-    fn tempfile(content: &[u8]) -> Arc<File> {
+    fn tempfile(content: &[u8]) -> Arc<OpenFile> {
         let path = std::env::temp_dir().join(format!("sumun-compress-{}-{:x}", std::process::id(), fastrand::u64(..)));
         std::fs::write(&path, content).unwrap();
-        let file = Arc::new(File::open(&path).unwrap());
+        let file = Arc::new(OpenFile::new(File::open(&path).unwrap()));
         std::fs::remove_file(&path).unwrap();
         file
     }

@@ -4,6 +4,9 @@
 /// sent from its descriptor. Bytes.
 pub(crate) const MEMORY_FILE_BYTES_MAX: u64 = 64 * 1024;
 
+/// The start of a file that was found in memory is not looked for again for this long. Milliseconds.
+pub(crate) const RESIDENT_MS: u64 = 1_000;
+
 /// Files that one worker's cache knows. Beyond it the one that was not asked for the longest goes.
 pub(crate) const CACHE_ENTRIES_MAX: usize = 4_096;
 

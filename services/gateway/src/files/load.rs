@@ -16,6 +16,7 @@ use super::limits::{
     COMPRESS_BYTES_MAX, COMPRESS_BYTES_MIN, COMPRESS_CACHED_BYTES_MAX, MEMORY_FILE_BYTES_MAX, READ_TRIES_MAX,
 };
 use super::listing;
+use super::open_file::OpenFile;
 use super::root::{FileRoot, OpenError, Stamp};
 
 /// What to look for.
@@ -82,9 +83,9 @@ pub(super) struct Representation {
 
 pub(super) enum Content {
     Memory(Arc<[u8]>),
-    File(Arc<File>),
+    File(Arc<OpenFile>),
     /// Compressed as it is sent.
-    Stream(Arc<File>, Coding),
+    Stream(Arc<OpenFile>, Coding),
 }
 
 /// What can go wrong while a file is read.
@@ -151,7 +152,7 @@ fn describe(root: &FileRoot, want: &Want, name: Vec<u8>, file: File, stat: &Stat
     if let Some(previous) = &want.previous {
         resource.keep_unchanged(previous);
     }
-    let file = Arc::new(file);
+    let file = Arc::new(OpenFile::new(file));
     // Each turn settles one coding, so the turns end.
     for _ in 0..=2 * Coding::ALL.len() {
         let coding = resource.choose(&want.order, want.on_the_fly);
@@ -234,13 +235,13 @@ impl Resource {
         self.is_compressible || self.precompressed.iter().any(Option::is_some)
     }
 
-    fn fill(&mut self, root: &FileRoot, want: &Want, coding: Coding, file: &Arc<File>) -> Result<(), ReadError> {
+    fn fill(&mut self, root: &FileRoot, want: &Want, coding: Coding, file: &Arc<OpenFile>) -> Result<(), ReadError> {
         let index = coding.index();
         let now = want.now_unix_seconds;
         if coding != Coding::Identity && self.precompressed[index].is_some() {
             match open_precompressed(root, &self.name, coding) {
                 Ok((file, stamp)) => {
-                    let content = content_of(&Arc::new(file), &stamp)?;
+                    let content = content_of(&Arc::new(OpenFile::new(file)), &stamp)?;
                     self.precompressed[index] = Some(stamp);
                     self.put(root, coding, stamp, content, false, now);
                 }
@@ -402,7 +403,7 @@ fn open_precompressed(root: &FileRoot, name: &[u8], coding: Coding) -> Result<(F
     if is_regular(&stat) { Ok((file, Stamp::of(&stat))) } else { Err(GONE) }
 }
 
-fn content_of(file: &Arc<File>, stamp: &Stamp) -> Result<Content, ReadError> {
+fn content_of(file: &Arc<OpenFile>, stamp: &Stamp) -> Result<Content, ReadError> {
     if stamp.size > MEMORY_FILE_BYTES_MAX {
         return Ok(Content::File(Arc::clone(file)));
     }

@@ -1,6 +1,5 @@
 //! A request that files of a root answer.
 
-use std::fs::File;
 use std::future::poll_fn;
 use std::io::IoSlice;
 use std::rc::Rc;
@@ -15,7 +14,7 @@ use super::body::Body;
 use super::{Ended, Exchange, Pace, answer, proxy};
 use crate::events::Reason;
 use crate::files::{
-    CompressedStream, FileAnswer, FileBody, FileCache, FileFields, FileRoot, FilesRequest, Part, Upload,
+    CompressedStream, FileAnswer, FileBody, FileCache, FileFields, FileRoot, FilesRequest, OpenFile, Part, Upload,
 };
 use crate::io;
 use crate::limits::{COPY_BYTES, SENDFILE_BYTES};
@@ -291,13 +290,13 @@ fn of_stop(stopped: io::Stopped) -> Reason {
 /// blocking pool first: a disk never stops a worker.
 async fn send_file(
     exchange: &mut Exchange<'_>,
-    file: &Arc<File>,
+    file: &Arc<OpenFile>,
     mut offset: u64,
     mut length: u64,
 ) -> Result<(), Reason> {
     while length > 0 {
         let window = length.min(SENDFILE_BYTES);
-        if !sumun_host::files::is_resident(file, offset, window) {
+        if !file.is_resident(offset, window, exchange.deadline.now_ms()) {
             let (file, start) = (Arc::clone(file), offset);
             let read = tokio::task::spawn_blocking(move || sumun_host::files::load(&file, start, window)).await;
             if !matches!(read, Ok(Ok(()))) {

@@ -82,8 +82,41 @@ fn main() -> Result<(), Box<dyn Error>> {
     for (index, value) in VALUES.iter().enumerate() {
         write(&output, "field_values", &format!("seed-{index}"), value.as_bytes())?;
     }
+    http2(&output)?;
     for folder in ["examples", "base/config/tests"] {
         configs(&output, &root.join(folder))?;
+    }
+    Ok(())
+}
+
+/// What a client and a server of HTTP/2 say to each other, and the header blocks of it.
+fn http2(output: &Path) -> Result<(), Box<dyn Error>> {
+    let frame = |kind: u8, flags: u8, stream: u8, payload: &[u8]| {
+        [&[0, 0, payload.len() as u8, kind, flags, 0, 0, 0, stream][..], payload].concat()
+    };
+    let get = b"\x82\x86\x84\x41\x81\x1f\x58\x86\xa8\xeb\x10\x64\x9c\xbf\x40\x01a\x01b\x10\x06cookie\x01x";
+    let post = b"\x83\x87\x84\x01\x01a\x0f\x0d\x013";
+    let blocks: [&[u8]; 5] =
+        [get, post, b"\x88\xbe\xbf", b"\x20\x3f\xe1\x1f\x40\x01a\x01b\xbe\x7e\x01c", b"\x00\x01A\x01\n"];
+    let (first, second) = get.split_at(5);
+    let streams = [
+        [frame(1, 5, 1, get), frame(1, 5, 3, b"\x82\x86\x84\xbf\xbe"), frame(8, 0, 0, &[0, 0, 9, 0])].concat(),
+        [frame(1, 4, 1, post), frame(0, 8, 1, b"\x02ab\0\0"), frame(0, 1, 1, b"c")].concat(),
+        [frame(1, 4, 1, post), frame(0, 0, 1, b"abc"), frame(1, 5, 1, b"\0\x01t\x01r")].concat(),
+        [frame(1, 1, 1, first), frame(9, 0, 1, b""), frame(9, 4, 1, second), frame(3, 0, 1, &[0, 0, 0, 8])].concat(),
+        [frame(1, 4, 1, b"\x88"), frame(0, 0, 1, b"x"), frame(1, 4, 3, b"\x08\x03103"), frame(1, 5, 3, b"\x88")]
+            .concat(),
+        [frame(4, 0, 0, &[0, 4, 0, 0, 0, 1]), frame(1, 5, 1, get), frame(8, 0, 1, &[0, 0, 0, 9])].concat(),
+        [frame(6, 0, 0, b"12345678"), frame(7, 0, 0, &[0; 9]), frame(2, 0, 1, &[0, 0, 0, 3, 9])].concat(),
+        [frame(16, 0, 0, b"\0\0\0\x01u=1"), frame(5, 4, 1, &[0, 0, 0, 2]), frame(0xfa, 0, 0, b"?")].concat(),
+    ];
+    for (index, stream) in streams.iter().enumerate() {
+        write(output, "http2_receive", &format!("seed-{index}"), stream)?;
+    }
+    let in_turn: Vec<u8> = blocks.iter().flat_map(|block| [&[block.len() as u8][..], block].concat()).collect();
+    write(output, "hpack_decode", "seed-all", &in_turn)?;
+    for (index, block) in blocks.iter().enumerate() {
+        write(output, "hpack_decode", &format!("seed-{index}"), &[&[block.len() as u8][..], block].concat())?;
     }
     Ok(())
 }

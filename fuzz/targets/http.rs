@@ -7,6 +7,9 @@
 // Each of those that include this file uses a part of it.
 #![allow(dead_code)]
 
+mod dice;
+
+use dice::Dice;
 use sumun_http::chunked::{self, Decoder};
 use sumun_http::conditional::EntityTag;
 use sumun_http::field::{Field, is_token};
@@ -617,42 +620,5 @@ pub(crate) fn field_values(data: &[u8]) {
         assert_eq!(Known::of(data), Known::of(&lower), "{shown:?}");
         let known = Known::of(data);
         assert!(known == Known::Other || known.name().as_bytes() == lower, "{shown:?} is taken for {known:?}");
-    }
-}
-
-// --- pieces -----------------------------------------------------------------------------------------
-
-/// Pseudo-random numbers from the bytes of an input: the same input is always cut in the same way.
-struct Dice(u64);
-
-impl Dice {
-    /// FNV-1a over the bytes.
-    fn of(data: &[u8]) -> Self {
-        Self(
-            data.iter().fold(0xcbf2_9ce4_8422_2325, |hash, &byte| {
-                (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
-            }),
-        )
-    }
-
-    /// A number below `bound` (xorshift64*).
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) as usize % bound.max(1)
-    }
-
-    /// Pieces of random length, some of them empty.
-    fn cut<'a>(&mut self, data: &'a [u8]) -> Vec<&'a [u8]> {
-        let longest = 1 + self.below(data.len() + 1);
-        let mut pieces = Vec::new();
-        let mut rest = data;
-        while !rest.is_empty() {
-            let (piece, behind) = rest.split_at(self.below(longest + 1).min(rest.len()));
-            pieces.push(piece);
-            rest = behind;
-        }
-        pieces
     }
 }

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use crate::field::Known;
+use crate::field::{Known, is_same_name};
 use crate::limits::{
     CHUNK_EXTENSION_BYTES_BODY_MAX, CHUNK_EXTENSION_BYTES_MAX, CHUNK_SIZE_DIGITS_MAX, TRAILER_BYTES_MAX,
     TRAILER_FIELDS_MAX,
@@ -216,12 +216,12 @@ fn clean_trailers(section: &[u8]) -> Result<Vec<u8>, Reject> {
     Err(Reject::Trailer)
 }
 
-fn may_be_trailer(name: &[u8]) -> bool {
-    let hyphenated: Vec<u8> = name.iter().map(|&byte| if byte == b'_' { b'-' } else { byte }).collect();
-    let known = Known::of(&hyphenated);
-    matches!(known, Known::Other | Known::ETag | Known::Server)
-        && !hyphenated.eq_ignore_ascii_case(b"proxy-authentication-info")
-        && !hyphenated.eq_ignore_ascii_case(b"www-authenticate")
+/// A trailer field of this name is passed on.
+#[must_use]
+pub fn may_be_trailer(name: &[u8]) -> bool {
+    matches!(Known::alike(name), Known::Other | Known::ETag | Known::Server)
+        && !is_same_name(name, b"proxy-authentication-info")
+        && !is_same_name(name, b"www-authenticate")
 }
 
 /// Appends the line that begins a chunk of `length` bytes (at least 1); the data and `CRLF` follow.

@@ -185,6 +185,28 @@ impl Known {
         }
         if *second != Self::Other && folded == *second_folded { *second } else { Self::Other }
     }
+
+    /// Which name this is to a CGI-like server, which reads `_` as `-`.
+    #[must_use]
+    pub fn alike(name: &[u8]) -> Self {
+        let exact = Self::of(name);
+        if exact != Self::Other {
+            return exact;
+        }
+        let mut hyphenated = [0; KNOWN_NAME_MAX];
+        let Some(hyphenated) = hyphenated.get_mut(..name.len()) else { return Self::Other };
+        for (to, &from) in hyphenated.iter_mut().zip(name) {
+            *to = if from == b'_' { b'-' } else { from };
+        }
+        Self::of(hyphenated)
+    }
+}
+
+/// Both are one name to a CGI-like server: in any case, and `_` for `-`.
+#[must_use]
+pub fn is_same_name(one: &[u8], other: &[u8]) -> bool {
+    let plain = |byte: &u8| if *byte == b'_' { b'-' } else { byte.to_ascii_lowercase() };
+    one.len() == other.len() && one.iter().map(plain).eq(other.iter().map(plain))
 }
 
 /// RFC 9110 section 5.6.2.
@@ -242,6 +264,19 @@ mod tests {
         for name in ["", "hosts", "x", "content_length", "x-forwarded-fox", "averyveryverylongheadername"] {
             assert_eq!(Known::of(name.as_bytes()), Known::Other, "{name}");
         }
+    }
+
+    #[test]
+    fn look_alikes_are_seen() {
+        for &(known, name) in Known::ALL {
+            assert_eq!(Known::alike(name.replace('-', "_").to_ascii_uppercase().as_bytes()), known, "{name}");
+            assert_eq!(Known::alike(name.replacen('-', "_", 1).as_bytes()), known, "{name}");
+        }
+        for name in ["", "x", "x_forwarded_fox", "averyveryverylong_header_name"] {
+            assert_eq!(Known::alike(name.as_bytes()), Known::Other, "{name}");
+        }
+        assert!(is_same_name(b"X-Auth_User", b"x_auth-user"));
+        assert!(!is_same_name(b"X-Auth", b"X-Auth-User") && !is_same_name(b"X-Auth", b"X.Auth"));
     }
 
     #[test]

@@ -1,50 +1,10 @@
 //! Writing the head that goes on: hop-by-hop fields out, what the gateway adds in.
 
-use crate::field::{Field, Known, Span};
-use crate::request::RequestHead;
+pub use crate::edits::Edits;
+use crate::edits::write_line;
+use crate::field::{Field, Known, Span, is_same_name};
+use crate::request::{RequestHead, Version};
 use crate::response::ResponseHead;
-
-/// Changes that a route asks for. Names are compared in any case.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Edits {
-    /// Replaces every field of this name.
-    pub set: Vec<(String, String)>,
-    pub add: Vec<(String, String)>,
-    pub remove: Vec<String>,
-}
-
-impl Edits {
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.set.is_empty() && self.add.is_empty() && self.remove.is_empty()
-    }
-
-    fn drops(&self, name: &[u8]) -> bool {
-        self.remove.iter().any(|removed| name.eq_ignore_ascii_case(removed.as_bytes()))
-            || self.set.iter().any(|(set, _)| name.eq_ignore_ascii_case(set.as_bytes()))
-    }
-
-    /// Appends whole field lines, `CRLF` included, as these edits leave them.
-    pub fn write_filtered(&self, output: &mut Vec<u8>, lines: &[u8]) {
-        if self.is_empty() {
-            output.extend_from_slice(lines);
-            return;
-        }
-        for line in lines.split_inclusive(|&byte| byte == b'\n') {
-            let name = line.split(|&byte| byte == b':').next().unwrap_or_default();
-            if !self.drops(name) {
-                output.extend_from_slice(line);
-            }
-        }
-        self.write(output);
-    }
-
-    fn write(&self, output: &mut Vec<u8>) {
-        for (name, value) in self.set.iter().chain(&self.add) {
-            line(output, name.as_bytes(), value.as_bytes());
-        }
-    }
-}
 
 /// How the body goes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -115,6 +75,16 @@ const REQUEST_DROPPED: u64 = set_of(&[
     Known::XForwardedProto,
 ]);
 
+/// Written anew, unless a route's edits replace them; so is the request id.
+const REQUEST_OWN: u64 = set_of(&[
+    Known::XForwardedFor,
+    Known::XForwardedProto,
+    Known::XForwardedHost,
+    Known::Forwarded,
+    Known::Via,
+    Known::MaxForwards,
+]);
+
 /// Believed from trusted proxies only.
 const REQUEST_UNTRUSTED: u64 = set_of(&[Known::XRealIp, Known::XForwardedPort]);
 
@@ -142,33 +112,38 @@ pub fn write_request(output: &mut Vec<u8>, head: &RequestHead, bytes: &[u8], pla
     output.extend_from_slice(plan.host);
     output.extend_from_slice(b"\r\n");
 
-    let mut dropped = REQUEST_DROPPED;
+    let mut dropped = REQUEST_DROPPED | plan.edits.known();
     if !plan.trusted {
         dropped |= REQUEST_UNTRUSTED;
     }
-    let request_id_known = Known::of(plan.request_id.0);
-    if request_id_known != Known::Other {
-        dropped |= 1 << request_id_known as u8;
+    let id_name = plan.request_id.0;
+    let id_known = Known::alike(id_name);
+    if id_known != Known::Other {
+        dropped |= 1 << id_known as u8;
     }
     copy_fields(output, &head.fields, bytes, |field| {
         if field.known != Known::Other {
-            return dropped & 1 << field.known as u8 != 0
-                || (!plan.edits.is_empty() && plan.edits.drops(field.name.of_bytes(bytes)));
+            return dropped & 1 << field.known as u8 != 0;
         }
         let name = field.name.of_bytes(bytes);
         is_nominated(&head.nominated, bytes, name)
             || poses_as(name, dropped)
-            || (request_id_known == Known::Other && name.eq_ignore_ascii_case(plan.request_id.0))
-            || (!plan.edits.is_empty() && plan.edits.drops(name))
+            || (id_known == Known::Other && is_same_name(name, id_name))
+            || plan.edits.drops_other(name)
     });
+    let own = output.len();
     write_forwarding(output, head, bytes, plan);
+    // Few routes edit what the gateway writes itself: they pay for it, the others for one look.
+    if plan.edits.known() & REQUEST_OWN != 0 || plan.edits.drops(id_name) {
+        plan.edits.take_out(output, own);
+    }
     write_connection(output, plan);
     plan.edits.write(output);
     output.extend_from_slice(b"\r\n");
 }
 
-/// `X-Forwarded-*`, `Forwarded` (RFC 7239), `Via` (RFC 9110 section 7.6.3), `CDN-Loop` (RFC 8586)
-/// and the request id.
+/// `X-Forwarded-*`, `Forwarded` (RFC 7239), `Via` (RFC 9110 section 7.6.3), `CDN-Loop` (RFC 8586),
+/// the request id and `Max-Forwards` (RFC 9110 section 7.6.2).
 fn write_forwarding(output: &mut Vec<u8>, head: &RequestHead, bytes: &[u8], plan: &RequestPlan<'_>) {
     let before = |known: Known| if plan.trusted { head.known(bytes, known) } else { None };
 
@@ -196,13 +171,18 @@ fn write_forwarding(output: &mut Vec<u8>, head: &RequestHead, bytes: &[u8], plan
     output.extend_from_slice(b"\r\nVia: ");
     extend_list(output, head, bytes, Known::Via, true);
     output.extend_from_slice(match head.version {
-        crate::Version::Http10 => b"1.0 sumun\r\nCDN-Loop: ",
-        crate::Version::Http11 => b"1.1 sumun\r\nCDN-Loop: ",
+        Version::Http10 => b"1.0 sumun\r\nCDN-Loop: ",
+        Version::Http11 => b"1.1 sumun\r\nCDN-Loop: ",
     });
     extend_list(output, head, bytes, Known::CdnLoop, true);
     output.extend_from_slice(plan.loop_id);
     output.extend_from_slice(b"\r\n");
-    line(output, plan.request_id.0, plan.request_id.1);
+    write_line(output, plan.request_id.0, plan.request_id.1);
+    if let Some(hops) = plan.max_forwards {
+        output.extend_from_slice(b"Max-Forwards: ");
+        output.extend_from_slice(itoa::Buffer::new().format(hops).as_bytes());
+        output.extend_from_slice(b"\r\n");
+    }
 }
 
 /// Values of a list field that came in, each followed by a comma.
@@ -231,11 +211,6 @@ fn write_connection(output: &mut Vec<u8>, plan: &RequestPlan<'_>) {
     if plan.expect_continue {
         output.extend_from_slice(b"Expect: 100-continue\r\n");
     }
-    if let Some(hops) = plan.max_forwards {
-        output.extend_from_slice(b"Max-Forwards: ");
-        output.extend_from_slice(itoa::Buffer::new().format(hops).as_bytes());
-        output.extend_from_slice(b"\r\n");
-    }
 }
 
 /// What a response looks like to the client.
@@ -261,6 +236,18 @@ pub enum ConnectionLine {
     Websocket,
 }
 
+impl ConnectionLine {
+    /// Says whether the connection is kept to a client of this version (RFC 9112 section 9.3).
+    #[must_use]
+    pub fn of(keep_alive: bool, client: Version) -> Self {
+        match (keep_alive, client) {
+            (false, _) => Self::Close,
+            (true, Version::Http10) => Self::KeepAlive,
+            (true, Version::Http11) => Self::Silent,
+        }
+    }
+}
+
 /// Appends the head of the response for the client. `bytes` is the head `head` was parsed from.
 pub fn write_response(output: &mut Vec<u8>, head: &ResponseHead, bytes: &[u8], plan: &ResponsePlan<'_>) {
     output.extend_from_slice(b"HTTP/1.1 ");
@@ -268,19 +255,21 @@ pub fn write_response(output: &mut Vec<u8>, head: &ResponseHead, bytes: &[u8], p
     output.push(b' ');
     output.extend_from_slice(head.reason.of_bytes(bytes));
     output.extend_from_slice(b"\r\n");
+    let dropped = RESPONSE_DROPPED | plan.edits.known();
     copy_fields(output, &head.fields, bytes, |field| {
         if field.known != Known::Other {
-            return RESPONSE_DROPPED & 1 << field.known as u8 != 0
-                || (!plan.edits.is_empty() && plan.edits.drops(field.name.of_bytes(bytes)));
+            return dropped & 1 << field.known as u8 != 0;
         }
         let name = field.name.of_bytes(bytes);
-        is_nominated(&head.nominated, bytes, name) || (!plan.edits.is_empty() && plan.edits.drops(name))
+        is_nominated(&head.nominated, bytes, name) || plan.edits.drops(name)
     });
-    if !head.has(Known::Date) && head.status >= 200 {
-        line(output, b"Date", plan.date);
+    if !head.has(Known::Date) && head.status >= 200 && !plan.edits.replaces(Known::Date) {
+        write_line(output, b"Date", plan.date);
     }
-    if let Some(cookie) = plan.cookie {
-        line(output, b"Set-Cookie", cookie);
+    if let Some(cookie) = plan.cookie
+        && !plan.edits.replaces(Known::SetCookie)
+    {
+        write_line(output, b"Set-Cookie", cookie);
     }
     match plan.framing {
         Framing::Silent => {}
@@ -329,11 +318,10 @@ fn is_nominated(nominated: &[Span], bytes: &[u8], name: &[u8]) -> bool {
 /// CGI-like servers read `X_Forwarded_For` as `X-Forwarded-For`: a name with underscores whose
 /// hyphenated twin the gateway owns would be believed as ours.
 fn poses_as(name: &[u8], owned: u64) -> bool {
-    if memchr::memchr(b'_', name).is_none() || name.len() > 32 {
+    if memchr::memchr(b'_', name).is_none() {
         return false;
     }
-    let hyphenated: Vec<u8> = name.iter().map(|&byte| if byte == b'_' { b'-' } else { byte }).collect();
-    let known = Known::of(&hyphenated);
+    let known = Known::alike(name);
     known != Known::Other && owned & 1 << known as u8 != 0
 }
 
@@ -343,19 +331,16 @@ fn content_length(output: &mut Vec<u8>, length: u64) {
     output.extend_from_slice(b"\r\n");
 }
 
-fn line(output: &mut Vec<u8>, name: &[u8], value: &[u8]) {
-    output.extend_from_slice(name);
-    output.extend_from_slice(b": ");
-    output.extend_from_slice(value);
-    output.extend_from_slice(b"\r\n");
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::request::Method;
 
     fn forward(text: &str, trusted: bool, edits: &Edits) -> String {
+        forward_as(b"X-Request-Id", text, trusted, edits)
+    }
+
+    fn forward_as(id_name: &[u8], text: &str, trusted: bool, edits: &Edits) -> String {
         let mut head = RequestHead::default();
         head.parse(text.as_bytes(), 100).unwrap();
         let mut output = Vec::new();
@@ -368,12 +353,12 @@ mod tests {
             client_node: b"192.0.2.1",
             scheme: b"http",
             trusted,
-            request_id: (b"X-Request-Id", b"id1"),
+            request_id: (id_name, b"id1"),
             loop_id: b"sumun-1",
             framing: Framing::Silent,
             websocket: false,
             expect_continue: false,
-            max_forwards: None,
+            max_forwards: Some(2),
             edits,
         };
         write_request(&mut output, &head, text.as_bytes(), &plan);
@@ -394,7 +379,7 @@ mod tests {
         for gone in ["Connection", "X-Drop", "TE:", "Keep-Alive", "Upgrade"] {
             assert!(!out.contains(gone), "{gone} in {out}");
         }
-        assert!(out.ends_with("CDN-Loop: sumun-1\r\nX-Request-Id: id1\r\n\r\n"), "{out}");
+        assert!(out.ends_with("CDN-Loop: sumun-1\r\nX-Request-Id: id1\r\nMax-Forwards: 2\r\n\r\n"), "{out}");
     }
 
     #[test]
@@ -409,35 +394,114 @@ mod tests {
         assert!(!out.contains("x_forwarded_for"), "{out}");
     }
 
-    #[test]
-    fn edits() {
-        let edits = Edits {
-            set: vec![("A".into(), "new".into())],
-            add: vec![("C".into(), "3".into())],
-            remove: vec!["b".into()],
-        };
-        let out = forward("GET / HTTP/1.1\r\nHost: a\r\nA: 1\r\nB: 2\r\n\r\n", false, &edits);
-        assert!(!out.contains("A: 1") && !out.contains("B: 2"), "{out}");
-        assert!(out.contains("A: new\r\nC: 3\r\n"), "{out}");
+    fn edits(set: &[(&str, &str)], add: &[(&str, &str)], remove: &[&str]) -> Edits {
+        let owned =
+            |pairs: &[(&str, &str)]| pairs.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect();
+        Edits::new(owned(set), owned(add), remove.iter().map(|&name| name.to_owned()).collect())
     }
 
     #[test]
-    fn responses() {
-        let text = "HTTP/1.1 200 OK\r\nContent-Type: a/b\r\nConnection: x-y\r\nX-Y: 1\r\nContent-Length: 3\r\nServer: s\r\n\r\n";
+    fn edits_of_fields_that_came_in() {
+        let edits = edits(&[("A", "new"), ("X-Auth-User", "")], &[("C", "3")], &["b", "X-Real-IP"]);
+        let text = "GET / HTTP/1.1\r\nHost: a\r\nA: 1\r\nB: 2\r\nx_auth-user: eve\r\nX-Real-IP: 6\r\nX_Real_IP: 6\r\nC_: 4\r\n\r\n";
+        let out = forward(text, true, &edits);
+        for gone in ["A: 1", "B: 2", "eve", ": 6"] {
+            assert!(!out.contains(gone), "{gone} in {out}");
+        }
+        assert!(out.contains("C_: 4\r\n"), "{out}");
+        assert!(out.ends_with("\r\nA: new\r\nX-Auth-User: \r\nC: 3\r\n\r\n"), "{out}");
+    }
+
+    #[test]
+    fn edits_of_what_the_gateway_writes() {
+        let text =
+            "GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-Proto: http\r\nX-Forwarded-For: 6.6.6.6\r\nVia: 1.1 a\r\n\r\n";
+        let set = [("x-forwarded-proto", "https"), ("Max-Forwards", "7"), ("X_Request_Id", "mine")];
+        let edits = edits(&set, &[("X-Forwarded-For", "192.0.2.9")], &["FORWARDED", "Via", "X-Forwarded-Host"]);
+        for trusted in [false, true] {
+            let out = forward(text, trusted, &edits);
+            let before = if trusted { "6.6.6.6, " } else { "" };
+            assert_eq!(
+                out,
+                format!(
+                    "GET /p HTTP/1.1\r\nHost: h\r\nX-Forwarded-For: {before}192.0.2.1\r\nCDN-Loop: sumun-1\r\n\
+                     x-forwarded-proto: https\r\nMax-Forwards: 7\r\nX_Request_Id: mine\r\n\
+                     X-Forwarded-For: 192.0.2.9\r\n\r\n"
+                )
+            );
+        }
+    }
+
+    #[test]
+    fn each_field_that_the_gateway_writes_can_be_removed() {
+        let own = [
+            "X-Forwarded-For",
+            "X-Forwarded-Proto",
+            "X-Forwarded-Host",
+            "Forwarded",
+            "Via",
+            "X-Request-Id",
+            "Max-Forwards",
+        ];
+        for removed in own {
+            let out = forward("GET / HTTP/1.1\r\nHost: a\r\n\r\n", false, &edits(&[], &[], &[removed]));
+            for name in own {
+                assert_eq!(out.contains(&format!("\r\n{name}: ")), name != removed, "{name} in {out}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_request_id_of_any_name_is_the_gateways() {
+        let text = "GET / HTTP/1.1\r\nHost: a\r\nX-My-Trace: 6\r\nx_my_trace: 6\r\nX-Request-Id: 7\r\n\r\n";
+        let out = forward_as(b"X-My-Trace", text, false, &Edits::NONE);
+        assert!(!out.contains(": 6") && out.contains("X-Request-Id: 7\r\n"), "{out}");
+        assert!(out.ends_with("X-My-Trace: id1\r\nMax-Forwards: 2\r\n\r\n"), "{out}");
+        let out = forward_as(b"X_Request_Id", text, false, &Edits::NONE);
+        assert!(!out.contains(": 7") && out.ends_with("X_Request_Id: id1\r\nMax-Forwards: 2\r\n\r\n"), "{out}");
+        let out = forward_as(b"X-My-Trace", text, false, &edits(&[], &[], &["x-my-trace"]));
+        assert!(!out.to_ascii_lowercase().contains("trace"), "{out}");
+    }
+
+    fn answer(text: &str, edits: &Edits) -> String {
         let mut head = ResponseHead::default();
         head.parse(text.as_bytes(), Method::Get).unwrap();
         let mut output = Vec::new();
         let plan = ResponsePlan {
             framing: Framing::Length(3),
-            connection: ConnectionLine::Close,
+            connection: ConnectionLine::of(false, Version::Http11),
             date: b"D",
-            cookie: None,
-            edits: &Edits::default(),
+            cookie: Some(b"at=1"),
+            edits,
         };
         write_response(&mut output, &head, text.as_bytes(), &plan);
+        String::from_utf8(output).unwrap()
+    }
+
+    #[test]
+    fn responses() {
+        let text = "HTTP/1.1 200 OK\r\nContent-Type: a/b\r\nConnection: x-y\r\nX-Y: 1\r\nContent-Length: 3\r\nServer: s\r\n\r\n";
         assert_eq!(
-            String::from_utf8(output).unwrap(),
-            "HTTP/1.1 200 OK\r\nContent-Type: a/b\r\nServer: s\r\nDate: D\r\nContent-Length: 3\r\nConnection: close\r\n\r\n"
+            answer(text, &Edits::NONE),
+            "HTTP/1.1 200 OK\r\nContent-Type: a/b\r\nServer: s\r\nDate: D\r\nSet-Cookie: at=1\r\nContent-Length: 3\r\nConnection: close\r\n\r\n"
+        );
+    }
+
+    #[test]
+    fn edits_of_responses() {
+        let edits = edits(&[("date", "E")], &[("Set-Cookie", "b=2")], &["Server"]);
+        let end = "Content-Length: 3\r\nConnection: close\r\ndate: E\r\nSet-Cookie: b=2\r\n\r\n";
+        for date in ["", "Date: S\r\n"] {
+            let text = format!("HTTP/1.1 200 OK\r\n{date}Server: s\r\nSet-Cookie: c=3\r\nContent-Length: 3\r\n\r\n");
+            assert_eq!(
+                answer(&text, &edits),
+                format!("HTTP/1.1 200 OK\r\nSet-Cookie: c=3\r\nSet-Cookie: at=1\r\n{end}")
+            );
+        }
+        let without = Edits::new(vec![], vec![], vec!["Date".into(), "Set-Cookie".into()]);
+        assert_eq!(
+            answer("HTTP/1.1 200 OK\r\nSet-Cookie: c=3\r\nContent-Length: 3\r\n\r\n", &without),
+            "HTTP/1.1 200 OK\r\nContent-Length: 3\r\nConnection: close\r\n\r\n"
         );
     }
 }

@@ -34,6 +34,8 @@ pub enum Reject {
     ChunkExtension,
     Trailer,
     StatusLine,
+    /// More 1xx before a final response than anybody needs.
+    InterimResponses,
 }
 
 impl Reject {
@@ -78,6 +80,7 @@ impl Reject {
             Self::ChunkExtension => "chunk_extension",
             Self::Trailer => "trailer",
             Self::StatusLine => "status_line",
+            Self::InterimResponses => "interim_responses",
         }
     }
 }

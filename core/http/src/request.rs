@@ -4,7 +4,7 @@ use crate::field::{Field, Known, Span, is_token, list};
 use crate::limits::{FIELDS_MAX, NOMINATED_MAX};
 use crate::reject::Reject;
 use crate::target;
-use crate::token::{self, Line};
+use crate::token;
 
 /// Methods of RFC 9110 and RFC 5789. Others are refused with 501: what they mean for a retry or
 /// a cache cannot be known.
@@ -134,34 +134,20 @@ impl RequestHead {
     /// next request starts is not known.
     pub fn parse(&mut self, bytes: &[u8], fields_max: usize) -> Result<Option<usize>, Reject> {
         self.clear();
-        let Some((line, mut at)) = request_line(bytes)? else { return Ok(None) };
+        let Some((line, at)) = request_line(bytes)? else { return Ok(None) };
         self.method = Method::from_bytes(line.method.of_bytes(bytes)).ok_or(Reject::Method)?;
         self.version = line.version;
         self.target = line.target;
 
-        let bound = fields_max.min(FIELDS_MAX);
         let mut facts = Facts::default();
-        let length = loop {
-            match token::line(bytes, at)? {
-                Line::Field { name, value, next } => {
-                    if self.fields.len() == bound {
-                        return Err(Reject::TooManyFields);
-                    }
-                    let known = Known::of(name.of_bytes(bytes));
-                    if known != Known::Other {
-                        self.present |= 1 << known as u8;
-                        self.note(bytes, known, value.of_bytes(bytes), &mut facts)?;
-                    }
-                    self.fields.push(Field { name, value, known });
-                    at = next;
-                }
-                Line::End { next } => break next,
-                Line::Partial => return Ok(None),
-            }
-        };
-        let head = bytes.get(..length).unwrap_or_default();
+        let (fields, nominated) = (&mut self.fields, &mut self.nominated);
+        let section = token::section(bytes, at, fields_max.min(FIELDS_MAX), fields, |index, known, value| {
+            facts.note(bytes, nominated, index, known, value)
+        })?;
+        let Some((length, present)) = section else { return Ok(None) };
+        self.present = present;
         self.settle(&facts)?;
-        target::parse_into(self, head)?;
+        target::parse_into(self, bytes.get(..length).unwrap_or_default())?;
         Ok(Some(length))
     }
 
@@ -171,78 +157,6 @@ impl RequestHead {
         fields.clear();
         nominated.clear();
         *self = Self { fields, nominated, ..Self::default() };
-    }
-
-    /// What one field means for framing, routing and the connection.
-    #[inline]
-    fn note(&mut self, head: &[u8], known: Known, value: &[u8], facts: &mut Facts) -> Result<(), Reject> {
-        match known {
-            Known::Host => {
-                // RFC 9112 section 3.2: more than one is a 400.
-                if self.host.replace(self.fields.len()).is_some() {
-                    return Err(Reject::HostRepeated);
-                }
-                // An empty one names nobody (RFC 9110 section 4.2.1).
-                if value.is_empty() || !target::is_host(value) {
-                    return Err(Reject::HostSyntax);
-                }
-            }
-            Known::ContentLength => {
-                // RFC 9112 section 6.3 lets equal repetitions pass; a client that sends them is
-                // broken or attacks, so they do not.
-                if facts.length.is_some() {
-                    return Err(Reject::ContentLength);
-                }
-                facts.length = Some(parse_length(value).ok_or(Reject::ContentLength)?);
-            }
-            Known::TransferEncoding => {
-                if facts.chunked {
-                    return Err(Reject::TransferEncoding);
-                }
-                check_coding(value)?;
-                facts.chunked = true;
-            }
-            Known::Connection => {
-                for option in list(value) {
-                    self.note_connection(head, option, facts)?;
-                }
-            }
-            Known::Expect => {
-                // Said once the whole head has been read: a broken line is worse.
-                facts.expects_more |= !value.eq_ignore_ascii_case(b"100-continue");
-                self.expect_continue = true;
-            }
-            Known::SecWebSocketKey => {
-                // RFC 6455 section 4.1: sixteen bytes in base64, once.
-                facts.websocket_key = facts.websocket_keys == 0 && is_websocket_key(value);
-                facts.websocket_keys += 1;
-            }
-            Known::Upgrade => {
-                facts.upgrade_websocket = list(value).any(|protocol| protocol.eq_ignore_ascii_case(b"websocket"));
-            }
-            _ => {}
-        }
-        Ok(())
-    }
-
-    fn note_connection(&mut self, head: &[u8], option: &[u8], facts: &mut Facts) -> Result<(), Reject> {
-        if option.eq_ignore_ascii_case(b"close") {
-            facts.close = true;
-        } else if option.eq_ignore_ascii_case(b"keep-alive") {
-            facts.keep_alive = true;
-        } else if option.eq_ignore_ascii_case(b"upgrade") {
-            facts.upgrade_nominated = true;
-        } else {
-            if !is_token(option) || self.nominated.len() == NOMINATED_MAX {
-                return Err(Reject::Connection);
-            }
-            // RFC 9110 section 7.6.1: end-to-end fields must not be nominated. Dropping them would
-            // let a client hide its cookie or our own X-Forwarded-For from the server behind.
-            if matches!(Known::of(option), Known::Other | Known::Te | Known::KeepAlive | Known::ProxyConnection) {
-                self.nominated.push(Span::of(head, option));
-            }
-        }
-        Ok(())
     }
 
     /// The rules that need all fields.
@@ -259,6 +173,7 @@ impl RequestHead {
         if facts.expects_more {
             return Err(Reject::Expectation);
         }
+        self.host = facts.host;
         if self.host.is_none() && self.version == Version::Http11 {
             return Err(Reject::HostMissing);
         }
@@ -270,10 +185,8 @@ impl RequestHead {
             && self.method == Method::Get
             && self.version == Version::Http11
             && matches!(self.body, BodyLength::None | BodyLength::Length(0));
-        if self.version == Version::Http10 {
-            // RFC 9110 section 10.1.1: a 1.0 client does not know the expectation.
-            self.expect_continue = false;
-        }
+        // RFC 9110 section 10.1.1: a 1.0 client does not know the expectation.
+        self.expect_continue = facts.expect_continue && self.version == Version::Http11;
         Ok(())
     }
 
@@ -326,6 +239,8 @@ impl RequestHead {
 /// What has been seen while the fields pass by.
 #[derive(Default)]
 struct Facts {
+    /// Index of the field.
+    host: Option<usize>,
     length: Option<u64>,
     chunked: bool,
     close: bool,
@@ -334,7 +249,89 @@ struct Facts {
     upgrade_websocket: bool,
     websocket_key: bool,
     websocket_keys: u32,
+    expect_continue: bool,
     expects_more: bool,
+}
+
+impl Facts {
+    /// What one field means for framing, routing and the connection.
+    #[inline]
+    fn note(
+        &mut self,
+        head: &[u8],
+        nominated: &mut Vec<Span>,
+        index: usize,
+        known: Known,
+        value: &[u8],
+    ) -> Result<(), Reject> {
+        match known {
+            Known::Host => {
+                // RFC 9112 section 3.2: more than one is a 400.
+                if self.host.replace(index).is_some() {
+                    return Err(Reject::HostRepeated);
+                }
+                // An empty one names nobody (RFC 9110 section 4.2.1).
+                if value.is_empty() || !target::is_host(value) {
+                    return Err(Reject::HostSyntax);
+                }
+            }
+            Known::ContentLength => {
+                // RFC 9112 section 6.3 lets equal repetitions pass; a client that sends them is
+                // broken or attacks, so they do not.
+                if self.length.is_some() {
+                    return Err(Reject::ContentLength);
+                }
+                self.length = Some(parse_length(value).ok_or(Reject::ContentLength)?);
+            }
+            Known::TransferEncoding => {
+                if self.chunked {
+                    return Err(Reject::TransferEncoding);
+                }
+                check_coding(value)?;
+                self.chunked = true;
+            }
+            Known::Connection => {
+                for option in list(value) {
+                    self.note_connection(head, nominated, option)?;
+                }
+            }
+            Known::Expect => {
+                // Said once the whole head has been read: a broken line is worse.
+                self.expects_more |= !value.eq_ignore_ascii_case(b"100-continue");
+                self.expect_continue = true;
+            }
+            Known::SecWebSocketKey => {
+                // RFC 6455 section 4.1: sixteen bytes in base64, once.
+                self.websocket_key = self.websocket_keys == 0 && is_websocket_key(value);
+                self.websocket_keys += 1;
+            }
+            Known::Upgrade => {
+                self.upgrade_websocket = list(value).any(|protocol| protocol.eq_ignore_ascii_case(b"websocket"));
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn note_connection(&mut self, head: &[u8], nominated: &mut Vec<Span>, option: &[u8]) -> Result<(), Reject> {
+        if option.eq_ignore_ascii_case(b"close") {
+            self.close = true;
+        } else if option.eq_ignore_ascii_case(b"keep-alive") {
+            self.keep_alive = true;
+        } else if option.eq_ignore_ascii_case(b"upgrade") {
+            self.upgrade_nominated = true;
+        } else {
+            if !is_token(option) || nominated.len() == NOMINATED_MAX {
+                return Err(Reject::Connection);
+            }
+            // RFC 9110 section 7.6.1: end-to-end fields must not be nominated. Dropping them would
+            // let a client hide its cookie or our own X-Forwarded-For from the server behind.
+            if matches!(Known::of(option), Known::Other | Known::Te | Known::KeepAlive | Known::ProxyConnection) {
+                nominated.push(Span::of(head, option));
+            }
+        }
+        Ok(())
+    }
 }
 
 fn is_websocket_key(value: &[u8]) -> bool {

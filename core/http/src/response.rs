@@ -4,7 +4,7 @@ use crate::field::{Field, Known, Span, list};
 use crate::limits::{FIELDS_MAX, NOMINATED_MAX};
 use crate::reject::Reject;
 use crate::request::{Method, Version, parse_length};
-use crate::token::{self, Line};
+use crate::token;
 
 /// How the end of a response body is known (RFC 9112 section 6.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -43,26 +43,14 @@ impl ResponseHead {
     /// understand it in another way (RFC 9112 section 11.1, response splitting).
     pub fn parse(&mut self, bytes: &[u8], method: Method) -> Result<Option<usize>, Reject> {
         self.clear();
-        let Some(mut at) = self.status_line(bytes)? else { return Ok(None) };
+        let Some(at) = self.status_line(bytes)? else { return Ok(None) };
         let mut facts = Facts::default();
-        let length = loop {
-            match token::line(bytes, at)? {
-                Line::Field { name, value, next } => {
-                    if self.fields.len() == FIELDS_MAX {
-                        return Err(Reject::TooManyFields);
-                    }
-                    let known = Known::of(name.of_bytes(bytes));
-                    if known != Known::Other {
-                        self.present |= 1 << known as u8;
-                        self.note(bytes, known, value.of_bytes(bytes), &mut facts)?;
-                    }
-                    self.fields.push(Field { name, value, known });
-                    at = next;
-                }
-                Line::End { next } => break next,
-                Line::Partial => return Ok(None),
-            }
-        };
+        let (fields, nominated) = (&mut self.fields, &mut self.nominated);
+        let section = token::section(bytes, at, FIELDS_MAX, fields, |_, known, value| {
+            facts.note(bytes, nominated, known, value)
+        })?;
+        let Some((length, present)) = section else { return Ok(None) };
+        self.present = present;
         self.settle(method, &facts)?;
         Ok(Some(length))
     }
@@ -98,40 +86,6 @@ impl ResponseHead {
         fields.clear();
         nominated.clear();
         *self = Self { fields, nominated, ..Self::default() };
-    }
-
-    #[inline]
-    fn note(&mut self, head: &[u8], known: Known, value: &[u8], facts: &mut Facts) -> Result<(), Reject> {
-        match known {
-            Known::ContentLength => {
-                if facts.length.is_some() {
-                    return Err(Reject::ContentLength);
-                }
-                facts.length = Some(parse_length(value).ok_or(Reject::ContentLength)?);
-            }
-            Known::TransferEncoding => {
-                if facts.chunked || !value.eq_ignore_ascii_case(b"chunked") {
-                    return Err(Reject::TransferEncoding);
-                }
-                facts.chunked = true;
-            }
-            Known::Connection => {
-                for option in list(value) {
-                    if option.eq_ignore_ascii_case(b"close") {
-                        facts.close = true;
-                    } else if option.eq_ignore_ascii_case(b"keep-alive") {
-                        facts.keep_alive = true;
-                    } else if self.nominated.len() == NOMINATED_MAX {
-                        return Err(Reject::Connection);
-                    } else if Known::of(option) == Known::Other {
-                        self.nominated.push(Span::of(head, option));
-                    }
-                }
-            }
-            Known::Upgrade => facts.websocket = value.eq_ignore_ascii_case(b"websocket"),
-            _ => {}
-        }
-        Ok(())
     }
 
     fn settle(&mut self, method: Method, facts: &Facts) -> Result<(), Reject> {
@@ -182,6 +136,7 @@ impl ResponseHead {
     }
 }
 
+/// What has been seen while the fields pass by.
 #[derive(Default)]
 struct Facts {
     length: Option<u64>,
@@ -189,6 +144,43 @@ struct Facts {
     close: bool,
     keep_alive: bool,
     websocket: bool,
+}
+
+impl Facts {
+    /// What one field means for framing and the connection.
+    #[inline]
+    fn note(&mut self, head: &[u8], nominated: &mut Vec<Span>, known: Known, value: &[u8]) -> Result<(), Reject> {
+        match known {
+            Known::ContentLength => {
+                if self.length.is_some() {
+                    return Err(Reject::ContentLength);
+                }
+                self.length = Some(parse_length(value).ok_or(Reject::ContentLength)?);
+            }
+            Known::TransferEncoding => {
+                if self.chunked || !value.eq_ignore_ascii_case(b"chunked") {
+                    return Err(Reject::TransferEncoding);
+                }
+                self.chunked = true;
+            }
+            Known::Connection => {
+                for option in list(value) {
+                    if option.eq_ignore_ascii_case(b"close") {
+                        self.close = true;
+                    } else if option.eq_ignore_ascii_case(b"keep-alive") {
+                        self.keep_alive = true;
+                    } else if nominated.len() == NOMINATED_MAX {
+                        return Err(Reject::Connection);
+                    } else if Known::of(option) == Known::Other {
+                        nominated.push(Span::of(head, option));
+                    }
+                }
+            }
+            Known::Upgrade => self.websocket = value.eq_ignore_ascii_case(b"websocket"),
+            _ => {}
+        }
+        Ok(())
+    }
 }
 
 #[cfg(test)]

@@ -7,8 +7,11 @@ use crate::reject::Reject;
 use crate::request::{Method, RequestHead};
 
 /// Splits the target of `head` into authority, path and query, and refuses what a server could
-/// read in another way than we do.
-pub(crate) fn parse_into(head: &mut RequestHead, bytes: &[u8]) -> Result<(), Reject> {
+/// read in another way than we do. `head` has its method and target, and `bytes` is what they came in.
+///
+/// # Errors
+/// `Target`.
+pub fn parse_into(head: &mut RequestHead, bytes: &[u8]) -> Result<(), Reject> {
     let target = head.target.of_bytes(bytes);
     match target {
         b"*" if head.method == Method::Options => {

@@ -4,7 +4,7 @@
 //! in for a tokenizer library because it does what we would have to check again behind one (line
 //! ends, control characters, names) in the same pass; a property test holds it against httparse.
 
-use crate::field::Span;
+use crate::field::{Field, Known, Span};
 use crate::reject::Reject;
 
 /// Bytes of a token (RFC 9110 section 5.6.2), by table.
@@ -87,6 +87,42 @@ pub(crate) fn line(bytes: &[u8], start: usize) -> Result<Line, Reject> {
     }
     let span = |start: usize, end: usize| Span { start: start as u32, end: end as u32 };
     Ok(Line::Field { name: span(start, name_end), value: span(value_start, trimmed), next: at + 2 })
+}
+
+/// Reads the field lines from `start` on into `fields`, up to the empty line behind them. Says where
+/// that ends and which known names there are, a bit each; `None` where it has not come yet. `note`
+/// gets what is known of each field whose name is known: its index, name and value.
+///
+/// # Errors
+/// Those of `line`, `TooManyFields`, and what `note` refuses.
+#[inline]
+pub(crate) fn section(
+    bytes: &[u8],
+    start: usize,
+    fields_max: usize,
+    fields: &mut Vec<Field>,
+    mut note: impl FnMut(usize, Known, &[u8]) -> Result<(), Reject>,
+) -> Result<Option<(usize, u64)>, Reject> {
+    let mut at = start;
+    let mut present = 0;
+    loop {
+        match line(bytes, at)? {
+            Line::Field { name, value, next } => {
+                if fields.len() == fields_max {
+                    return Err(Reject::TooManyFields);
+                }
+                let known = Known::of(name.of_bytes(bytes));
+                if known != Known::Other {
+                    present |= 1 << known as u8;
+                    note(fields.len(), known, value.of_bytes(bytes))?;
+                }
+                fields.push(Field { name, value, known });
+                at = next;
+            }
+            Line::End { next } => return Ok(Some((next, present))),
+            Line::Partial => return Ok(None),
+        }
+    }
 }
 
 const ONES: u64 = 0x0101_0101_0101_0101;

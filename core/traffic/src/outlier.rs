@@ -36,6 +36,12 @@ impl Ejections {
         self.until_ms
     }
 
+    /// Goes on from what another process knew: how many are held against it, and when the last one
+    /// ends or has ended.
+    pub const fn resumed(count: u32, until_ms: u64) -> Self {
+        Self { count: if count < EJECTIONS_MAX { count } else { EJECTIONS_MAX }, until_ms }
+    }
+
     pub const fn count(&self) -> u32 {
         self.count
     }

@@ -1,0 +1,34 @@
+//! Certificates, keys and OCSP responses: from bytes to what TLS needs, or to what is wrong.
+//!
+//! It reads no file and no clock; times are seconds since 1970. X.509 as in RFC 5280, PEM as in
+//! RFC 7468, OCSP responses as in RFC 6960 section 4.2.1.
+//!
+//! It builds no chains and trusts nobody: that is done by rustls while a connection opens.
+
+mod identity;
+mod leaf;
+pub mod limits;
+mod pem;
+mod problem;
+mod staple;
+
+use std::sync::{Arc, LazyLock};
+
+use rustls::crypto::CryptoProvider;
+
+pub use identity::Identity;
+pub use leaf::{Leaf, date};
+pub use pem::authorities;
+pub use problem::{Part, Problem};
+pub use staple::{Staple, Status};
+
+/// The cryptography of the whole product: aws-lc-rs.
+#[must_use]
+pub fn provider() -> &'static Arc<CryptoProvider> {
+    static PROVIDER: LazyLock<Arc<CryptoProvider>> =
+        LazyLock::new(|| Arc::new(rustls::crypto::aws_lc_rs::default_provider()));
+    &PROVIDER
+}
+
+#[cfg(test)]
+mod tests;

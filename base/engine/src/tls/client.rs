@@ -1,0 +1,194 @@
+//! TLS towards servers: what a pool speaks.
+
+use std::cell::RefCell;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use rustls::ClientConfig;
+use rustls::client::danger::ServerCertVerifier;
+use rustls::client::{Resumption, UnbufferedClientConnection};
+use rustls::pki_types::{CertificateDer, ServerName};
+use sumun_certificates::provider;
+use sumun_config::checked::{self, ServerAddress};
+
+use super::limits::POOL_SESSIONS;
+use super::material::{Blob, IdentityMaterial, Material};
+use super::metrics::Counts;
+use super::records::Connection;
+use super::server::{HTTP_1_1, identity, missing, versions};
+use super::stream::TlsStream;
+use super::transport::Transport;
+use super::verifier::{Anybody, Verifier};
+
+/// TLS of one pool: lives as long as the pool speaks it, while what it speaks with is replaced as
+/// a whole.
+#[derive(Debug)]
+pub struct TlsPool {
+    current: ArcSwap<Built>,
+    counts: Arc<Counts>,
+}
+
+/// What new connections are opened with.
+#[derive(Debug)]
+pub(super) struct Built {
+    config: ClientConfig,
+    sni: Option<ServerName<'static>>,
+    /// Of our own certificate: (name, seconds since 1970).
+    pub(super) expiry: Option<(Arc<str>, u64)>,
+    made_of: Ingredients,
+}
+
+/// Sessions outlive whatever leaves these as they are.
+#[derive(Debug, PartialEq, Eq)]
+struct Ingredients {
+    tls: checked::PoolTls,
+    identity: Option<IdentityMaterial>,
+    /// Empty where the host's are trusted.
+    authorities: Blob,
+    system: Vec<Blob>,
+}
+
+impl Ingredients {
+    fn gather(tls: &checked::PoolTls, material: &Material) -> Result<Self, String> {
+        let identity = match &tls.identity {
+            Some(files) => Some(material.identity(files).ok_or_else(|| missing(&files.certificate))?.clone()),
+            None => None,
+        };
+        let authorities = match &tls.ca {
+            Some(path) => material.authority(path).ok_or_else(|| missing(path))?.clone(),
+            None => Blob::default(),
+        };
+        let system = if tls.verify && tls.ca.is_none() { material.system.clone() } else { Vec::new() };
+        Ok(Self { tls: tls.clone(), identity, authorities, system })
+    }
+}
+
+impl TlsPool {
+    pub(super) fn new(built: Arc<Built>, counts: Arc<Counts>) -> Arc<Self> {
+        Arc::new(Self { current: ArcSwap::new(built), counts })
+    }
+
+    pub(super) fn change(&self, built: Arc<Built>) {
+        self.current.store(built);
+    }
+
+    pub(super) fn current(&self) -> Arc<Built> {
+        self.current.load_full()
+    }
+
+    pub(super) fn counts(&self) -> &Arc<Counts> {
+        &self.counts
+    }
+}
+
+/// What is in force if it is made of the same, else a new one.
+///
+/// # Errors
+/// A text for the operator.
+pub(super) fn build(
+    tls: &checked::PoolTls,
+    material: &Material,
+    before: Option<Arc<Built>>,
+) -> Result<Arc<Built>, String> {
+    let made_of = Ingredients::gather(tls, material)?;
+    if let Some(before) = before.filter(|before| before.made_of == made_of) {
+        return Ok(before);
+    }
+    let verifier: Arc<dyn ServerCertVerifier> = match (tls.verify, &tls.ca) {
+        (false, _) => Arc::new(Anybody),
+        (true, Some(path)) => {
+            let named = |why: String| format!("{}: {why}", path.display());
+            let authorities = sumun_certificates::authorities(made_of.authorities.bytes());
+            let authorities = authorities.map_err(|problem| named(problem.to_string()))?;
+            Arc::new(Verifier::new(authorities, true).map_err(named)?)
+        }
+        (true, None) => {
+            let system = made_of.system.iter().map(|der| CertificateDer::from(der.bytes().to_vec()));
+            let verifier = Verifier::new(system.collect(), false);
+            let none = |_| "this host has no certificates of authorities; `ca` names a file of them".to_owned();
+            Arc::new(verifier.map_err(none)?)
+        }
+    };
+    let builder = ClientConfig::builder_with_provider(Arc::clone(provider()))
+        .with_protocol_versions(versions(tls.min_version))
+        .map_err(|error| error.to_string())?
+        .dangerous()
+        .with_custom_certificate_verifier(verifier);
+    let mut expiry = None;
+    let mut config = match &tls.identity {
+        None => builder.with_no_client_auth(),
+        Some(files) => {
+            let identity = identity(files, material)?;
+            expiry = Some((Arc::from(identity.leaf.title()), identity.leaf.not_after));
+            builder.with_client_cert_resolver(Arc::new(rustls::sign::SingleCertAndKey::from(identity.certified)))
+        }
+    };
+    config.alpn_protocols = vec![HTTP_1_1.to_vec()];
+    // Each worker has its own, see `TlsConnector`.
+    config.resumption = Resumption::disabled();
+    let sni = tls.sni.clone().map(|name| ServerName::try_from(name).map_err(|error| error.to_string())).transpose()?;
+    Ok(Arc::new(Built { config, sni, expiry, made_of }))
+}
+
+/// One worker's way to the servers of a pool. Sessions with them are its own, so that no worker
+/// waits for another.
+#[derive(Debug)]
+pub struct TlsConnector {
+    pool: Arc<TlsPool>,
+    worker: usize,
+    own: RefCell<Option<Own>>,
+}
+
+#[derive(Debug)]
+struct Own {
+    built: Arc<Built>,
+    config: Arc<ClientConfig>,
+}
+
+impl TlsConnector {
+    #[must_use]
+    pub fn new(pool: Arc<TlsPool>, worker: usize) -> Self {
+        Self { pool, worker, own: RefCell::new(None) }
+    }
+
+    /// Over a connected socket. `name` is that of the server's address ([`server_name`]).
+    ///
+    /// # Errors
+    /// Not for anything a server does.
+    pub fn connect(&self, transport: Transport, name: &ServerName<'static>) -> io::Result<TlsStream> {
+        let (config, name) = self.config(name);
+        let connection = UnbufferedClientConnection::new(config, name).map_err(io::Error::other)?;
+        Ok(TlsStream::new(transport, Connection::Client(connection), Arc::clone(&self.pool.counts), self.worker))
+    }
+
+    fn config(&self, name: &ServerName<'static>) -> (Arc<ClientConfig>, ServerName<'static>) {
+        let current = self.pool.current.load();
+        let name = current.sni.as_ref().unwrap_or(name).clone();
+        let mut own = self.own.borrow_mut();
+        if let Some(own) = own.as_ref().filter(|own| Arc::ptr_eq(&own.built, &current)) {
+            return (Arc::clone(&own.config), name);
+        }
+        let mut config = current.config.clone();
+        config.resumption = Resumption::in_memory_sessions(POOL_SESSIONS);
+        let config = Arc::new(config);
+        *own = Some(Own { built: Arc::clone(&current), config: Arc::clone(&config) });
+        (config, name)
+    }
+}
+
+/// What the certificate of a server at this address has to be for, unless the pool says otherwise.
+#[must_use]
+pub fn server_name(address: &ServerAddress) -> ServerName<'static> {
+    // Never sent, and never valid: a Unix socket has no name, and needs none where nothing is verified.
+    let nameless = ServerName::IpAddress(IpAddr::from(Ipv4Addr::UNSPECIFIED).into());
+    match address {
+        ServerAddress::Ip(address) => ServerName::IpAddress(address.ip().into()),
+        ServerAddress::Name { host, .. } => {
+            let name = host.strip_suffix('.').unwrap_or(host).to_owned();
+            ServerName::try_from(name).unwrap_or(nameless)
+        }
+        ServerAddress::Unix(_) => nameless,
+    }
+}

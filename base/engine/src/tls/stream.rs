@@ -1,0 +1,501 @@
+//! A connection over TLS, for one task of one worker.
+//!
+//! It holds a buffer only while something is in it: ciphertext of a record that is not complete,
+//! plaintext that the caller had no room for, ciphertext that the kernel has not taken. An idle
+//! connection holds none.
+//!
+//! One read of the socket serves as many records as came; one write carries up to three full
+//! records, and with them what a handshake left to be said: the tickets of a server, the last
+//! message of a client.
+
+use std::fmt;
+use std::io::{self, IoSlice};
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use rustls::{HandshakeKind, ProtocolVersion};
+use sumun_certificates::Leaf;
+
+use super::failure::{Failure, Reason};
+use super::limits::{RECORD_BYTES, WRITE_BYTES};
+use super::metrics::Counts;
+use super::records::{Connection, Order, Progress, Sink, cut_off, has_record, record_bytes, reserve};
+use super::transport::Transport;
+use crate::buffers::Lease;
+use crate::limits::{LARGE_BUFFER_BYTES, SMALL_BUFFER_BYTES};
+
+/// The first byte of every handshake record (RFC 8446 section 5.1).
+const HANDSHAKE_RECORD: u8 = 22;
+
+/// See above.
+pub struct TlsStream {
+    transport: Transport,
+    connection: Connection,
+    /// Ciphertext that was read, not yet opened.
+    incoming: Option<Lease>,
+    /// Ciphertext that is to be sent.
+    outgoing: Option<Lease>,
+    /// Plaintext for the next read.
+    plaintext: Option<Lease>,
+    /// Bytes of the caller that lie in `outgoing`: it is told once they are sent.
+    owed: usize,
+    /// The last read filled its buffer: the next one is worth a large one.
+    reads_are_full: bool,
+    /// Bytes of `incoming` that nothing more can be done with until others follow.
+    looked_at: usize,
+    /// The first bytes have been seen.
+    begun: bool,
+    /// The other side has said that nothing more comes.
+    ended: bool,
+    close_sent: bool,
+    counted: bool,
+    failure: Option<Failure>,
+    counts: Arc<Counts>,
+    worker: usize,
+}
+
+/// What a handshake came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Session {
+    /// Taken up again with a ticket: no certificate was shown.
+    pub resumed: bool,
+    /// `TLSv1.2` or `TLSv1.3`.
+    pub version: &'static str,
+}
+
+/// What the other side does while it should wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Peer {
+    /// The connection is broken.
+    Gone,
+    /// It has ended its direction.
+    SendsNoMore,
+    /// It has sent more already.
+    SentMore,
+}
+
+impl TlsStream {
+    pub(super) fn new(transport: Transport, connection: Connection, counts: Arc<Counts>, worker: usize) -> Self {
+        Self {
+            transport,
+            connection,
+            incoming: None,
+            outgoing: None,
+            plaintext: None,
+            owed: 0,
+            reads_are_full: false,
+            looked_at: 0,
+            begun: false,
+            ended: false,
+            close_sent: false,
+            counted: false,
+            failure: None,
+            counts,
+            worker,
+        }
+    }
+
+    /// Opens the connection. What is left to be sent afterwards goes with the first write, or as
+    /// soon as a read has to wait.
+    ///
+    /// # Errors
+    /// The connection cannot be used; the other side has been told why, if it listens.
+    pub fn poll_handshake(&mut self, context: &mut Context<'_>) -> Poll<Result<Session, Failure>> {
+        loop {
+            if let Some(failure) = &self.failure {
+                return Poll::Ready(Err(failure.clone()));
+            }
+            if let Some(failure) = self.not_tls() {
+                return Poll::Ready(Err(self.fail(failure)));
+            }
+            match self.advance(Order::Handshake, &mut []) {
+                Err(failure) => {
+                    self.say_why(context);
+                    return Poll::Ready(Err(failure));
+                }
+                Ok((Progress::Done, _)) => return Poll::Ready(Ok(self.session())),
+                Ok((Progress::Blocked, _)) => {}
+            }
+            if let Err(error) = ready!(self.poll_send(context)) {
+                return Poll::Ready(Err(self.fail(Failure::of_transport(&error))));
+            }
+            match ready!(self.poll_fill(context)) {
+                Ok(0) => return Poll::Ready(Err(self.fail(Failure::of_transport(&cut_off())))),
+                Ok(_) => {}
+                Err(error) => return Poll::Ready(Err(self.fail(Failure::of_transport(&error)))),
+            }
+        }
+    }
+
+    /// Whoever waited for the handshake gave up.
+    pub fn give_up(&mut self) {
+        self.fail(Failure::new(Reason::Timeout, "the handshake took too long"));
+    }
+
+    /// A request in plain text is best answered in plain text: the socket, and what was read of it.
+    #[must_use]
+    pub fn into_plain(self) -> (Transport, Option<Lease>) {
+        (self.transport, self.incoming)
+    }
+
+    /// Reads once. 0 is the end, said by the other side. After [`Self::poll_shutdown`] what comes
+    /// is only good to be thrown away: it is not decrypted.
+    ///
+    /// # Errors
+    /// `UnexpectedEof`: it ended and nobody said so, what came may be cut short.
+    pub fn poll_read(&mut self, context: &mut Context<'_>, bytes: &mut [u8]) -> Poll<io::Result<usize>> {
+        loop {
+            match self.take(bytes) {
+                Ok(Some(count)) => return Poll::Ready(Ok(count)),
+                Ok(None) => {}
+                Err(failure) => {
+                    self.say_why(context);
+                    return Poll::Ready(Err(failure.into()));
+                }
+            }
+            if self.close_sent {
+                // Nobody wants it any more; it is only read so that the last answer arrives.
+                return self.transport.poll_read(context, bytes);
+            }
+            match self.poll_fill(context) {
+                Poll::Ready(Ok(0)) => return Poll::Ready(Err(cut_off())),
+                Poll::Ready(Ok(_)) => {}
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => return self.poll_tidy(context),
+            }
+        }
+    }
+
+    /// Reads without waiting and without registering interest; what the other side says to TLS
+    /// alone, such as tickets, is taken in on the way.
+    ///
+    /// # Errors
+    /// `WouldBlock`, and as [`Self::poll_read`].
+    pub fn try_read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        loop {
+            if let Some(count) = self.take(bytes)? {
+                return Ok(count);
+            }
+            let lease = room(&mut self.incoming, self.reads_are_full);
+            let result = self.transport.try_read(lease.spare());
+            if let Ok(count) = result {
+                lease.advance(count);
+            }
+            release(&mut self.incoming);
+            if result? == 0 {
+                return Err(cut_off());
+            }
+        }
+    }
+
+    /// There are bytes, an end or an error to be read; of TLS itself, perhaps. May be wrong once
+    /// after a full read.
+    pub fn poll_readable(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.plaintext.is_some() || self.ended || self.failure.is_some() || self.has_record() {
+            return Poll::Ready(Ok(()));
+        }
+        match self.transport.poll_readable(context) {
+            Poll::Pending => self.poll_tidy(context),
+            ready => ready,
+        }
+    }
+
+    /// Whether the other side has gone while it should wait. What it sent is kept for a read.
+    pub fn poll_gone(&mut self, context: &mut Context<'_>) -> Poll<Peer> {
+        loop {
+            if self.plaintext.is_some() {
+                return Poll::Ready(Peer::SentMore);
+            }
+            if self.ended {
+                return Poll::Ready(Peer::SendsNoMore);
+            }
+            if self.failure.is_some() {
+                return Poll::Ready(Peer::Gone);
+            }
+            if self.has_record() {
+                if self.advance(Order::Read, &mut []).is_err() {
+                    return Poll::Ready(Peer::Gone);
+                }
+                continue;
+            }
+            match self.poll_fill(context) {
+                Poll::Ready(Ok(0)) => return Poll::Ready(Peer::SendsNoMore),
+                Poll::Ready(Ok(_)) => {}
+                Poll::Ready(Err(_)) => return Poll::Ready(Peer::Gone),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+    }
+
+    /// Writes some of the bytes; those that are counted are with the kernel. While it is pending,
+    /// the same bytes have to come first again, since some of them are encrypted already; more may
+    /// follow them.
+    pub fn poll_write(&mut self, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        if self.owed == 0 && !bytes.is_empty() {
+            let now = bytes.get(..WRITE_BYTES).unwrap_or(bytes);
+            self.encrypt(now)?;
+            self.owed = now.len();
+        }
+        self.poll_owed(context)
+    }
+
+    /// As [`Self::poll_write`], of several parts after each other. Small ones share a record.
+    pub fn poll_write_vectored(&mut self, context: &mut Context<'_>, parts: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        if self.owed == 0 {
+            let mut gathered: Option<Lease> = None;
+            for part in parts {
+                let mut rest: &[u8] = part;
+                while !rest.is_empty() && self.owed < WRITE_BYTES {
+                    let waiting = gathered.as_ref().map_or(0, Lease::len);
+                    if waiting == 0 && rest.len() >= RECORD_BYTES {
+                        let now = rest.get(..WRITE_BYTES - self.owed).unwrap_or(rest);
+                        let now = now.get(..now.len() - now.len() % RECORD_BYTES).unwrap_or(now);
+                        if now.is_empty() {
+                            break;
+                        }
+                        self.encrypt(now)?;
+                        self.owed += now.len();
+                        rest = rest.get(now.len()..).unwrap_or_default();
+                        continue;
+                    }
+                    let (now, later) = rest.split_at(rest.len().min(RECORD_BYTES - waiting));
+                    reserve(&mut gathered, now.len()).append(now);
+                    rest = later;
+                    if waiting + now.len() == RECORD_BYTES {
+                        self.encrypt_gathered(&mut gathered)?;
+                    }
+                }
+            }
+            self.encrypt_gathered(&mut gathered)?;
+        }
+        self.poll_owed(context)
+    }
+
+    /// Says that nothing more comes, then ends our direction.
+    pub fn poll_shutdown(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if !self.close_sent && self.failure.is_none() && !self.connection.common().is_handshaking() {
+            self.advance(Order::Close, &mut [])?;
+        }
+        self.close_sent = true;
+        ready!(self.poll_send(context))?;
+        self.transport.poll_shutdown(context)
+    }
+
+    /// Closing this connection will reset it, so that what it carried is not taken for complete.
+    pub fn reset_on_close(&self) {
+        self.transport.reset_on_close();
+    }
+
+    /// Who the other side proved to be (RFC 4514); `None` where it showed no certificate.
+    #[must_use]
+    pub fn peer_subject(&self) -> Option<String> {
+        let certificate = self.connection.common().peer_certificates()?.first()?;
+        // It has been verified, so it can be read; and if not, then it is nobody's.
+        Leaf::parse(certificate).ok().map(|leaf| leaf.subject)
+    }
+
+    /// The protocol that both sides agreed on (RFC 7301).
+    #[must_use]
+    pub fn protocol(&self) -> Option<&[u8]> {
+        self.connection.common().alpn_protocol()
+    }
+
+    /// Bytes of the buffers that it holds now.
+    #[must_use]
+    pub fn held_bytes(&self) -> usize {
+        [&self.incoming, &self.outgoing, &self.plaintext].into_iter().flatten().map(Lease::capacity).sum()
+    }
+
+    fn session(&mut self) -> Session {
+        let common = self.connection.common();
+        let session = Session {
+            resumed: common.handshake_kind() == Some(HandshakeKind::Resumed),
+            version: match common.protocol_version() {
+                Some(ProtocolVersion::TLSv1_2) => "TLSv1.2",
+                _ => "TLSv1.3",
+            },
+        };
+        if !std::mem::replace(&mut self.counted, true) {
+            self.counts.done(self.worker, session.resumed);
+        }
+        session
+    }
+
+    /// Looks at the first byte of a client, once.
+    fn not_tls(&mut self) -> Option<Failure> {
+        if self.begun || matches!(self.connection, Connection::Client(_)) {
+            return None;
+        }
+        let first = *self.incoming.as_ref()?.filled().first()?;
+        self.begun = true;
+        (first != HANDSHAKE_RECORD).then(|| Failure::new(Reason::NotTls, "what came is no TLS"))
+    }
+
+    /// A record is here that has not been looked at.
+    fn has_record(&self) -> bool {
+        let incoming = self.incoming.as_ref();
+        incoming.is_some_and(|lease| lease.len() > self.looked_at) && has_record(incoming)
+    }
+
+    fn fail(&mut self, failure: Failure) -> Failure {
+        if !std::mem::replace(&mut self.counted, true) {
+            self.counts.failed(self.worker, failure.reason);
+        }
+        self.failure.get_or_insert(failure).clone()
+    }
+
+    /// Carries out an order, and says how much of `bytes` was filled.
+    fn advance(&mut self, order: Order<'_>, bytes: &mut [u8]) -> Result<(Progress, usize), Failure> {
+        let mut sink = Sink { bytes, filled: 0, rest: &mut self.plaintext };
+        let (incoming, outgoing) = (&mut self.incoming, &mut self.outgoing);
+        let result = self.connection.advance(order, incoming, outgoing, &mut sink, &mut self.ended);
+        let filled = sink.filled;
+        match result {
+            Ok(progress) => {
+                if self.ended {
+                    self.incoming = None;
+                }
+                release(&mut self.incoming);
+                // A read may stop for want of room, everything else only for want of records.
+                let all = !matches!((order, progress), (Order::Read | Order::Handshake, Progress::Done));
+                self.looked_at = self.incoming.as_ref().filter(|_| all).map_or(0, Lease::len);
+                Ok((progress, filled))
+            }
+            Err(error) => {
+                self.connection.take_alert(&mut self.incoming, &mut self.outgoing);
+                self.incoming = None;
+                Err(self.fail(Failure::of_tls(&error)))
+            }
+        }
+    }
+
+    /// What can be read without the socket; `None` where it takes more ciphertext.
+    fn take(&mut self, bytes: &mut [u8]) -> Result<Option<usize>, Failure> {
+        if let Some(lease) = &mut self.plaintext {
+            let count = lease.len().min(bytes.len());
+            if let (Some(to), Some(from)) = (bytes.get_mut(..count), lease.filled().get(..count)) {
+                to.copy_from_slice(from);
+            }
+            lease.consume(count);
+            release(&mut self.plaintext);
+            return Ok(Some(count));
+        }
+        if let Some(failure) = &self.failure {
+            return Err(failure.clone());
+        }
+        if self.has_record() {
+            match self.advance(Order::Read, bytes) {
+                Ok((_, 0)) => {}
+                Ok((_, filled)) => return Ok(Some(filled)),
+                Err(failure) => return Err(failure),
+            }
+            // The caller had no room at all.
+            if self.plaintext.is_some() {
+                return Ok(Some(0));
+            }
+        }
+        Ok(self.ended.then_some(0))
+    }
+
+    /// Reads ciphertext: 0 is the end of the transport.
+    fn poll_fill(&mut self, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let lease = room(&mut self.incoming, self.reads_are_full);
+        let spare = lease.spare().len();
+        let result = self.transport.poll_read(context, lease.spare());
+        if let Poll::Ready(Ok(count)) = result {
+            lease.advance(count);
+            self.reads_are_full = count == spare;
+        }
+        release(&mut self.incoming);
+        result
+    }
+
+    /// One try: whoever does not take an alert at once does not wait for it.
+    fn say_why(&mut self, context: &mut Context<'_>) {
+        if self.poll_send(context).is_pending() {
+            self.outgoing = None;
+        }
+    }
+
+    fn encrypt(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if let Some(failure) = &self.failure {
+            return Err(failure.clone().into());
+        }
+        if self.close_sent {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
+        match self.advance(Order::Write(bytes), &mut [])? {
+            (Progress::Done, _) => Ok(()),
+            (Progress::Blocked, _) => Err(io::ErrorKind::NotConnected.into()),
+        }
+    }
+
+    fn encrypt_gathered(&mut self, gathered: &mut Option<Lease>) -> io::Result<()> {
+        if let Some(lease) = gathered.take() {
+            self.encrypt(lease.filled())?;
+            self.owed += lease.len();
+        }
+        Ok(())
+    }
+
+    fn poll_owed(&mut self, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        ready!(self.poll_send(context))?;
+        Poll::Ready(Ok(std::mem::take(&mut self.owed)))
+    }
+
+    /// Sends all that is to be sent.
+    fn poll_send(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while let Some(lease) = &mut self.outgoing {
+            match ready!(self.transport.poll_write(context, lease.filled())) {
+                Ok(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Ok(count) => lease.consume(count),
+                Err(error) => {
+                    self.outgoing = None;
+                    return Poll::Ready(Err(error));
+                }
+            }
+            release(&mut self.outgoing);
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Before a wait for the other side: it may be waiting for what we still have to say.
+    fn poll_tidy<T>(&mut self, context: &mut Context<'_>) -> Poll<io::Result<T>> {
+        match self.poll_send(context) {
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+            Poll::Ready(Ok(())) | Poll::Pending => Poll::Pending,
+        }
+    }
+}
+
+/// A buffer with room for the rest of the first record, or for more where much is coming.
+fn room(incoming: &mut Option<Lease>, reads_are_full: bool) -> &mut Lease {
+    let Some(lease) = incoming else {
+        let bytes = if reads_are_full { LARGE_BUFFER_BYTES } else { SMALL_BUFFER_BYTES };
+        return incoming.insert(Lease::of(bytes));
+    };
+    let missing = record_bytes(lease.filled()).saturating_sub(lease.len());
+    // A message of a handshake may span records, which stay here until it is complete.
+    let wanted = if missing == 0 { SMALL_BUFFER_BYTES } else { missing };
+    // Moving the few bytes of a record that began is cheaper than a short read.
+    if lease.spare().len() < lease.capacity() / 2 {
+        lease.compact();
+    }
+    reserve(incoming, wanted)
+}
+
+fn release(lease: &mut Option<Lease>) {
+    if lease.as_ref().is_some_and(Lease::is_empty) {
+        *lease = None;
+    }
+}
+
+impl fmt::Debug for TlsStream {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("TlsStream")
+            .field("transport", &self.transport)
+            .field("connection", &self.connection)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,185 @@
+//! A pool's side.
+
+use std::io::{Read, Write};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use rustls::server::WebPkiClientVerifier;
+use rustls::{RootCertStore, ServerConfig, ServerConnection};
+use sumun_certificates::{Leaf, provider};
+use sumun_config::checked::{Config, ServerAddress};
+use tokio::net::TcpStream;
+
+use super::super::*;
+use super::certificates::{self, Authority, Kind, Pair};
+use super::support::*;
+
+fn pool_config(tls: &str) -> Config {
+    let text = format!(
+        "pools: {{ app: {{ servers: 'a.example:443', tls: {tls} }} }}\nlisteners: {{ web: {{ bind: ':0', routes: [ proxy: app ] }} }}"
+    );
+    sumun_config::check_text("test.yaml", &text).unwrap_or_else(|report| panic!("{report}")).config
+}
+
+fn server(pair: &Pair, versions: &[Version], clients_of: Option<&Authority>) -> Arc<ServerConfig> {
+    let builder = ServerConfig::builder_with_provider(Arc::clone(provider())).with_protocol_versions(versions).unwrap();
+    let builder = match clients_of {
+        None => builder.with_no_client_auth(),
+        Some(authority) => {
+            let mut roots = RootCertStore::empty();
+            roots.add(authority.der.clone()).unwrap();
+            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider()));
+            builder.with_client_cert_verifier(verifier.build().unwrap())
+        }
+    };
+    let certified = pair.identity().certified;
+    let mut config = builder.with_cert_resolver(Arc::new(rustls::sign::SingleCertAndKey::from(certified)));
+    config.ticketer = rustls::crypto::aws_lc_rs::Ticketer::new().unwrap();
+    Arc::new(config)
+}
+
+/// What the server heard: the name that was asked for, and the client's subject.
+#[derive(Debug, PartialEq, Eq)]
+struct Heard {
+    name: Option<String>,
+    subject: Option<String>,
+}
+
+/// Answers one connection with what it sends, on a thread of its own.
+fn serve(config: &Arc<ServerConfig>) -> (SocketAddr, JoinHandle<Option<Heard>>) {
+    let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = socket.local_addr().unwrap();
+    let config = Arc::clone(config);
+    let server = std::thread::spawn(move || {
+        let (mut socket, _) = socket.accept().unwrap();
+        let mut tls = ServerConnection::new(config).unwrap();
+        tls.complete_io(&mut socket).ok()?;
+        let mut buffer = [0; 5];
+        let mut stream = rustls::Stream::new(&mut tls, &mut socket);
+        stream.read_exact(&mut buffer).ok()?;
+        stream.write_all(&buffer).ok()?;
+        tls.send_close_notify();
+        tls.complete_io(&mut socket).ok()?;
+        let certificate = tls.peer_certificates().and_then(|chain| chain.first());
+        Some(Heard {
+            name: tls.server_name().map(str::to_owned),
+            subject: certificate.map(|der| Leaf::parse(der).unwrap().title()),
+        })
+    });
+    (address, server)
+}
+
+/// An exchange with a server at `a.example`: whether it was resumed, and what the server heard.
+fn ask(connector: &TlsConnector, config: &Arc<ServerConfig>) -> Result<(bool, Heard), Failure> {
+    let (address, server) = serve(config);
+    let name = server_name(&ServerAddress::Name { host: "A.example.".to_owned(), port: 443 });
+    run(async {
+        let socket = TcpStream::connect(address).await.unwrap();
+        let mut stream = connector.connect(Transport::Tcp(socket), &name).unwrap();
+        let session = handshake(&mut stream).await;
+        let session = match session {
+            Ok(session) => session,
+            Err(failure) => {
+                drop(stream);
+                assert!(server.join().unwrap().is_none());
+                return Err(failure);
+            }
+        };
+        write_all(&mut stream, b"hello").await.unwrap();
+        let mut buffer = [0; 100];
+        assert_eq!(read(&mut stream, &mut buffer).await.unwrap(), 5);
+        assert_eq!(&buffer[..5], b"hello");
+        assert_eq!(read(&mut stream, &mut buffer).await.unwrap(), 0);
+        assert_eq!(stream.held_bytes(), 0);
+        Ok((session.resumed, server.join().unwrap().unwrap()))
+    })
+}
+
+fn connector(tls: &Tls) -> TlsConnector {
+    TlsConnector::new(tls.pool(&"app".into()).unwrap(), 0)
+}
+
+#[test]
+fn servers_are_verified_and_sessions_resumed() {
+    let authority = certificates::authority("Authority");
+    let pair = authority.pair(&["a.example"], Kind::Ecdsa);
+    let config = pool_config("{ ca: /ca.pem }");
+    let material = Material { authorities: vec![authority_file("/ca.pem", &authority)], ..Material::default() };
+    let tls = tls(&config, &material);
+    for version in VERSIONS {
+        let server = server(&pair, &[version], None);
+        let heard = || Heard { name: Some("a.example".to_owned()), subject: None };
+        let (one, other) = (connector(&tls), connector(&tls));
+        assert_eq!(ask(&one, &server).unwrap(), (false, heard()));
+        assert_eq!(ask(&one, &server).unwrap(), (true, heard()));
+        // Another worker's sessions are its own.
+        assert_eq!(ask(&other, &server).unwrap(), (false, heard()));
+        // A reload that changes nothing for the pool keeps them; a change does not.
+        tls.apply(&config, &material).unwrap();
+        assert!(ask(&one, &server).unwrap().0);
+        tls.apply(&pool_config("{ ca: /ca.pem, sni: A.example }"), &material).unwrap();
+        assert!(!ask(&one, &server).unwrap().0);
+        tls.apply(&config, &material).unwrap();
+    }
+    let families = crate::telemetry::render(&tls.families());
+    assert!(families.contains("sumun_tls_server_handshakes_total{pool=\"app\",resumed=\"yes\"} 4\n"), "{families}");
+}
+
+#[test]
+fn servers_that_prove_nothing_are_refused() {
+    let authority = certificates::authority("Authority");
+    let strange = certificates::authority("Somebody");
+    let material = Material { authorities: vec![authority_file("/ca.pem", &authority)], ..Material::default() };
+    let tls = tls(&pool_config("{ ca: /ca.pem }"), &material);
+    let connector = connector(&tls);
+    let wrong_name = authority.pair(&["b.example"], Kind::Ecdsa);
+    let wrong_authority = strange.pair(&["a.example"], Kind::Ecdsa);
+    for pair in [&wrong_name, &wrong_authority] {
+        let failure = ask(&connector, &server(pair, &VERSIONS, None)).unwrap_err();
+        assert_eq!(failure.reason, Reason::Certificate, "{failure}");
+    }
+    // Another name may be asked for, and none be looked at.
+    tls.apply(&pool_config("{ ca: /ca.pem, sni: b.example }"), &material).unwrap();
+    let heard = ask(&connector, &server(&wrong_name, &VERSIONS, None)).unwrap().1;
+    assert_eq!(heard.name.as_deref(), Some("b.example"));
+    tls.apply(&pool_config("{ verify: off }"), &material).unwrap();
+    assert!(ask(&connector, &server(&wrong_authority, &VERSIONS, None)).is_ok());
+
+    let why = tls.apply(&pool_config("on"), &material).unwrap_err();
+    assert!(why.contains("pool app") && why.contains("no certificates of authorities"), "{why}");
+    let system = vec![Blob::new(strange.der.to_vec())];
+    tls.apply(&pool_config("on"), &Material { system, ..Material::default() }).unwrap();
+    assert!(ask(&connector, &server(&wrong_authority, &VERSIONS, None)).is_ok());
+}
+
+#[test]
+fn a_certificate_of_its_own_making_is_trusted_where_the_file_has_it() {
+    let own = certificates::self_signed(&["a.example"]);
+    let config = pool_config("{ ca: /own.pem }");
+    let file = (of_path(std::path::Path::new("/own.pem")), Blob::new(own.certificate.clone().into_bytes()));
+    let tls = tls(&config, &Material { authorities: vec![file], ..Material::default() });
+    assert!(ask(&connector(&tls), &server(&own, &VERSIONS, None)).is_ok());
+    let another = certificates::self_signed(&["a.example"]);
+    assert!(ask(&connector(&tls), &server(&another, &VERSIONS, None)).is_err());
+    let other_name = pool_config("{ ca: /own.pem, sni: b.example }");
+    let file = (of_path(std::path::Path::new("/own.pem")), Blob::new(own.certificate.clone().into_bytes()));
+    tls.apply(&other_name, &Material { authorities: vec![file], ..Material::default() }).unwrap();
+    assert!(ask(&connector(&tls), &server(&own, &VERSIONS, None)).is_err());
+}
+
+#[test]
+fn our_own_certificate_is_shown_to_servers_that_ask() {
+    let authority = certificates::authority("Authority");
+    let (pair, ours) = (authority.pair(&["a.example"], Kind::Ecdsa), authority.pair(&["gateway"], Kind::Ecdsa));
+    let mut material = material(&[("us", &ours)]);
+    material.authorities = vec![authority_file("/ca.pem", &authority)];
+    let tls = tls(&pool_config("{ ca: /ca.pem, cert: /us.pem, key: /us.key }"), &material);
+    for version in VERSIONS {
+        let server = server(&pair, &[version], Some(&authority));
+        let heard = ask(&connector(&tls), &server).unwrap().1;
+        assert_eq!(heard.subject.as_deref(), Some("gateway"));
+    }
+    let families = crate::telemetry::render(&tls.families());
+    assert!(families.contains("sumun_tls_certificate_expires_seconds{pool=\"app\",name=\"gateway\"} 1"), "{families}");
+}

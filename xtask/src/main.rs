@@ -1,10 +1,11 @@
-//! The project's own commands: `cargo xtask test|tidy|bench|interop|fuzz`.
+//! The project's own commands: `cargo xtask test|tidy|bench|interop|deb|fuzz`.
 //!
 //! Nothing here is part of the product. The dependencies are few on purpose: this program is
 //! built before every one of its commands, on a fresh clone first of all.
 
 mod bench;
 mod children;
+mod deb;
 mod fuzz;
 mod interop;
 mod packages;
@@ -35,6 +36,8 @@ enum Command {
     Bench(bench::Options),
     /// Real peers in front of and behind the real binary
     Interop(interop::Options),
+    /// A Debian package, into the target folder
+    Deb(deb::Options),
     /// Each fuzz target for a while, on the nightly toolchain
     Fuzz(fuzz::Options),
 }
@@ -45,6 +48,7 @@ fn main() -> ExitCode {
         Command::Tidy => tidy::run(),
         Command::Bench(options) => bench::run(&options),
         Command::Interop(options) => interop::run(&options),
+        Command::Deb(options) => deb::run(&options),
         Command::Fuzz(options) => fuzz::run(&options),
     };
     match outcome {

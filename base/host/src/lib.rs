@@ -1,19 +1,26 @@
 //! What the operating system gives: sockets, descriptor passing, files, signals, processes, clocks.
 //!
 //! Linux only. Everything here is a thin, typed layer over system calls: no policy, no event
-//! loop, no knowledge of the config. The one crate that may hold `unsafe`; it has one block, for a
-//! socket option that no safe library offers ([`connect`]).
+//! loop, no knowledge of the config. The one crate that may hold `unsafe`; what no safe library offers
+//! is a socket option ([`connect`]), the mask of signals ([`signals`]), to own what the service manager
+//! has opened ([`given`]), and to try what the sandbox refuses ([`sandbox::acts`]).
 
+pub mod child;
 pub mod clock;
 pub mod connect;
 pub mod files;
+pub mod given;
 pub mod limits;
+pub mod notify;
 pub mod pass;
 pub mod pipes;
 pub mod ports;
 pub mod process;
+pub mod program;
 pub mod random;
+pub mod sandbox;
 pub mod signals;
 pub mod sockets;
 pub mod usage;
+pub mod users;
 pub mod wait;

@@ -94,6 +94,18 @@ fn receive_batch(channel: impl AsFd, received: &mut Vec<OwnedFd>) -> io::Result<
     Ok(())
 }
 
+/// A socket in which these descriptors wait, for who reads it with [`receive_descriptors`]: also
+/// another program that has it as its standard input. With the last copy of the socket they are gone.
+///
+/// Fails where there are more than the kernel holds for one socket, about 50,000.
+pub fn queue_descriptors(descriptors: &[BorrowedFd<'_>]) -> io::Result<OwnedFd> {
+    let (queue, entrance) = UnixStream::pair()?;
+    // Nobody reads yet: to wait for room would be to wait for ever.
+    entrance.set_nonblocking(true)?;
+    send_descriptors(&entrance, descriptors)?;
+    Ok(queue.into())
+}
+
 /// Appends to `buffer` what `socket` holds now, without waiting, until `buffer` is `limit` bytes
 /// long. Descriptors that come along are dropped. `false` when the other end has closed and
 /// everything was read.
@@ -161,6 +173,18 @@ mod tests {
         let mut text = [0; 5];
         right.read_exact(&mut text).unwrap();
         assert_eq!(&text, b"after");
+    }
+
+    #[test]
+    fn what_was_queued_outlives_who_queued_it() {
+        let (left, mut right) = UnixStream::pair().unwrap();
+        let queue = queue_descriptors(&vec![left.as_fd(); 1000]).unwrap();
+        drop(left);
+        let received = receive_descriptors(&queue, 1000).unwrap();
+        UnixStream::from(received.into_iter().next_back().unwrap()).write_all(b"x").unwrap();
+        let mut byte = [0];
+        right.read_exact(&mut byte).unwrap();
+        assert_eq!(receive_descriptors(&queue, 1).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
     }
 
     #[test]

@@ -4,8 +4,6 @@ use std::fs;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::os::unix::process::CommandExt;
-use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use rustix::process::{Pid, PidfdFlags, Resource, Rlimit, getrlimit, pidfd_open, pidfd_send_signal, setrlimit};
@@ -58,21 +56,12 @@ impl AsFd for ProcessHandle {
     }
 }
 
-/// Starts this very program again (also when its file was replaced meanwhile) with `arguments`.
-/// Its standard input is one end of the returned socket; output and errors go where ours go.
-pub fn spawn_self(name: &str, arguments: &[&str]) -> io::Result<(Child, UnixStream)> {
-    let (ours, theirs) = UnixStream::pair()?;
-    let child =
-        Command::new("/proc/self/exe").arg0(name).args(arguments).stdin(Stdio::from(OwnedFd::from(theirs))).spawn()?;
-    Ok((child, ours))
-}
-
 /// Lets SIGTERM come to this process when the thread that started it ends, however that happens.
 pub fn end_with_parent() -> io::Result<()> {
     Ok(rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::TERM))?)
 }
 
-/// The socket that [`spawn_self`] made our standard input.
+/// The socket that [`crate::child::ChildProcess::start`] made our standard input.
 pub fn inherited_channel() -> io::Result<UnixStream> {
     let stream = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
     // Tells a socket from a terminal or a file before anything is read.
@@ -126,7 +115,7 @@ pub fn describe(pid: u32) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Read;
+    use std::process::Command;
 
     use super::*;
 
@@ -138,16 +127,6 @@ mod tests {
         handle.send(Send::Terminate).unwrap();
         assert!(handle.wait_gone(Duration::from_secs(60)).unwrap());
         assert!(!child.wait().unwrap().success());
-    }
-
-    #[test]
-    fn this_program_starts_again_with_a_socket_as_its_input() {
-        // The test harness lists its tests and ends: enough to see that it is this program, and
-        // that the channel closes with it.
-        let (mut child, mut channel) = spawn_self("sumun-host", &["--list", "--format=terse"]).unwrap();
-        let mut rest = Vec::new();
-        channel.read_to_end(&mut rest).unwrap();
-        assert!(child.wait().unwrap().success());
     }
 
     #[test]

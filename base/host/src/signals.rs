@@ -6,7 +6,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 
 /// What the operator asked for by a signal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,16 +15,23 @@ pub enum Signal {
     Hangup,
     /// SIGUSR1: open the logs again.
     User1,
+    /// SIGUSR2: go on in the new program.
+    User2,
     /// SIGTERM.
     Terminate,
     /// SIGINT: Ctrl-C.
     Interrupt,
 }
 
-const ALL: [(i32, Signal); 4] =
-    [(SIGHUP, Signal::Hangup), (SIGUSR1, Signal::User1), (SIGTERM, Signal::Terminate), (SIGINT, Signal::Interrupt)];
+const ALL: [(i32, Signal); 5] = [
+    (SIGHUP, Signal::Hangup),
+    (SIGUSR1, Signal::User1),
+    (SIGUSR2, Signal::User2),
+    (SIGTERM, Signal::Terminate),
+    (SIGINT, Signal::Interrupt),
+];
 
-/// The four signals above, caught; each is told apart by a socket of its own.
+/// The signals above, caught; each is told apart by a socket of its own.
 #[derive(Debug)]
 pub struct Signals {
     sockets: Vec<(UnixStream, Signal)>,
@@ -48,7 +55,7 @@ impl Signals {
         self.sockets.iter().map(|(socket, _)| socket.as_fd())
     }
 
-    /// What came since the last call, each as often as it came, but SIGHUP and SIGUSR1 once.
+    /// What came since the last call, each as often as it came, but SIGHUP, SIGUSR1 and SIGUSR2 once.
     pub fn take(&mut self) -> Vec<Signal> {
         let mut came = Vec::new();
         for (socket, signal) in &mut self.sockets {
@@ -57,7 +64,7 @@ impl Signals {
             while let Ok(more @ 1..) = socket.read(&mut bytes) {
                 count += more;
             }
-            if matches!(signal, Signal::Hangup | Signal::User1) {
+            if matches!(signal, Signal::Hangup | Signal::User1 | Signal::User2) {
                 count = count.min(1);
             }
             came.extend(std::iter::repeat_n(*signal, count));
@@ -73,6 +80,32 @@ pub fn disregard() -> io::Result<()> {
         signal_hook::flag::register(number, Arc::new(AtomicBool::new(false)))?;
     }
     Ok(())
+}
+
+/// Holds those signals back until [`unblock`], also over an execve(2): it takes the handlers away,
+/// and what comes before there are new ones would end the process. For a process of one thread.
+pub fn block() -> io::Result<()> {
+    mask(libc::SIG_BLOCK)
+}
+
+/// Lets them through again: those that came meanwhile come now.
+pub fn unblock() -> io::Result<()> {
+    mask(libc::SIG_UNBLOCK)
+}
+
+fn mask(how: libc::c_int) -> io::Result<()> {
+    let mut set = std::mem::MaybeUninit::<libc::sigset_t>::uninit();
+    // SAFETY: `sigemptyset` makes the set before anything reads it, the numbers are those of
+    // signals, and the kernel only reads the set; the old one is not asked for.
+    #[allow(unsafe_code)]
+    let result = unsafe {
+        libc::sigemptyset(set.as_mut_ptr());
+        for (number, _) in ALL {
+            libc::sigaddset(set.as_mut_ptr(), number);
+        }
+        libc::pthread_sigmask(how, set.as_ptr(), std::ptr::null_mut())
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(result)) }
 }
 
 #[cfg(test)]
@@ -95,5 +128,17 @@ mod tests {
             came.extend(signals.take());
         }
         assert!(came.contains(&Signal::Hangup) && came.contains(&Signal::Terminate), "{came:?}");
+    }
+
+    #[test]
+    fn a_blocked_signal_comes_later() {
+        let mut signals = Signals::catch().unwrap();
+        // To this thread alone: another one of the tests' would take it.
+        let send = || signal_hook::low_level::raise(SIGUSR2).unwrap();
+        block().unwrap();
+        send();
+        assert!(signals.take().is_empty());
+        unblock().unwrap();
+        assert_eq!(signals.take(), [Signal::User2]);
     }
 }

@@ -12,7 +12,10 @@ use crate::{table, walk};
 /// How far a check may reach.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Probe {
-    /// Directories and files that the config names are looked at, too.
+    /// Directories and files that the config names are looked at, too, and users of the host: also
+    /// with the eyes of the user that the worker process becomes.
+    Host,
+    /// Directories and files alone, and with our own eyes.
     Files,
     /// Nothing outside is touched.
     Nothing,

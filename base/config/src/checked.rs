@@ -27,8 +27,32 @@ pub struct Config {
     pub access_log: Option<AccessLog>,
     /// How long old connections may live after stop or upgrade.
     pub drain: Duration,
+    /// Whom the worker process becomes where we are root; `None`: see [`crate::account`].
+    pub user: Option<User>,
+    pub sandbox: Sandbox,
     pub pools: BTreeMap<Name, Arc<Pool>>,
     pub listeners: BTreeMap<Name, Arc<Listener>>,
+}
+
+/// A user of the host, as written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum User {
+    Name(String),
+    Ids {
+        uid: u32,
+        /// `None`: the groups of that user.
+        gid: Option<u32>,
+    },
+}
+
+/// Whether the worker process gives up what it does not need.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sandbox {
+    /// As far as the kernel can.
+    On,
+    Off,
+    /// All of it, or it does not start.
+    Require,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -124,6 +148,8 @@ pub struct Pool {
     pub zone: Option<Name>,
     /// Idle connections kept to each server by each worker.
     pub keepalive: u32,
+    /// TLS towards the servers; `None` speaks plain.
+    pub tls: Option<PoolTls>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -262,6 +288,11 @@ pub enum HostHeader {
 pub struct Listener {
     pub name: Name,
     pub bind: Vec<BindAddress>,
+    /// The addresses of `bind` that speak TLS; the others are plain.
+    pub tls: BTreeMap<BindAddress, Arc<ListenerTls>>,
+    /// Where requests that came without TLS are sent; `None` serves them.
+    pub redirect_https: Option<RedirectHttps>,
+    pub hsts: Option<Hsts>,
     /// A PROXY protocol header (v1 or v2) is expected from `trusted_proxies`.
     pub proxy_protocol: bool,
     pub bounds: Bounds,
@@ -281,6 +312,76 @@ pub enum BindAddress {
     Unix(PathBuf),
 }
 
+/// TLS on an address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListenerTls {
+    /// At least one; the first is for clients that name no host, or one that no certificate is for.
+    pub certificates: Vec<CertificateFiles>,
+    pub min_version: TlsVersion,
+    pub client_auth: Option<ClientAuth>,
+    /// Sessions are resumed (RFC 8446 section 2.2, RFC 5077).
+    pub tickets: bool,
+}
+
+/// Where a certificate, its key and its OCSP response lie.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct CertificateFiles {
+    /// PEM: the certificate, then the chain up to the authority.
+    pub certificate: PathBuf,
+    /// PEM; may be the same file.
+    pub key: PathBuf,
+    /// DER (RFC 6960); sent to clients that ask.
+    pub ocsp: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum TlsVersion {
+    V1_2,
+    V1_3,
+}
+
+/// Clients show a certificate.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClientAuth {
+    /// PEM: the authorities whose certificates are taken.
+    pub ca: PathBuf,
+    /// A client without a certificate gets no connection.
+    pub required: bool,
+    /// The request header field with the subject (RFC 4514), in lower case. Nobody else may set it.
+    pub header: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RedirectHttps {
+    /// TCP port of the new URL; 443 is not written in it.
+    pub port: u16,
+    /// 301, 302, 307 or 308.
+    pub status: u16,
+}
+
+/// Strict-Transport-Security (RFC 6797).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Hsts {
+    pub max_age: Duration,
+    pub subdomains: bool,
+    pub preload: bool,
+}
+
+/// TLS towards the servers of a pool.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PoolTls {
+    /// The server's certificate has to be valid, for its name, and from an authority that is trusted.
+    pub verify: bool,
+    /// PEM: the authorities that are trusted; `None`: those of the host.
+    pub ca: Option<PathBuf>,
+    /// The name that is asked for and verified; `None`: the one in the server's address, and for
+    /// an IP address that address, which is not sent (RFC 6066 section 3).
+    pub sni: Option<String>,
+    /// What we show to servers that ask for a certificate.
+    pub identity: Option<CertificateFiles>,
+    pub min_version: TlsVersion,
+}
+
 /// Bounds of what a client may ask for; each has a default.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Bounds {
@@ -297,6 +398,7 @@ pub struct Bounds {
     /// A request body has to come at least at this speed, bytes a second; 0 turns it off.
     pub body_rate: u64,
     pub connections: u32,
+    /// Connections of one client address; 0 turns it off.
     pub per_client: u32,
     /// Requests on one connection; the last answer says `Connection: close`.
     pub requests: u64,

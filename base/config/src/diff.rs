@@ -37,7 +37,7 @@ impl Diff {
 /// From `old` to `new`.
 pub fn diff(old: &Config, new: &Config) -> Diff {
     // Named one by one, so that a new field of `Config` does not compile before it is thought of here.
-    let Config { workers, admin, control, trusted_proxies, access_log, drain, pools, listeners } = old;
+    let Config { workers, admin, control, trusted_proxies, access_log, drain, user, sandbox, pools, listeners } = old;
     let settings = [
         ("workers", *workers != new.workers),
         ("admin", *admin != new.admin),
@@ -45,6 +45,8 @@ pub fn diff(old: &Config, new: &Config) -> Diff {
         ("trusted_proxies", *trusted_proxies != new.trusted_proxies),
         ("access_log", *access_log != new.access_log),
         ("drain", *drain != new.drain),
+        ("user", *user != new.user),
+        ("sandbox", *sandbox != new.sandbox),
     ];
     Diff {
         pools: changes(pools, &new.pools),

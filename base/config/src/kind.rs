@@ -4,7 +4,7 @@ use regex::Regex;
 
 use crate::node::{Resolved, Scalar};
 use crate::report::{Rule, nearest, or_list, quoted};
-use crate::values::{self, Wrong, address, http, log, password};
+use crate::values::{self, Wrong, account, address, http, log, password, tls};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -41,6 +41,7 @@ pub(crate) enum Kind {
     Host,
     RoutePath,
     RequestPath,
+    RewriteTarget,
     Method,
     HeaderName,
     EditedHeader,
@@ -56,6 +57,9 @@ pub(crate) enum Kind {
     Extension,
     User,
     PasswordHash,
+    Account,
+    TlsVersion,
+    ServerName,
 }
 
 /// What JSON makes of a value of some kind.
@@ -113,6 +117,7 @@ impl Kind {
             Self::Host => Form::Text(http::HOST_PATTERN),
             Self::RoutePath => Form::Text(http::ROUTE_PATH_PATTERN),
             Self::RequestPath => Form::Text(http::REQUEST_PATH_PATTERN),
+            Self::RewriteTarget => Form::Scalar(http::REWRITE_TARGET_PATTERN),
             Self::Method => Form::Text(http::METHOD_PATTERN),
             Self::HeaderName | Self::EditedHeader | Self::CookieName => Form::Text(http::TOKEN_PATTERN),
             Self::HeaderValue => Form::Scalar(http::HEADER_VALUE_PATTERN),
@@ -125,6 +130,9 @@ impl Kind {
             Self::Extension => Form::Text(http::EXTENSION_PATTERN),
             Self::User => Form::Text(http::USER_PATTERN),
             Self::PasswordHash => Form::Text(password::HASH_PATTERN),
+            Self::Account => Form::Scalar(account::PATTERN),
+            Self::TlsVersion => Form::Scalar(tls::VERSION_PATTERN),
+            Self::ServerName => Form::Text(tls::SERVER_NAME_PATTERN),
         }
     }
 
@@ -161,6 +169,7 @@ impl Kind {
             Self::Host => "a host such as example.com or \"*.example.com\"",
             Self::RoutePath => "a path such as /x/, /x or \"~^/x[0-9]+$\"",
             Self::RequestPath => "a path such as /healthz",
+            Self::RewriteTarget => "a path with groups such as /v2/$1",
             Self::Method => "a method such as GET",
             Self::HeaderName | Self::EditedHeader => "the name of a header field",
             Self::HeaderValue => "the value of a header field",
@@ -175,6 +184,9 @@ impl Kind {
             Self::Extension => "a file extension such as css",
             Self::User => "a user name",
             Self::PasswordHash => "a password hash, $2b$…, $5$… or $6$…",
+            Self::Account => "a user of this host such as www-data or 1000:1000",
+            Self::TlsVersion => "1.2 or 1.3",
+            Self::ServerName => "a name such as app.example.com",
         };
         text.to_owned()
     }
@@ -215,6 +227,7 @@ impl Kind {
             Self::Host => http::host(text).map(drop),
             Self::RoutePath => http::route_path(text).map(drop),
             Self::RequestPath => http::request_path(text),
+            Self::RewriteTarget => http::rewrite_target(text),
             Self::Method => http::method(text),
             Self::HeaderName => http::header_name(text),
             Self::CookieName => http::cookie_name(text),
@@ -230,6 +243,9 @@ impl Kind {
             Self::Extension => http::extension(text),
             Self::User => http::user(text),
             Self::PasswordHash => password::hash(text),
+            Self::Account => account::user(text).map(drop),
+            Self::TlsVersion => tls::version(text).map(drop),
+            Self::ServerName => tls::server_name(text).map(drop),
         }
     }
 

@@ -9,6 +9,7 @@
 //! it touches nothing outside, so a process without rights can check the same [`Sources`] again.
 //! Shapes, defaults, JSON Schema and the reference in `docs/config.md` come from one table.
 
+mod account;
 mod check;
 pub mod checked;
 mod diff;
@@ -30,6 +31,7 @@ mod values;
 mod walk;
 mod yaml;
 
+pub use account::account;
 pub use check::{Checked, Probe, check, check_text};
 pub use diff::{Changes, Diff, diff};
 pub use glob::matches as glob_matches;

@@ -34,5 +34,7 @@ pub const SOCKET_PATH_BYTES: usize = 107;
 pub const BCRYPT_COST: u32 = 15;
 /// Rounds of a SHA-crypt hash, for the same reason.
 pub const SHA_CRYPT_ROUNDS: u32 = 1_000_000;
+/// A certificate that expires within this is warned of: three weeks leave time to renew by hand.
+pub const EXPIRY_WARNING: Duration = Duration::from_secs(21 * 24 * 3600);
 /// Edits between a misspelt word and the word that is proposed, as a share of its length.
 pub const SUGGESTION_SHARE: usize = 3;

@@ -7,8 +7,10 @@ mod files;
 mod listeners;
 mod pools;
 mod probe;
+mod process;
 mod routes;
 mod section;
+mod tls;
 mod warnings;
 
 use std::collections::BTreeMap;
@@ -36,7 +38,10 @@ pub(crate) fn config(tree: &Node, sources: &Sources, probe: Probe, problems: &mu
         pools: tree.find("pools").map(Node::entries).unwrap_or_default(),
         used: Vec::new(),
         bound: BTreeMap::new(),
+        account: None,
     };
+    let (user, sandbox) = (lower.user(top), process::sandbox(top));
+    lower.account = lower.serving_account(user.as_ref(), sandbox);
     let trusted_proxies = top.networks("trusted_proxies");
     let admin = lower.admin(top);
     let access_log = lower.access_log(top);
@@ -53,6 +58,8 @@ pub(crate) fn config(tree: &Node, sources: &Sources, probe: Probe, problems: &mu
         trusted_proxies,
         access_log,
         drain: top.duration("drain"),
+        user,
+        sandbox,
         pools,
         listeners,
     }
@@ -68,6 +75,8 @@ struct Lower<'a> {
     used: Vec<String>,
     /// Addresses that are taken, by whom, and where that stands; nowhere for a default.
     bound: BTreeMap<String, (String, Option<Place>)>,
+    /// Whom the worker process becomes, where files are looked at with its eyes.
+    account: Option<sumun_host::users::Account>,
 }
 
 impl Lower<'_> {

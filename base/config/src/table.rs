@@ -4,10 +4,12 @@
 mod listener;
 mod pool;
 mod route;
+mod tls;
 
 pub(crate) use listener::{BIND_ENTRY, BOUNDS, LISTENER};
 pub(crate) use pool::{HEALTH, HTTP_CHECK, OUTLIER, POOL, QUEUE, RETRIES, SERVER, STICKY, TIMEOUTS};
 pub(crate) use route::{BASIC_AUTH, FILES, FORWARD_AUTH, REDIRECT, RESPOND, ROUTE};
+pub(crate) use tls::{CERTIFICATE, CLIENT_AUTH, HSTS, LISTENER_TLS, POOL_TLS, REDIRECT_HTTPS};
 
 use crate::kind::Kind;
 use crate::shape::{Key, Map, Names, Shape, key, later};
@@ -18,7 +20,6 @@ const LIMITS: &str = "rate limits";
 const TLS: &str = "TLS";
 const HTTP2: &str = "HTTP/2";
 const STREAMS: &str = "TCP and UDP listeners";
-const SANDBOX: &str = "the sandbox";
 const OVERLOAD: &str = "overload control";
 
 const ON_OR_OFF: Shape = Shape::One(Kind::Switch);
@@ -48,12 +49,16 @@ pub(crate) static FILE: Map = Map {
             "One line a request; SIGUSR1 opens the file again after a rotation.").default("off"),
         key("drain", Shape::One(Kind::Duration),
             "How long old connections may live after a stop or an upgrade.").default("30s"),
+        key("user", Shape::One(Kind::Account),
+            "Whom the worker process becomes where Sumun is started as root: a name, or numbers as `1000` or `1000:1000`.")
+            .by_default("`sumun` if there is such a user, else `nobody`; with `sandbox: off` it stays root"),
+        key("sandbox", Shape::Either(&[ON_OR_OFF, Shape::One(Kind::Words(&["require"], &[]))]),
+            "The worker process gives up what this config does not need: other files, TCP ports and users, new processes, privileges. `on` does so as far as the kernel can, `require` does not start where anything is missing.")
+            .default("on"),
         key("pools", Shape::Names(&Names { title: "a pool", key: Kind::Name, value: Shape::Map(&POOL) }),
             "Groups of servers that do the same job, by name.").by_default("none"),
         key("listeners", Shape::Names(&Names { title: "a listener", key: Kind::Name, value: Shape::Map(&LISTENER) }),
             "Where clients connect, by name. At least one is needed, here or in an included file."),
-        later("user", SANDBOX),
-        later("sandbox", SANDBOX),
         later("limits", LIMITS),
         later("cache", CACHE),
         later("dns", "the DNS server"),
@@ -108,10 +113,16 @@ pub(crate) static MAPS: &[(&str, &Map)] = &[
     ("outlier", &OUTLIER),
     ("timeouts", &TIMEOUTS),
     ("retries", &RETRIES),
+    ("pool_tls", &POOL_TLS),
     ("queue", &QUEUE),
     ("listener", &LISTENER),
     ("bind_entry", &BIND_ENTRY),
     ("bounds", &BOUNDS),
+    ("listener_tls", &LISTENER_TLS),
+    ("certificate", &CERTIFICATE),
+    ("client_auth", &CLIENT_AUTH),
+    ("redirect_https", &REDIRECT_HTTPS),
+    ("hsts", &HSTS),
     ("route", &ROUTE),
     ("files", &FILES),
     ("redirect", &REDIRECT),

@@ -3,10 +3,12 @@
 //! Each function says what is wrong in words for an engineer: what was found, what would have
 //! been right.
 
+pub(crate) mod account;
 pub(crate) mod address;
 pub(crate) mod http;
 pub(crate) mod log;
 pub(crate) mod password;
+pub(crate) mod tls;
 
 use std::net::IpAddr;
 use std::time::Duration;

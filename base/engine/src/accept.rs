@@ -1,18 +1,21 @@
 //! Who may connect: bounds on connections in all and for each client address.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::limits::CLIENT_TABLE_SHARDS;
+use crate::limits::{CLIENT_SHARD_SPARE, CLIENT_TABLE_SHARDS};
 
 /// Connections of one listener, counted over all workers.
 #[derive(Debug)]
 pub struct Admittance {
     connections: AtomicU32,
     connections_max: AtomicU32,
+    /// 0 is no bound: clients are then not counted one by one.
     per_client_max: AtomicU32,
+    /// Who has a connection that is counted; so never more of them than connections.
     clients: [Mutex<HashMap<IpAddr, u32>>; CLIENT_TABLE_SHARDS],
     pub refused_full: AtomicU64,
     pub refused_client: AtomicU64,
@@ -28,9 +31,10 @@ pub enum Refused {
 }
 
 impl Admittance {
+    /// `per_client_max` 0: as many as there are places in all.
     #[must_use]
-    pub fn new(connections_max: u32, per_client_max: u32) -> Arc<Self> {
-        Arc::new(Self {
+    pub fn new(connections_max: u32, per_client_max: u32) -> Self {
+        Self {
             connections: AtomicU32::new(0),
             connections_max: AtomicU32::new(connections_max),
             per_client_max: AtomicU32::new(per_client_max),
@@ -38,10 +42,11 @@ impl Admittance {
             refused_full: AtomicU64::new(0),
             refused_client: AtomicU64::new(0),
             denied: AtomicU64::new(0),
-        })
+        }
     }
 
-    /// New bounds after a reload; connections over them live on.
+    /// New bounds after a reload; connections over them live on. What came while clients were not
+    /// counted one by one is never held against its client.
     pub fn change(&self, connections_max: u32, per_client_max: u32) {
         self.connections_max.store(connections_max, Relaxed);
         self.per_client_max.store(per_client_max, Relaxed);
@@ -70,25 +75,35 @@ impl Admittance {
         Ok(admitted)
     }
 
-    fn count_client(&self, address: IpAddr) -> Result<(), Refused> {
-        let mut clients = self.shard(address);
-        let count = clients.entry(address).or_default();
-        if *count >= self.per_client_max.load(Relaxed) {
-            drop(clients);
-            self.refused_client.fetch_add(1, Relaxed);
-            return Err(Refused::Client);
+    /// `Ok(false)`: clients are not counted one by one.
+    fn count_client(&self, address: IpAddr) -> Result<bool, Refused> {
+        let most = self.per_client_max.load(Relaxed);
+        if most == 0 {
+            return Ok(false);
         }
-        *count += 1;
-        Ok(())
+        match self.shard(address).entry(address) {
+            Entry::Vacant(place) => drop(place.insert(1)),
+            Entry::Occupied(mut count) if *count.get() < most => *count.get_mut() += 1,
+            Entry::Occupied(_) => {
+                self.refused_client.fetch_add(1, Relaxed);
+                return Err(Refused::Client);
+            }
+        }
+        Ok(true)
     }
 
     fn discount_client(&self, address: IpAddr) {
         let mut clients = self.shard(address);
-        if let Some(count) = clients.get_mut(&address) {
-            *count -= 1;
-            if *count == 0 {
-                clients.remove(&address);
+        if let Entry::Occupied(mut count) = clients.entry(address) {
+            *count.get_mut() -= 1;
+            if *count.get() == 0 {
+                count.remove();
             }
+        }
+        // What a crowd took is given back once it has gone. The rest of it is moved, so not often.
+        let kept = CLIENT_SHARD_SPARE.max(clients.len());
+        if clients.capacity() / 8 > kept {
+            clients.shrink_to(kept * 2);
         }
     }
 
@@ -130,8 +145,9 @@ impl Admitted {
             self.admittance.discount_client(before);
         }
         let address = shared_network(client);
-        self.admittance.count_client(address)?;
-        self.client = Some(address);
+        if self.admittance.count_client(address)? {
+            self.client = Some(address);
+        }
         Ok(())
     }
 }
@@ -149,9 +165,23 @@ impl Drop for Admitted {
 mod tests {
     use super::*;
 
+    fn admittance(connections_max: u32, per_client_max: u32) -> Arc<Admittance> {
+        Arc::new(Admittance::new(connections_max, per_client_max))
+    }
+
+    /// Client addresses in the table, and those it has room for.
+    fn counted(admittance: &Admittance) -> (usize, usize) {
+        let shards = admittance.clients.iter().map(|shard| shard.lock().unwrap());
+        shards.fold((0, 0), |(count, room), shard| (count + shard.len(), room + shard.capacity()))
+    }
+
+    fn address(number: u32) -> IpAddr {
+        IpAddr::from((0x0a00_0000 + number).to_be_bytes())
+    }
+
     #[test]
     fn bounds_hold_and_are_given_back() {
-        let admittance = Admittance::new(3, 2);
+        let admittance = admittance(3, 2);
         let client = |last: u8| Some(IpAddr::from([192, 0, 2, last]));
         let first = admittance.admit(client(1)).unwrap();
         let _second = admittance.admit(client(1)).unwrap();
@@ -164,7 +194,7 @@ mod tests {
 
     #[test]
     fn a_connection_counts_for_whom_its_proxy_names() {
-        let admittance = Admittance::new(9, 1);
+        let admittance = admittance(9, 1);
         let client = |last: u8| IpAddr::from([192, 0, 2, last]);
         let mut first = admittance.admit(None).unwrap();
         let mut second = admittance.admit(None).unwrap();
@@ -180,9 +210,49 @@ mod tests {
 
     #[test]
     fn a_v6_network_is_one_client() {
-        let admittance = Admittance::new(9, 1);
+        let admittance = admittance(9, 1);
         let _first = admittance.admit("2001:db8::1".parse().ok()).unwrap();
         assert_eq!(admittance.admit("2001:db8::2".parse().ok()).unwrap_err(), Refused::Client);
         assert!(admittance.admit("2001:db8:0:1::2".parse().ok()).is_ok());
+    }
+    #[test]
+    fn without_a_bound_for_clients_none_is_written_down() {
+        let admittance = admittance(1000, 0);
+        let mut admitted: Vec<Admitted> =
+            (0..500).map(|number| admittance.admit(Some(address(number % 7))).unwrap()).collect();
+        admitted[0].count_for(address(9)).unwrap();
+        assert_eq!((admittance.connections(), counted(&admittance).0), (500, 0));
+        // A reload gives a bound: who came before is not counted, who comes now is.
+        admittance.change(1000, 1);
+        let newer = admittance.admit(Some(address(1))).unwrap();
+        assert_eq!(admittance.admit(Some(address(1))).unwrap_err(), Refused::Client);
+        admitted.clear();
+        assert_eq!(counted(&admittance).0, 1);
+        // And takes it away again.
+        admittance.change(1000, 0);
+        let more = admittance.admit(Some(address(1))).unwrap();
+        drop((newer, more));
+        assert_eq!((admittance.connections(), counted(&admittance).0), (0, 0));
+    }
+
+    #[test]
+    fn clients_without_a_connection_are_forgotten() {
+        let admittance = admittance(50_000, 2);
+        for _ in 0..3 {
+            let crowd: Vec<Admitted> =
+                (0..40_000).map(|number| admittance.admit(Some(address(number))).unwrap()).collect();
+            assert_eq!(counted(&admittance).0, 40_000);
+            drop(crowd);
+            let (count, room) = counted(&admittance);
+            assert_eq!(count, 0);
+            assert!(room <= CLIENT_TABLE_SHARDS * CLIENT_SHARD_SPARE * 16, "room for {room} is kept");
+        }
+        // Who is refused leaves nothing behind either.
+        admittance.change(1, 2);
+        let _one = admittance.admit(Some(address(1))).unwrap();
+        for number in 2..100 {
+            assert_eq!(admittance.admit(Some(address(number))).unwrap_err(), Refused::Full);
+        }
+        assert_eq!(counted(&admittance).0, 1);
     }
 }

@@ -13,6 +13,7 @@ pub mod deadlines;
 pub mod lifecycle;
 pub mod limits;
 pub mod telemetry;
+pub mod tls;
 pub mod worker;
 
 pub use buffers::Lease;

@@ -31,3 +31,6 @@ pub const ACCEPT_BATCH: usize = 64;
 
 /// Shards of the table that counts connections of each client address.
 pub const CLIENT_TABLE_SHARDS: usize = 32;
+
+/// Client addresses that a shard of that table keeps room for once those of a crowd have gone.
+pub const CLIENT_SHARD_SPARE: usize = 16;

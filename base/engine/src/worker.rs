@@ -17,20 +17,78 @@ pub struct Worker {
     pub index: usize,
     pub clock: Clock,
     pub deadlines: Rc<Deadlines>,
-    draining: Cell<bool>,
+    drain: Cell<Drain>,
+    farewells: Cell<usize>,
+}
+
+/// How far the end of a worker is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Drain {
+    No,
+    /// Another process serves: idle connections may wait for their next request.
+    WithSuccessor,
+    /// Nothing is to hold the end up.
+    Alone,
+    /// Its time is over.
+    Over,
 }
 
 impl Worker {
-    /// The worker is to end: connections are closed as soon as they have nothing in flight.
+    /// The worker is to end: the next response on a connection is its last.
     #[must_use]
     pub fn is_draining(&self) -> bool {
-        self.draining.get()
+        self.drain.get() > Drain::No
     }
 
-    /// Begins the drain and wakes every connection, so that idle ones close now.
-    pub fn drain(&self) {
-        self.draining.set(true);
+    /// The worker is to end, and a connection that waits for its next request is not to hold it up.
+    /// With a successor it may: a client that is about to send that request would find it closed.
+    #[must_use]
+    pub fn closes_idle(&self) -> bool {
+        self.drain.get() >= Drain::Alone
+    }
+
+    /// The time of the drain is over: whoever can say goodbye in its protocol does so now.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.drain.get() == Drain::Over
+    }
+
+    /// Begins the drain and wakes every connection, so that idle ones close now if they have to.
+    pub fn drain(&self, successor: bool) {
+        self.advance(if successor { Drain::WithSuccessor } else { Drain::Alone });
+    }
+
+    /// Ends the drain: wakes every connection once more.
+    pub fn end_drain(&self) {
+        self.advance(Drain::Over);
+    }
+
+    fn advance(&self, drain: Drain) {
+        self.drain.set(self.drain.get().max(drain));
         self.deadlines.wake_all();
+    }
+
+    /// Says that a connection takes its leave, for as long as the guard lives.
+    #[must_use]
+    pub fn take_leave(self: &Rc<Self>) -> Farewell {
+        self.farewells.set(self.farewells.get() + 1);
+        Farewell(Rc::clone(self))
+    }
+
+    /// Connections that are taking their leave.
+    #[must_use]
+    pub fn farewells(&self) -> usize {
+        self.farewells.get()
+    }
+}
+
+/// A connection that takes its leave.
+#[derive(Debug)]
+pub struct Farewell(Rc<Worker>);
+
+impl Drop for Farewell {
+    fn drop(&mut self) {
+        self.0.farewells.set(self.0.farewells.get().saturating_sub(1));
     }
 }
 
@@ -59,7 +117,8 @@ where
                 index,
                 clock: Clock::new(process_start),
                 deadlines: Rc::new(Deadlines::default()),
-                draining: Cell::new(false),
+                drain: Cell::new(Drain::No),
+                farewells: Cell::new(0),
             });
             tokio::task::spawn_local(tick(Rc::clone(&worker)));
             body(worker).await;

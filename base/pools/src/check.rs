@@ -5,12 +5,11 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use sumun_config::checked::{Check, Health};
-use sumun_http::scan::HeadScan;
-use sumun_http::{Method, ResponseHead};
+use sumun_http::{Method, Received, ResponseHead, ResponseReceiver};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpStream, UnixStream};
 
-use crate::limits::{CHECK_HEAD_BYTES, CHECK_INTERIM_MAX};
+use crate::limits::CHECK_HEAD_BYTES;
 use crate::server::Target;
 
 /// What a check found: in words, either way.
@@ -72,28 +71,19 @@ async fn ask_http(mut stream: impl AsyncRead + AsyncWrite + Unpin, path: &str, h
     stream.write_all(request.as_bytes()).await.map_err(|error| format!("the request could not be sent: {error}"))?;
     let mut bytes = Vec::with_capacity(1024);
     let mut head = ResponseHead::default();
-    for _ in 0..=CHECK_INTERIM_MAX {
-        let length = read_head(&mut stream, &mut bytes).await?;
-        let (head_bytes, _) = bytes.split_at(length);
-        head.parse(head_bytes, Method::Get).map_err(|reason| format!("not an HTTP answer: {reason:?}"))?;
-        if head.status >= 200 {
-            return Ok(head.status);
-        }
-        // RFC 9110 section 15.2: any number of 1xx may come before the final answer.
-        bytes.drain(..length);
-    }
-    Err("too many interim answers".to_owned())
-}
-
-/// Reads until `bytes` begins with a whole head; returns its length.
-async fn read_head(stream: &mut (impl AsyncRead + Unpin), bytes: &mut Vec<u8>) -> Result<usize, String> {
-    let mut scan = HeadScan::default();
+    let mut receiver = ResponseReceiver::default();
     loop {
-        let found = scan.advance(bytes, CHECK_HEAD_BYTES, CHECK_HEAD_BYTES);
-        if let Some(length) = found.map_err(|reason| format!("not an HTTP answer: {reason:?}"))? {
-            return Ok(length);
+        let received = receiver.receive(&mut head, &bytes, Method::Get, CHECK_HEAD_BYTES);
+        match received.map_err(|reject| format!("not an HTTP answer: {}", reject.reason()))? {
+            Received::Final(_) => return Ok(head.status),
+            // The next head may be here already.
+            Received::Interim(length) => {
+                bytes.drain(..length);
+                continue;
+            }
+            Received::Partial => {}
         }
-        match stream.read_buf(bytes).await {
+        match stream.read_buf(&mut bytes).await {
             Ok(0) => return Err("closed before the answer was complete".to_owned()),
             Ok(_) => {}
             Err(error) => return Err(format!("no answer: {error}")),
@@ -164,6 +154,13 @@ mod tests {
         let answer = b"HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 401 Unauthorized\r\nContent-Length: 9\r\n\r\n";
         let (finding, _) = checked(answer, http(LONG)).await;
         assert!(finding.unwrap().starts_with("status 401"));
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_is_no_http_any_more() {
+        let (finding, _) =
+            checked(b"HTTP/1.1 101 Switching Protocols\r\n\r\nHTTP/1.1 200 OK\r\n\r\n", http(LONG)).await;
+        assert_eq!(finding.unwrap_err(), "status 101, wanted 200-299, 401");
     }
 
     #[tokio::test]

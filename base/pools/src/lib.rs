@@ -4,7 +4,7 @@
 //!   control thread (one)                      workers (one thread each)
 //!   ---------------------------------         ------------------------------------------
 //!   Pools::apply(&Config)   reload            Picker   one per pool and worker, not shared:
-//!   operations              admin API                  ready list of servers, random numbers,
+//!   operations, carry       admin API, next process    ready list of servers, random numbers,
 //!   health::run             checks, news               the worker's share of the retry budget
 //!   resolve::run            names
 //!        |                                       |  pick(now_ms, key, tried) -> Lease
@@ -37,6 +37,7 @@
 
 pub mod admission;
 mod capacity;
+mod carry;
 mod check;
 pub mod health;
 mod lease;

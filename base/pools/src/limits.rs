@@ -30,9 +30,6 @@ pub const STICKY_BYTES: usize = 16;
 /// Bytes of the head of an answer to a health check. A longer one is a bad answer.
 pub const CHECK_HEAD_BYTES: usize = 16 * 1024;
 
-/// Answers before the final one (1xx) that a health check reads over.
-pub const CHECK_INTERIM_MAX: usize = 8;
-
 /// The first checks of a pool's servers are spread over the interval, but over no more than this,
 /// in milliseconds.
 pub const CHECK_SPREAD_MS: u64 = 2000;
@@ -61,3 +58,7 @@ pub const ADDED_SERVERS_MAX: usize = 1024;
 
 /// Weights that the API may set; the same range as in the config file.
 pub const WEIGHTS: std::ops::RangeInclusive<u32> = 1..=1000;
+
+/// What another process knew of a server's health is worth nothing after this long, milliseconds: a
+/// worker process that is started again after a crash finds out anew.
+pub const KNOWLEDGE_MS: u64 = 60_000;

@@ -89,6 +89,8 @@ pub enum OperationError {
     TooManyServers,
     /// One address of a name goes only together with its name.
     PartOfName(String),
+    /// The sandbox lets this process connect to the TCP ports of the config file alone.
+    OutOfReach(u16),
 }
 
 impl fmt::Display for OperationError {
@@ -107,6 +109,11 @@ impl fmt::Display for OperationError {
             }
             Self::TooManyServers => write!(formatter, "at most {ADDED_SERVERS_MAX} servers can be added to a pool"),
             Self::PartOfName(name) => write!(formatter, "`{name}` is one address of a name: remove the name"),
+            Self::OutOfReach(port) => write!(
+                formatter,
+                "the sandbox allows no connections to TCP port {port}: no server of the config file has it; add the \
+                 server there and reload"
+            ),
         }
     }
 }
@@ -135,6 +142,7 @@ impl Pools {
             pool.set_admin(&server, state);
             tracing::info!(pool = &**pool.name(), server = &**server.name(), state = ?state, "server state set");
         }
+        self.note_operation();
         Ok(())
     }
 
@@ -152,6 +160,7 @@ impl Pools {
             tracing::info!(pool = &**pool.name(), server = &**server.name(), weight, "server weight set");
         }
         pool.touch();
+        self.note_operation();
         Ok(())
     }
 
@@ -159,19 +168,16 @@ impl Pools {
     /// removed or the process ends. Returns its name.
     ///
     /// # Errors
-    /// There is no such pool, the address cannot be read, or it is there.
+    /// There is no such pool, the address cannot be read, it is there, or the sandbox lets us not
+    /// connect to it.
     pub fn add_server(&self, pool: &str, address: &str) -> Result<Name, OperationError> {
         let pool = self.existing(pool)?;
-        let parsed = parse_address(address).ok_or_else(|| OperationError::BadAddress(address.to_owned()))?;
-        let name: Name = address.into();
-        let server = config::Server {
-            name: Arc::clone(&name),
-            address: parsed,
-            weight: 1,
-            max_connections: None,
-            backup: false,
-            zone: pool.settings().zone.clone(),
-        };
+        let server =
+            added_server(&pool.settings(), address).ok_or_else(|| OperationError::BadAddress(address.to_owned()))?;
+        let name = Arc::clone(&server.name);
+        if let Some(port) = port_of(&server.address).filter(|port| !self.can_reach(*port)) {
+            return Err(OperationError::OutOfReach(port));
+        }
         pool.change_servers(|roster| {
             if roster.added_count() >= ADDED_SERVERS_MAX {
                 return Err(OperationError::TooManyServers);
@@ -179,6 +185,7 @@ impl Pools {
             roster.add(server).then_some(()).ok_or_else(|| OperationError::AlreadyThere(address.to_owned()))
         })?;
         self.note_change();
+        self.note_operation();
         tracing::info!(pool = &**pool.name(), server = address, "server added");
         Ok(name)
     }
@@ -197,8 +204,19 @@ impl Pools {
             });
         }
         self.note_change();
+        self.note_operation();
         tracing::info!(pool = &**pool.name(), server, "server removed");
         Ok(())
+    }
+
+    /// Whether a server that was added to the process before this one can be reached from this one.
+    pub(crate) fn can_reach_added(&self, pool: &str, address: &str) -> bool {
+        let port = parse_address(address).and_then(|address| port_of(&address));
+        let reached = port.is_none_or(|port| self.can_reach(port));
+        if !reached {
+            tracing::warn!(pool, server = address, "the sandbox allows no connections to it any more: not added again");
+        }
+        reached
     }
 
     fn existing(&self, pool: &str) -> Result<Arc<Pool>, OperationError> {
@@ -277,6 +295,26 @@ fn named(pool: &Pool, name: &str) -> Result<Vec<Arc<Server>>, OperationError> {
     let servers: Vec<Arc<Server>> =
         set.members().iter().map(|member| &member.server).filter(|server| is_meant(server)).cloned().collect();
     if servers.is_empty() { Err(OperationError::NoServer(name.to_owned())) } else { Ok(servers) }
+}
+
+/// A server as it is added at run time: named by its address. `None`: it is none.
+pub(crate) fn added_server(settings: &config::Pool, address: &str) -> Option<config::Server> {
+    Some(config::Server {
+        name: address.into(),
+        address: parse_address(address)?,
+        weight: 1,
+        max_connections: None,
+        backup: false,
+        zone: settings.zone.clone(),
+    })
+}
+
+fn port_of(address: &ServerAddress) -> Option<u16> {
+    match address {
+        ServerAddress::Ip(address) => Some(address.port()),
+        ServerAddress::Name { port, .. } => Some(*port),
+        ServerAddress::Unix(_) => None,
+    }
 }
 
 fn parse_address(text: &str) -> Option<ServerAddress> {

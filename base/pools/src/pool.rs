@@ -94,9 +94,10 @@ impl Pool {
         self.set.load().has_address(address)
     }
 
-    /// Notes a trace (a hash of the traceparent's trace id) for as long as the guard lives.
-    pub fn enter_trace(&self, hash: u64) -> TraceGuard {
-        self.traces.enter(hash)
+    /// Notes a trace (a hash of the traceparent's trace id) and whose it is for as long as the
+    /// guard lives. `None` is a client without an address.
+    pub fn enter_trace(&self, hash: u64, client: Option<IpAddr>) -> TraceGuard {
+        self.traces.enter(hash, client)
     }
 
     /// Waits until a server that was not tried has a place, behind those who came earlier. For a
@@ -207,10 +208,19 @@ impl Pool {
 
     /// Changes what the servers are made of, and takes the servers over that stay.
     pub(crate) fn change_servers<T>(&self, change: impl FnOnce(&mut Roster) -> T) -> T {
+        self.replace_servers(false, change)
+    }
+
+    /// The same before the first request, with all servers as the first ones of the pool.
+    pub(crate) fn restart_servers<T>(&self, change: impl FnOnce(&mut Roster) -> T) -> T {
+        self.replace_servers(true, change)
+    }
+
+    fn replace_servers<T>(&self, anew: bool, change: impl FnOnce(&mut Roster) -> T) -> T {
         let mut roster = self.roster();
         let result = change(&mut roster);
         let settings = Arc::clone(roster.settings());
-        let before = self.set.load_full();
+        let before = if anew { Arc::default() } else { self.set.load_full() };
         let set = Arc::new(roster.build(&before, &self.room, &self.itself, self.now_ms()));
         let bounds = set.members().iter().map(|member| member.max_connections);
         self.admission.set_limits(AdmissionLimits {

@@ -1,7 +1,7 @@
 //! All pools of the process, by name.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
@@ -21,6 +21,10 @@ pub struct Pools {
     changing: Mutex<()>,
     /// Counts changes of pools and servers: whom the control tasks look after.
     changes: watch::Sender<u64>,
+    /// Counts what operators did.
+    operations: watch::Sender<u64>,
+    /// The TCP ports that this process can connect to; any where nobody said.
+    ports: OnceLock<BTreeSet<u16>>,
 }
 
 impl Pools {
@@ -33,7 +37,22 @@ impl Pools {
             host_secret: host_secret.into(),
             changing: Mutex::new(()),
             changes: watch::channel(0).0,
+            operations: watch::channel(0).0,
+            ports: OnceLock::new(),
         }
+    }
+
+    /// This process can connect to no other TCP ports than these for as long as it lives: servers at
+    /// others cannot be added. The first word holds.
+    pub fn limit_ports(&self, ports: BTreeSet<u16>) {
+        if self.ports.set(ports).is_err() {
+            tracing::debug!("the TCP ports were limited before");
+        }
+    }
+
+    /// Whether this process can connect to this TCP port.
+    pub(crate) fn can_reach(&self, port: u16) -> bool {
+        self.ports.get().is_none_or(|ports| ports.contains(&port))
     }
 
     pub fn pool(&self, name: &str) -> Option<Arc<Pool>> {
@@ -75,6 +94,15 @@ impl Pools {
     /// Wakes the control tasks: servers came or went.
     pub(crate) fn note_change(&self) {
         self.changes.send_modify(|count| *count = count.wrapping_add(1));
+    }
+
+    /// Told whenever an operator changed a server: what the next process has to know has changed.
+    pub fn operations(&self) -> watch::Receiver<u64> {
+        self.operations.subscribe()
+    }
+
+    pub(crate) fn note_operation(&self) {
+        self.operations.send_modify(|count| *count = count.wrapping_add(1));
     }
 
     pub(crate) fn changes(&self) -> watch::Receiver<u64> {

@@ -5,15 +5,17 @@
 //! reason, the last good answer stays: a broken name server must not take a working service down.
 
 use std::collections::{BTreeSet, HashMap};
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use hickory_resolver::TokioResolver;
 use hickory_resolver::config::{
     ConnectionConfig, LookupIpStrategy, NameServerConfig, ProtocolConfig, ResolveHosts, ResolverConfig,
 };
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
+use hickory_resolver::system_conf::parse_resolv_conf;
+use hickory_resolver::{Hosts, TokioResolver};
 use sumun_config::checked::Name;
 use tokio::time::Instant;
 
@@ -22,12 +24,46 @@ use crate::pools::Pools;
 use crate::tasks::Tasks;
 
 /// Whom to ask.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub enum NameServers {
     /// /etc/hosts, then the name servers of /etc/resolv.conf.
     System,
+    /// The same, by what somebody else read there.
+    Copies(Copies),
     /// These, and no file.
     At(Vec<SocketAddr>),
+}
+
+/// /etc/resolv.conf and /etc/hosts for a process that may not open them: an editor or a DHCP client
+/// puts other files in their place, to which rights on the old ones say nothing.
+#[derive(Clone)]
+pub struct Copies {
+    /// The texts of the two.
+    files: Arc<Mutex<(String, String)>>,
+    ask: Arc<dyn Fn() + Send + Sync>,
+}
+
+impl Copies {
+    /// `ask` is called before each lookup, and must not wait: [`Self::replace`] with what is new then
+    /// is for the next one.
+    pub fn new(resolv_conf: String, hosts: String, ask: impl Fn() + Send + Sync + 'static) -> Self {
+        Self { files: Arc::new(Mutex::new((resolv_conf, hosts))), ask: Arc::new(ask) }
+    }
+
+    pub fn replace(&self, resolv_conf: String, hosts: String) {
+        *self.files.lock().unwrap_or_else(PoisonError::into_inner) = (resolv_conf, hosts);
+    }
+
+    fn current(&self) -> (String, String) {
+        (self.ask)();
+        self.files.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl fmt::Debug for Copies {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Copies").finish_non_exhaustive()
+    }
 }
 
 /// A good answer.
@@ -129,8 +165,17 @@ async fn look_up(host: &str, name_servers: &NameServers) -> Result<Answer, Strin
 /// A new one for each lookup: it reads the system's files as they are now, and has no cache, so
 /// that the time to live is kept in one place.
 fn resolver(name_servers: &NameServers) -> Result<TokioResolver, String> {
+    let mut known = None;
     let mut builder = match name_servers {
         NameServers::System => TokioResolver::builder_tokio().map_err(|error| error.to_string())?,
+        NameServers::Copies(copies) => {
+            let (resolv_conf, hosts) = copies.current();
+            known = Some(static_hosts(&hosts)?);
+            let (config, options) = parse_resolv_conf(resolv_conf).map_err(|error| error.to_string())?;
+            let mut builder = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
+            *builder.options_mut() = options;
+            builder
+        }
         NameServers::At(addresses) => {
             let servers = addresses.iter().map(|address| name_server(*address)).collect();
             let config = ResolverConfig::from_name_servers(servers);
@@ -140,10 +185,20 @@ fn resolver(name_servers: &NameServers) -> Result<TokioResolver, String> {
     let options = builder.options_mut();
     options.cache_size = 0;
     options.ip_strategy = LookupIpStrategy::Ipv4AndIpv6;
-    if matches!(name_servers, NameServers::At(_)) {
+    if !matches!(name_servers, NameServers::System) {
         options.use_hosts_file = ResolveHosts::Never;
     }
-    builder.build().map_err(|error| error.to_string())
+    let mut resolver = builder.build().map_err(|error| error.to_string())?;
+    if let Some(known) = known {
+        resolver.set_hosts(Arc::new(known));
+    }
+    Ok(resolver)
+}
+
+fn static_hosts(text: &str) -> Result<Hosts, String> {
+    let mut hosts = Hosts::default();
+    hosts.read_hosts_conf(text.as_bytes()).map_err(|error| error.to_string())?;
+    Ok(hosts)
 }
 
 fn name_server(address: SocketAddr) -> NameServerConfig {

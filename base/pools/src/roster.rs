@@ -60,6 +60,11 @@ impl Roster {
         self.added.retain(|server| !names.contains(&server.name));
         self.settings = Arc::clone(settings);
         self.secret = Arc::clone(secret);
+        self.forget_hosts();
+    }
+
+    /// Names that no server has any more.
+    fn forget_hosts(&mut self) {
         let hosts = self.hosts();
         self.resolved.retain(|host, _| hosts.contains(host));
     }
@@ -87,6 +92,32 @@ impl Roster {
         true
     }
 
+    /// Added while running, removed while running, and what names resolved to.
+    pub(crate) fn changes(&self) -> (&[config::Server], &BTreeSet<Name>, &BTreeMap<String, Vec<IpAddr>>) {
+        (&self.added, &self.removed, &self.resolved)
+    }
+
+    /// The weight that the file gave a server.
+    pub(crate) fn file_weight(&self, name: &Name) -> Option<u32> {
+        self.weights.get(name).copied()
+    }
+
+    /// Goes on with what another process had changed, as far as the file allows it still.
+    pub(crate) fn resume(
+        &mut self,
+        added: Vec<config::Server>,
+        removed: BTreeSet<Name>,
+        resolved: BTreeMap<String, Vec<IpAddr>>,
+    ) {
+        self.removed = removed;
+        self.removed.retain(|name| self.settings.servers.iter().any(|server| server.name == *name));
+        for server in added {
+            self.add(server);
+        }
+        self.resolved = resolved;
+        self.forget_hosts();
+    }
+
     pub(crate) fn added_count(&self) -> usize {
         self.added.len()
     }
@@ -109,6 +140,7 @@ impl Roster {
         let before = self.added.len();
         self.added.retain(|server| &*server.name != name);
         if self.added.len() != before {
+            self.forget_hosts();
             return true;
         }
         match self.settings.servers.iter().find(|server| &*server.name == name) {
@@ -194,5 +226,35 @@ impl Roster {
             wanted.truncate(SERVERS_MAX);
         }
         wanted
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Servers come and go by the API: what their names led to goes with them.
+    #[test]
+    fn addresses_of_removed_servers_are_forgotten() {
+        let text = "pools: { app: { servers: [\"app.example:80\"] } }\n\
+                    listeners: { web: { bind: \"127.0.0.1:80\", routes: [{ path: /, proxy: app }] } }\n";
+        let checked =
+            sumun_config::check_text("test", text).unwrap_or_else(|report| panic!("{}", report.render(false)));
+        let mut roster = Roster::new(&checked.config.pools["app"], &Arc::from(*b"secret"));
+        assert!(roster.set_resolved("app.example", vec![IpAddr::from([192, 0, 2, 1])]));
+        for number in 0..100 {
+            let (name, host) = (format!("s{number}.example:80"), format!("s{number}.example"));
+            let address = ServerAddress::Name { host: host.clone(), port: 80 };
+            let server = config::Server {
+                name: name.as_str().into(),
+                address,
+                ..checked.config.pools["app"].servers[0].clone()
+            };
+            assert!(roster.add(server));
+            assert!(roster.set_resolved(&host, vec![IpAddr::from([192, 0, 2, 2])]));
+            assert!(roster.remove(&name));
+        }
+        assert!(roster.remove("app.example:80"));
+        assert_eq!(roster.resolved.keys().collect::<Vec<_>>(), ["app.example"], "this one may be brought back");
     }
 }

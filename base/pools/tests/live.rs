@@ -3,14 +3,14 @@
 mod common;
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use common::{config, pool, pools, until};
 use sumun_config::checked::{Check, Health as HealthConfig};
-use sumun_pools::resolve::NameServers;
-use sumun_pools::{Health, PickKey, Picker, Pools, Refused, Tried, health, resolve};
+use sumun_pools::resolve::{Copies, NameServers};
+use sumun_pools::{Health, OperationError, PickKey, Picker, Pools, Refused, Tried, health, resolve};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, UdpSocket};
 
@@ -176,4 +176,41 @@ async fn the_hosts_file_is_read() {
     let resolving = tokio::spawn(resolve::run(Arc::clone(&pools), NameServers::System));
     until(|| targets(&pools).contains(&"127.0.0.1:8080".to_owned())).await;
     resolving.abort();
+}
+
+/// A process that may open neither of the files follows what it is told of them.
+#[tokio::test]
+async fn copies_of_the_hosts_files_are_followed() {
+    let pools = pools(&pool(&["app.test:8080"]));
+    let resolv_conf = "nameserver 127.0.0.1\noptions attempts:1 timeout:1\n";
+    let asked = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&asked);
+    let ask = move || {
+        counter.fetch_add(1, Ordering::SeqCst);
+    };
+    let copies = Copies::new(resolv_conf.to_owned(), "10.0.0.1 other.test\n".to_owned(), ask);
+    let resolving = tokio::spawn(resolve::run(Arc::clone(&pools), NameServers::Copies(copies.clone())));
+    until(|| asked.load(Ordering::SeqCst) == 1).await;
+    assert!(targets(&pools).is_empty());
+    copies.replace(resolv_conf.to_owned(), "10.0.0.7 app.test\n".to_owned());
+    until(|| targets(&pools) == ["10.0.0.7:8080"]).await;
+    assert!(asked.load(Ordering::SeqCst) >= 2, "it is asked for before each lookup");
+    resolving.abort();
+}
+
+#[tokio::test]
+async fn what_cannot_be_reached_is_not_added() {
+    let known = pools(&pool(&["10.0.0.1:8080"]));
+    known.add_server("app", "10.0.0.2:9090").unwrap();
+    let limited = pools(&pool(&["10.0.0.1:8080"]));
+    limited.limit_ports([8080].into());
+    let refused = limited.add_server("app", "10.0.0.2:9090").unwrap_err();
+    assert_eq!(refused, OperationError::OutOfReach(9090));
+    assert!(refused.to_string().contains("TCP port 9090"), "{refused}");
+    assert_eq!(limited.add_server("app", "app.test:1").unwrap_err(), OperationError::OutOfReach(1));
+    limited.add_server("app", "10.0.0.3:8080").unwrap();
+    limited.add_server("app", "unix:/run/app.sock").unwrap();
+    // Nor is it taken over from the process before.
+    limited.carry_in(&known.carry_out()).unwrap();
+    assert_eq!(targets(&limited), ["10.0.0.1:8080", "10.0.0.3:8080", "unix:/run/app.sock"]);
 }

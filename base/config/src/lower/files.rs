@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::process::Use;
 use super::{Lower, Section};
 use crate::checked::{Files, Glob};
 use crate::node::Node;
@@ -13,6 +14,8 @@ impl Lower<'_> {
         let text = written.scalar().filter(|scalar| !scalar.broken)?;
         let root = self.path(written, &text.text);
         self.probe_directory(written.place, &root);
+        let what = if files.switch("write") { Use::WriteInto } else { Use::ServeFrom };
+        self.probe_as_user(written.place, &root, what);
         let fallback = files.text("fallback").map(|text| text.trim_start_matches('/').to_owned());
         if let (Some(node), Some(fallback)) = (files.given("fallback"), &fallback) {
             self.probe_fallback(node.place, &root.join(fallback));

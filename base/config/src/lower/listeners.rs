@@ -6,6 +6,8 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
+use super::process::Use;
+use super::tls::{TlsByAddress, redirect_https};
 use super::{Lower, Section};
 use crate::checked::{Access, BindAddress, Bounds, Listener, Name};
 use crate::node::{Entry, Node, Place};
@@ -56,9 +58,13 @@ impl Lower<'_> {
                 "name the networks of the proxies in front at the top level: `trusted_proxies: [10.0.0.0/8]`",
             );
         }
+        let (bind, tls) = self.binds(listener, &entry.key);
         Listener {
             name: Name::from(entry.key.as_str()),
-            bind: self.binds(listener, &entry.key),
+            redirect_https: redirect_https(self, listener, &bind, &tls),
+            hsts: self.hsts(listener),
+            bind,
+            tls,
             proxy_protocol,
             bounds: self.bounds(listener.section("bounds")),
             access: access(listener),
@@ -69,18 +75,28 @@ impl Lower<'_> {
         }
     }
 
-    fn binds(&mut self, listener: Section<'_>, name: &str) -> Vec<BindAddress> {
+    fn binds(&mut self, listener: Section<'_>, name: &str) -> (Vec<BindAddress>, TlsByAddress) {
         let owner = format!("listener {}", quoted(name));
-        let mut addresses = Vec::new();
+        let of_listener = listener.given("tls").and_then(|_| self.listener_tls(listener.section("tls")));
+        let mut addresses: Vec<BindAddress> = Vec::new();
+        let mut tls = TlsByAddress::new();
         for node in listener.given("bind").map(Node::one_or_list).unwrap_or_default() {
             let written = match node.scalar() {
                 Some(_) => Some(node),
                 None => Section::of(node, &table::BIND_ENTRY).given("address"),
             };
+            let own = Section::of(node, &table::BIND_ENTRY);
+            let own_tls = match own.given("tls") {
+                None => of_listener.clone(),
+                // The only text that it takes is `off`.
+                Some(given) if given.scalar().is_some() => None,
+                Some(_) => self.listener_tls(own.section("tls")),
+            };
             let Some(written) = written else { continue };
             let Some(scalar) = written.scalar().filter(|scalar| !scalar.broken) else {
                 continue;
             };
+            let first = addresses.len();
             match address::bind(&scalar.text) {
                 Ok(Bind::Tcp(sockets)) => {
                     for socket in sockets {
@@ -99,8 +115,18 @@ impl Lower<'_> {
                 }
                 Err(_) => {}
             }
+            for (index, address) in addresses.iter().enumerate().skip(first) {
+                // Sockets are told apart by what was written, so TCP port 0 is the same one each time.
+                if addresses[..index].contains(address) && tls.get(address) != own_tls.as_ref() {
+                    let message = format!("{} is named twice, and not with the same `tls`", quoted(&scalar.text));
+                    self.error(written.place, message, "give one of the two a TCP port of its own");
+                }
+                if let Some(own_tls) = &own_tls {
+                    tls.insert(address.clone(), Arc::clone(own_tls));
+                }
+            }
         }
-        addresses
+        (addresses, tls)
     }
 
     fn bounds(&mut self, bounds: Section<'_>) -> Bounds {
@@ -142,6 +168,7 @@ impl Lower<'_> {
             let path = self.path(node, text);
             if let Ok(status) = http::error_status(status) {
                 self.probe_file(node.place, &path);
+                self.probe_as_user(node.place, &path, Use::Read);
                 pages.insert(status, path);
             }
         }

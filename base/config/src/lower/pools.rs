@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::process::Use;
 use super::{Lower, Section};
 use crate::checked::{
     Balance, Check, HashOn, Health, HostHeader, Name, Outlier, Pool, Queue, Retries, Server, ServerAddress, Sticky,
@@ -25,9 +26,9 @@ impl Lower<'_> {
     fn pool(&mut self, entry: &Entry) -> Pool {
         let pool = Section::of(&entry.value, &table::POOL);
         let timeouts = pool.section("timeouts");
+        let servers = self.servers(pool);
         Pool {
             name: Name::from(entry.key.as_str()),
-            servers: self.servers(pool),
             balance: balance(pool),
             hash: hash_on(pool),
             sticky: pool.given("sticky").map(|_| sticky(pool.section("sticky"))),
@@ -47,6 +48,8 @@ impl Lower<'_> {
             host: host_header(pool),
             zone: name(pool, "zone"),
             keepalive: pool.number("keepalive"),
+            tls: self.pool_tls(pool, &servers),
+            servers,
         }
     }
 
@@ -99,6 +102,7 @@ impl Lower<'_> {
             ServerAt::Unix(text) => {
                 let path = self.path(node, &text);
                 self.socket_length(node, &path);
+                self.probe_as_user(node.place, &path, Use::ConnectTo);
                 ServerAddress::Unix(path)
             }
         }

@@ -72,4 +72,4 @@ impl Lower<'_> {
     }
 }
 
-const RELATIVE: &str = "a relative path starts from the directory of the config file";
+pub(super) const RELATIVE: &str = "a relative path starts from the directory of the config file";

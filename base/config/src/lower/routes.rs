@@ -140,20 +140,22 @@ impl Lower<'_> {
     fn request_headers(&mut self, route: Section<'_>) -> HeaderEdits {
         let edits = route.section("request_headers");
         let named = |key: &str| edits.given(key).map(Node::entries).unwrap_or_default();
-        let mut hosts: Vec<Place> = named("set")
-            .iter()
-            .chain(named("add"))
-            .filter(|entry| entry.key.eq_ignore_ascii_case("host"))
-            .map(|entry| entry.place)
-            .collect();
-        let removed = edits.texts("remove").into_iter();
-        hosts.extend(removed.filter(|(_, name)| name.eq_ignore_ascii_case("host")).map(|(node, _)| node.place));
-        for place in hosts {
-            self.error(
-                place,
-                "the Host header is not edited here",
-                "it belongs to the pool: `host: keep`, `host: server` or `host: app.example.com`",
-            );
+        let keys = named("set").iter().chain(named("add")).map(|entry| (entry.key.as_str(), entry.place));
+        let removed = edits.texts("remove").into_iter().map(|(node, name)| (name, node.place));
+        for (name, place) in keys.chain(removed) {
+            match http::plain_name(name).as_str() {
+                "host" => self.error(
+                    place,
+                    "the Host header is not edited here",
+                    "it belongs to the pool: `host: keep`, `host: server` or `host: app.example.com`",
+                ),
+                "cdn-loop" => self.error(
+                    place,
+                    "the CDN-Loop header is not edited",
+                    "every gateway on the way adds to it, so that a request that goes round is found (RFC 8586)",
+                ),
+                _ => {}
+            }
         }
         header_edits(edits, route.given("request_headers"))
     }

@@ -4,6 +4,7 @@ use super::{Lower, Section};
 use crate::node::Node;
 use crate::report::quoted;
 use crate::table;
+use crate::values;
 
 pub(super) fn of_tree(lower: &mut Lower<'_>, tree: &Node) {
     unused_pools(lower);
@@ -11,6 +12,7 @@ pub(super) fn of_tree(lower: &mut Lower<'_>, tree: &Node) {
         pool(lower, Section::of(&entry.value, &table::POOL));
     }
     for entry in tree.find("listeners").map(Node::entries).unwrap_or_default() {
+        tls_without_effect(lower, Section::of(&entry.value, &table::LISTENER));
         let routes = entry.value.find("routes").and_then(Node::list).unwrap_or_default();
         unreachable_routes(lower, routes);
         for route in routes {
@@ -33,6 +35,14 @@ fn unused_pools(lower: &mut Lower<'_>) {
 }
 
 fn pool(lower: &mut Lower<'_>, pool: Section<'_>) {
+    if let Some(tls) = pool.given("tls")
+        && let Some(node) = tls.find("verify")
+        && !pool.section("tls").switch("verify")
+    {
+        let message = "the certificates of these servers are not verified";
+        let help = "whoever is in between can read and change everything; `ca: FILE` names an authority of your own";
+        lower.problems.warn(node.place, message, help);
+    }
     if let Some(node) = pool.given("hash")
         && !matches!(pool.text("balance"), Some("hash" | "maglev"))
     {
@@ -49,6 +59,26 @@ fn pool(lower: &mut Lower<'_>, pool: Section<'_>) {
             "every server of this pool is a backup",
             "take `backup` off those that work every day",
         );
+    }
+}
+
+fn tls_without_effect(lower: &mut Lower<'_>, listener: Section<'_>) {
+    let entries = listener.given("bind").map(Node::one_or_list).unwrap_or_default();
+    let of_listener = listener.given("tls").is_some();
+    let speaks = |entry: &Node| entry.find("tls").map_or(of_listener, |tls| tls.scalar().is_none());
+    if let Some(node) = listener.given("redirect_https")
+        && !listener.text("redirect_https").is_some_and(|text| values::switch(text) == Ok(false))
+        && entries.iter().all(speaks)
+    {
+        let message = "`redirect_https` has no effect: every address of this listener speaks TLS";
+        lower.problems.warn(node.place, message, "add a plain one to `bind`, such as \":80\"");
+    }
+    if let Some(node) = listener.given("hsts")
+        && listener.text("hsts").is_none_or(|text| values::off(text).is_err())
+        && !entries.iter().any(speaks)
+    {
+        let message = "`hsts` has no effect: no address of this listener speaks TLS";
+        lower.problems.warn(node.place, message, "clients believe it only over TLS (RFC 6797 section 8.1)");
     }
 }
 

@@ -1,6 +1,6 @@
 //! Listeners and the bounds of what clients may ask for.
 
-use super::{NETWORKS, OFF, ON_OR_OFF, PATH, STREAMS, TLS};
+use super::{HSTS, LISTENER_TLS, NETWORKS, OFF, ON_OR_OFF, PATH, REDIRECT_HTTPS, STREAMS};
 use crate::kind::Kind;
 use crate::shape::{Choice, Map, Names, Shape, key, later};
 use crate::table::ROUTE;
@@ -27,8 +27,12 @@ pub(crate) static LISTENER: Map = Map {
         key("request_id", Shape::One(Kind::EditedHeader), "Header field that carries the request id.").default("X-Request-Id"),
         key("error_pages", Shape::Names(&Names { title: "an error page", key: Kind::ErrorStatus, value: PATH }),
             "Own pages by status: `{ 404: errors/404.html }`.").by_default("short pages of the gateway's own"),
-        later("tls", TLS),
-        later("redirect_https", TLS),
+        key("tls", Shape::Map(&LISTENER_TLS), "TLS on every address of the listener that has no `tls` of its own.")
+            .by_default("plain"),
+        key("redirect_https", Shape::Either(&[ON_OR_OFF, Shape::Map(&REDIRECT_HTTPS)]),
+            "Requests that come without TLS are sent to the same URL with https.").default("off"),
+        key("hsts", Shape::Either(&[OFF, SPAN, Shape::Map(&HSTS)]),
+            "Strict-Transport-Security in every answer over TLS (RFC 6797); a duration is short for `{ max_age: DURATION }`.").default("off"),
         later("tcp", STREAMS),
         later("udp", STREAMS),
         later("sni", STREAMS),
@@ -39,7 +43,15 @@ pub(crate) static LISTENER: Map = Map {
 pub(crate) static BIND_ENTRY: Map = Map {
     title: "an address to listen on",
     about: "The long form of an address.",
-    keys: &[key("address", Shape::One(Kind::BindAddress), "The address.").required(), later("tls", TLS)],
+    keys: &[
+        key("address", Shape::One(Kind::BindAddress), "The address.").required(),
+        key(
+            "tls",
+            Shape::Either(&[OFF, Shape::Map(&LISTENER_TLS)]),
+            "TLS on this address; `off` keeps it plain where the listener has `tls`.",
+        )
+        .by_default("the listener's"),
+    ],
     choices: &[],
 };
 
@@ -68,8 +80,8 @@ pub(crate) static BOUNDS: Map = Map {
         .default("10000"),
         key(
             "per_client",
-            Shape::One(Kind::Integer { least: 1, most: 10_000_000 }),
-            "Connections of one client address at once.",
+            Shape::One(Kind::Integer { least: 0, most: 10_000_000 }),
+            "Connections of one client address at once; 0 turns it off.",
         )
         .default("1000"),
         key(

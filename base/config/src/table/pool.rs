@@ -1,6 +1,6 @@
 //! Pools and their servers.
 
-use super::{COUNT, HTTP2, OFF, ON_OR_OFF, OVERLOAD, TLS};
+use super::{COUNT, HTTP2, OFF, ON_OR_OFF, OVERLOAD, POOL_TLS, TLS};
 use crate::kind::Kind;
 use crate::shape::{Choice, Map, Shape, key, later};
 
@@ -46,8 +46,9 @@ pub(crate) static POOL: Map = Map {
         key("zone", Shape::One(Kind::Name), "Servers of this zone are taken first.").by_default("no preference"),
         key("keepalive", Shape::One(Kind::Integer { least: 0, most: 10_000 }),
             "Idle connections kept to each server by each worker.").default("1024"),
+        key("tls", Shape::Either(&[ON_OR_OFF, Shape::Map(&POOL_TLS)]),
+            "TLS towards the servers, with their certificates verified.").default("off"),
         later("protocol", HTTP2),
-        later("tls", TLS),
         later("priority", OVERLOAD),
     ],
     choices: &[],

@@ -114,8 +114,8 @@ pub(crate) static REWRITE: Map = Map {
     about: "The first match of a regular expression in the path is replaced.",
     keys: &[
         key("match", Shape::One(Kind::Regex), "Looked for in the path.").required(),
-        key("to", Shape::One(Kind::Text),
-            "Put in its place; `$1` and `$name` are groups of the match, `$${name}` one with letters behind it, `$$` is a dollar sign.")
+        key("to", Shape::One(Kind::RewriteTarget),
+            "Put in its place, with characters of a path; `$1` and `$name` are groups of the match, `$${name}` one with letters behind it, `$$` is a dollar sign.")
             .required(),
     ],
     choices: &[],
@@ -125,7 +125,7 @@ macro_rules! header_edits {
     ($title:literal) => {
         Map {
             title: $title,
-            about: "First `remove`, then `set`, then `add`.",
+            about: "First `remove`, then `set`, then `add`. Names are compared in any case, and `_` counts as `-`. What is removed or set is not written by the gateway itself either.",
             keys: &[
                 key(
                     "set",

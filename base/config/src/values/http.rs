@@ -35,6 +35,7 @@ pub(crate) fn cookie_name(text: &str) -> Result<(), Wrong> {
 const FRAMING: &[&str] = &[
     "connection",
     "content-length",
+    "expect",
     "keep-alive",
     "proxy-connection",
     "te",
@@ -46,11 +47,16 @@ const FRAMING: &[&str] = &[
 /// A header field that may be set, added or removed.
 pub(crate) fn edited_header(text: &str) -> Result<(), Wrong> {
     header_name(text)?;
-    if FRAMING.contains(&text.to_ascii_lowercase().as_str()) {
+    if FRAMING.contains(&plain_name(text).as_str()) {
         let wrong = Wrong::new(format!("{} belongs to the connection and cannot be edited", quoted(text)));
         return Err(wrong.help("the gateway sets it itself where it is needed"));
     }
     Ok(())
+}
+
+/// The name as edits compare it: in lower case and with `-` for `_`, as CGI-like servers read it.
+pub(crate) fn plain_name(name: &str) -> String {
+    name.to_ascii_lowercase().replace('_', "-")
 }
 
 pub(crate) const HEADER_VALUE_PATTERN: &str = r"^([^\x00-\x20\x7f]([^\x00-\x08\x0a-\x1f\x7f]*[^\x00-\x20\x7f])?)?$";
@@ -223,6 +229,37 @@ pub(crate) fn request_path(text: &str) -> Result<(), Wrong> {
     }
     if text.contains('#') {
         return Err(Wrong::new(format!("{} holds a `#`", quoted(text))).help("a fragment is never sent: leave it out"));
+    }
+    Ok(())
+}
+
+pub(crate) const REWRITE_TARGET_PATTERN: &str = r"^[!$-;=@-\[\]_a-~]*$";
+
+/// What takes the place of a match in a path: bytes that a request's path may hold, and groups
+/// written with `$`, which the caller knows.
+pub(crate) fn rewrite_target(text: &str) -> Result<(), Wrong> {
+    let wrong = |what: &str, help: &str| Err(Wrong::new(format!("{} holds {what}", quoted(text))).help(help));
+    if text.chars().any(char::is_control) {
+        return wrong("a control character", "no request line can carry it");
+    }
+    if text.contains('?') {
+        return wrong("a `?`", "a rewrite changes the path alone; the query goes on as it came");
+    }
+    if text.contains('#') {
+        return wrong("a `#`", "a fragment is never sent: leave it out");
+    }
+    if text.contains('\\') {
+        return wrong("a backslash", "paths are written with /, groups of the match as $1");
+    }
+    if !text.bytes().all(|byte| matches!(byte, 0x21..=0x7e) && !b"\"<>^`".contains(&byte)) {
+        return wrong("a space or a character that no request line can carry", "write it with % escapes");
+    }
+    let is_escape = |after: &str| {
+        matches!(after.as_bytes(), [first, second, ..]
+            if first.is_ascii_hexdigit() && second.is_ascii_hexdigit() && (*first, *second) != (b'0', b'0'))
+    };
+    if !text.split('%').skip(1).all(is_escape) {
+        return wrong("a % that begins no escape", "a percent sign itself is written as %25; %00 goes nowhere");
     }
     Ok(())
 }
@@ -422,6 +459,16 @@ mod tests {
         {
             assert!(route_path(text).is_err(), "{text}");
         }
+        let pattern = regex::Regex::new(REWRITE_TARGET_PATTERN).unwrap();
+        for text in ["", "/", "a/$1/${name}b$$", "/%2F~:@!&'()*+,;=[]{|}", "/100%25", "//.."] {
+            assert!(rewrite_target(text).is_ok() && pattern.is_match(text), "{text}");
+        }
+        for text in ["/\r\nX: y", "/\0", "/a b", "/a?b", "/a#b", "/\\1", "/\u{e9}", "/\u{85}", "/\"", "/^", "/`"] {
+            assert!(rewrite_target(text).is_err() && !pattern.is_match(text), "{text}");
+        }
+        for text in ["/%", "/%2", "/%$1", "/%00"] {
+            assert!(rewrite_target(text).is_err(), "{text}");
+        }
     }
 
     #[test]
@@ -430,7 +477,9 @@ mod tests {
         for text in ["a\r\nb", "a\nb", " a", "a ", "a\0b", "a\u{7f}"] {
             assert!(header_value(text).is_err(), "{text:?}");
         }
-        assert!(edited_header("Content-Length").is_err());
+        for framing in ["Content-Length", "content_length", "Expect", "TE"] {
+            assert!(edited_header(framing).is_err(), "{framing}");
+        }
         assert!(edited_header("X-A").is_ok());
     }
 }

@@ -10,8 +10,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use sumun_host::pass;
 use tokio::sync::mpsc;
+use zeroize::Zeroizing;
 
-use super::limits::{DESCRIPTORS, FROM_WORKER_BYTES, SEND_TIMEOUT, TO_WORKER_BYTES, WAITING_MESSAGES};
+use super::limits::{DESCRIPTORS, FROM_WORKER_BYTES, REASON_BYTES, SEND_TIMEOUT, TO_WORKER_BYTES, WAITING_MESSAGES};
 use super::message::{FromWorker, ToWorker};
 
 const HEADER_BYTES: usize = 8;
@@ -31,9 +32,21 @@ impl SupervisorEnd {
         Ok(Self { stream, unread: Vec::new() })
     }
 
+    /// For another life of this process: the stream, and what came and is not a whole message yet.
+    pub fn parts(&self) -> (BorrowedFd<'_>, &[u8]) {
+        (self.stream.as_fd(), &self.unread)
+    }
+
+    /// Goes on with what [`Self::parts`] gave.
+    pub fn from_parts(stream: UnixStream, unread: Vec<u8>) -> io::Result<Self> {
+        Ok(Self { unread, ..Self::new(stream)? })
+    }
+
     /// An error means that this worker process cannot be talked to any more.
     pub fn send(&mut self, message: ToWorker) -> io::Result<()> {
         let (bytes, descriptors) = message.encode()?;
+        // There may be keys in it.
+        let bytes = Zeroizing::new(bytes);
         if bytes.len() > TO_WORKER_BYTES || descriptors.len() > DESCRIPTORS {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidInput,
@@ -117,7 +130,7 @@ impl WorkerEnd {
             return Err(invalid("a message from the supervisor breaks its bounds"));
         }
         let descriptors = pass::receive_descriptors(&self.stream, descriptors)?;
-        let mut bytes = vec![0; length];
+        let mut bytes = Zeroizing::new(vec![0; length]);
         self.stream.read_exact(&mut bytes)?;
         ToWorker::decode(&bytes, descriptors).map(Some)
     }
@@ -161,6 +174,19 @@ impl WorkerSender {
         let mut stream = self.stream.lock().unwrap_or_else(PoisonError::into_inner);
         stream.write_all(&frame)
     }
+
+    /// Sends a text of any length as `RuntimeState`. Not from two threads at once: the pieces would mix.
+    pub fn send_runtime_state(&self, text: &str) -> io::Result<()> {
+        let mut rest = text;
+        loop {
+            let (piece, behind) = rest.split_at(rest.floor_char_boundary(REASON_BYTES));
+            self.send(FromWorker::RuntimeState { piece: piece.to_owned(), is_last: behind.is_empty() })?;
+            if behind.is_empty() {
+                return Ok(());
+            }
+            rest = behind;
+        }
+    }
 }
 
 fn header(length: usize, descriptors: usize) -> [u8; HEADER_BYTES] {
@@ -184,14 +210,16 @@ fn invalid(text: &str) -> io::Error {
 #[cfg(test)]
 mod tests {
     use std::net::{IpAddr, SocketAddr};
+    use std::os::unix::ffi::OsStringExt;
     use std::path::PathBuf;
     use std::time::Duration;
 
     use proptest::prelude::*;
-    use sumun_config::checked::BindAddress;
+    use sumun_config::checked::{BindAddress, CertificateFiles};
 
-    use super::super::message::{Apply, Label, Passed, Start};
+    use super::super::message::{Apply, HostFiles, Label, Passed, Start};
     use super::*;
+    use crate::tls::{Blob, IdentityMaterial, Material};
 
     fn ends() -> (SupervisorEnd, WorkerEnd) {
         let (left, right) = UnixStream::pair().unwrap();
@@ -218,6 +246,15 @@ mod tests {
         labels.iter().map(|label| Passed { label: label.clone(), descriptor: descriptor() }).collect()
     }
 
+    /// With bytes that are no text, in a file whose name is none either.
+    fn material(bytes: &[u8; 32]) -> Material {
+        let path = PathBuf::from(std::ffi::OsString::from_vec(bytes.to_vec()));
+        let files = CertificateFiles { certificate: path.clone(), key: path, ocsp: None };
+        let blob = || Blob::new(bytes.to_vec());
+        let identities = vec![IdentityMaterial::new(&files, blob(), blob(), Some(blob()))];
+        Material { identities, authorities: vec![(blob(), blob())], system: vec![blob()], ..Material::default() }
+    }
+
     fn labels_of(passed: &[Passed]) -> Vec<Label> {
         passed.iter().map(|one| one.label.clone()).collect()
     }
@@ -238,20 +275,28 @@ mod tests {
                 descriptors: passed(&labels),
                 instance: "0123456789abcdef".to_owned(),
                 state_key,
+                runtime: Some(sources.clone()),
+                tls: material(&state_key),
             })).unwrap();
             supervisor.send(ToWorker::Apply(Apply {
                 id,
                 sources: sources.clone(),
                 added: passed(&labels),
+                tls: Material::default(),
             })).unwrap();
+            supervisor.send(ToWorker::Certificates(material(&state_key))).unwrap();
             let Some(ToWorker::Start(start)) = worker.receive().unwrap() else { panic!() };
             prop_assert_eq!(&start.sources, &sources);
             prop_assert_eq!(start.state_key, state_key);
+            prop_assert_eq!(start.runtime.as_ref(), Some(&sources));
+            prop_assert_eq!(start.tls, material(&state_key));
             prop_assert_eq!(labels_of(&start.descriptors), labels.clone());
             let Some(ToWorker::Apply(apply)) = worker.receive().unwrap() else { panic!() };
             prop_assert_eq!(apply.id, id);
             prop_assert_eq!(apply.sources, sources);
             prop_assert_eq!(labels_of(&apply.added), labels);
+            let Some(ToWorker::Certificates(received)) = worker.receive().unwrap() else { panic!() };
+            prop_assert_eq!(received, material(&state_key));
         }
 
         #[test]
@@ -265,6 +310,10 @@ mod tests {
                 FromWorker::Refused { id, why },
                 FromWorker::Applied { id },
                 FromWorker::ReloadRequested { id },
+                FromWorker::UpgradeRequested { id },
+                FromWorker::RuntimeState { piece: "{}".to_owned(), is_last: true },
+                FromWorker::Pong { id },
+                FromWorker::HostFilesWanted,
                 FromWorker::StopRequested,
                 FromWorker::Drained,
             ];
@@ -299,13 +348,22 @@ mod tests {
         let (mut supervisor, mut worker) = ends();
         let deadline = Duration::from_millis(1500);
         let descriptor = passed(&[Label::AccessLog]).remove(0);
-        supervisor.send(ToWorker::Drain { deadline }).unwrap();
+        supervisor.send(ToWorker::Drain { deadline, successor: true }).unwrap();
+        supervisor.send(ToWorker::HandOver).unwrap();
+        supervisor.send(ToWorker::GoOn).unwrap();
+        supervisor.send(ToWorker::Ping { id: 9 }).unwrap();
+        let files = HostFiles { resolv_conf: "nameserver ::1\n".to_owned(), hosts: String::new() };
+        supervisor.send(ToWorker::HostFiles(files.clone())).unwrap();
         supervisor.send(ToWorker::ReopenLogs { descriptor }).unwrap();
         supervisor.send(ToWorker::ReloadResult { id: 7, ok: false, text: "line\n".to_owned() }).unwrap();
         supervisor.send(ToWorker::Stop).unwrap();
         drop(supervisor);
         let mut next = || worker.receive().unwrap();
-        assert!(matches!(next(), Some(ToWorker::Drain { deadline: d }) if d == deadline));
+        assert!(matches!(next(), Some(ToWorker::Drain { deadline: d, successor: true }) if d == deadline));
+        assert!(matches!(next(), Some(ToWorker::HandOver)));
+        assert!(matches!(next(), Some(ToWorker::GoOn)));
+        assert!(matches!(next(), Some(ToWorker::Ping { id: 9 })));
+        assert!(matches!(next(), Some(ToWorker::HostFiles(got)) if got == files));
         assert!(matches!(next(), Some(ToWorker::ReopenLogs { descriptor }) if descriptor.label == Label::AccessLog));
         assert!(matches!(next(), Some(ToWorker::ReloadResult { id: 7, ok: false, text }) if text == "line\n"));
         assert!(matches!(next(), Some(ToWorker::Stop)));
@@ -319,6 +377,38 @@ mod tests {
         drop(worker);
         assert_eq!(supervisor.receive().unwrap(), [FromWorker::Drained]);
         assert_eq!(supervisor.receive().unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+    }
+
+    #[test]
+    fn a_channel_goes_on_in_another_life_with_half_a_message() {
+        let (mut stream, far_end) = UnixStream::pair().unwrap();
+        let mut supervisor = SupervisorEnd::new(far_end).unwrap();
+        let json = FromWorker::Pong { id: 3 }.encode().unwrap();
+        let bytes = [header(json.len(), 0).as_slice(), &json].concat();
+        stream.write_all(&bytes[..11]).unwrap();
+        assert!(supervisor.receive().unwrap().is_empty());
+        let (descriptor, unread) = supervisor.parts();
+        let descriptor = descriptor.try_clone_to_owned().unwrap();
+        let mut next = SupervisorEnd::from_parts(descriptor.into(), unread.to_vec()).unwrap();
+        stream.write_all(&bytes[11..]).unwrap();
+        assert_eq!(next.receive().unwrap(), [FromWorker::Pong { id: 3 }]);
+    }
+
+    #[test]
+    fn a_long_text_travels_in_pieces() {
+        let (mut supervisor, worker) = ends();
+        let text = "\u{1}\u{d55c}".repeat(10_000);
+        worker.sender().unwrap().send_runtime_state(&text).unwrap();
+        let mut gathered = String::new();
+        let mut last = false;
+        while !last {
+            for message in supervisor.receive().unwrap() {
+                let FromWorker::RuntimeState { piece, is_last } = message else { panic!("{message:?}") };
+                gathered.push_str(&piece);
+                last = is_last;
+            }
+        }
+        assert_eq!(gathered, text);
     }
 
     #[test]

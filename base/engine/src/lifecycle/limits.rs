@@ -8,8 +8,13 @@ pub const TO_WORKER_BYTES: usize = 64 * 1024 * 1024;
 /// A message from the worker process, bytes. A larger one ends the worker process.
 pub const FROM_WORKER_BYTES: usize = 64 * 1024;
 
-/// Text in a message from the worker process, bytes; the rest is cut off by the sender.
+/// Text in a message from the worker process, bytes; the rest of a reason is cut off by the sender,
+/// and of a runtime state sent as further messages.
 pub const REASON_BYTES: usize = 8 * 1024;
+
+/// What a worker process may say of its runtime state in all, bytes; more is not kept, and the next
+/// worker process begins with what was known before.
+pub const RUNTIME_STATE_BYTES: usize = 16 * 1024 * 1024;
 
 /// Descriptors with one message. More are refused: 64 addresses for each of 256 workers.
 pub const DESCRIPTORS: usize = 16 * 1024;

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use sumun_config::checked::BindAddress;
 
 use super::limits::REASON_BYTES;
+use crate::tls::Material;
 
 /// From the supervisor to the worker process.
 #[derive(Debug)]
@@ -19,16 +20,42 @@ pub enum ToWorker {
     /// A new config, already checked; answered by `Applied` or `Refused`.
     Apply(Apply),
     /// Accept nothing more, finish what was begun, say `Drained` and end; what still lives after
-    /// `deadline` is cut off. Accept queues are emptied first unless another worker process has
-    /// the same sockets.
-    Drain { deadline: Duration },
+    /// `deadline` is cut off. Accept queues are emptied first. Sent again, the sooner deadline holds.
+    Drain {
+        deadline: Duration,
+        /// Another worker process has the same sockets and serves: nothing waits for the end of this
+        /// one, so connections without a request live until the answer to their next one has told
+        /// the client, and the control socket is left to the other at once.
+        successor: bool,
+    },
+    /// Another worker process is about to take over: answer with `RuntimeState`, and change nothing
+    /// of it until `GoOn`.
+    HandOver,
+    /// Nobody takes over after all.
+    GoOn,
+    /// Answered by `Pong` once every worker thread has answered.
+    Ping { id: u64 },
+    /// Files of certificates were replaced, or ticket keys rotated: from the next connection on.
+    Certificates(Material),
     /// Write the access log to this descriptor from now on, and close the old one.
     ReopenLogs { descriptor: Passed },
-    /// How a reload went that this worker process asked for. `text` says what changed, or is the
-    /// report of what is wrong.
+    /// Answers `HostFilesWanted` where they are not what they were.
+    HostFiles(HostFiles),
+    /// How a reload or an upgrade went that this worker process asked for. `text` says what changed,
+    /// or is the report of what is wrong.
     ReloadResult { id: u64, ok: bool, text: String },
     /// End at once.
     Stop,
+}
+
+/// The files of this host that say which name has which address, for a worker process that may not
+/// open them.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct HostFiles {
+    /// /etc/resolv.conf; empty where it cannot be read.
+    pub resolv_conf: String,
+    /// /etc/hosts; empty where it cannot be read.
+    pub hosts: String,
 }
 
 /// What a worker process begins with.
@@ -41,6 +68,10 @@ pub struct Start {
     pub instance: String,
     /// The host's own key, the same after a restart: signs sticky cookies.
     pub state_key: [u8; 32],
+    /// What the worker process before this one said of its servers (`RuntimeState`).
+    pub runtime: Option<String>,
+    /// Certificates, keys and authorities that the config names: a worker process may not read them.
+    pub tls: Material,
 }
 
 /// Keeps the key out of logs.
@@ -63,6 +94,8 @@ pub struct Apply {
     /// Only what the worker process has not got yet. What the new config does not name any more
     /// is to be closed.
     pub added: Vec<Passed>,
+    /// As in [`Start`], for the whole new config.
+    pub tls: Material,
 }
 
 /// A descriptor and what it is.
@@ -109,6 +142,22 @@ pub enum FromWorker {
     ReloadRequested {
         id: u64,
     },
+    /// Somebody asked for an upgrade over the API; `id` comes back in `ReloadResult`.
+    UpgradeRequested {
+        id: u64,
+    },
+    /// What was changed at run time and is known of servers, for the worker process that comes
+    /// next; a piece of a text that the supervisor only keeps. Said when it is asked for, and
+    /// whenever an operator changed something.
+    RuntimeState {
+        piece: String,
+        is_last: bool,
+    },
+    Pong {
+        id: u64,
+    },
+    /// A name is about to be looked up: `HostFiles` is wanted if it is news.
+    HostFilesWanted,
     /// Somebody asked over the API to drain and end.
     StopRequested,
     /// The last connection is gone; the process is about to end.
@@ -118,11 +167,41 @@ pub enum FromWorker {
 /// `ToWorker` without its descriptors, which stand in the order of their labels.
 #[derive(Serialize, Deserialize)]
 enum Written {
-    Start { sources: String, labels: Vec<WrittenLabel>, instance: String, state_key: [u8; 32] },
-    Apply { id: u64, sources: String, labels: Vec<WrittenLabel> },
-    Drain { deadline: Duration },
-    ReopenLogs { label: WrittenLabel },
-    ReloadResult { id: u64, ok: bool, text: String },
+    Start {
+        sources: String,
+        labels: Vec<WrittenLabel>,
+        instance: String,
+        state_key: [u8; 32],
+        runtime: Option<String>,
+        #[serde(default)]
+        tls: Material,
+    },
+    Apply {
+        id: u64,
+        sources: String,
+        labels: Vec<WrittenLabel>,
+        #[serde(default)]
+        tls: Material,
+    },
+    Certificates(Material),
+    Drain {
+        deadline: Duration,
+        successor: bool,
+    },
+    HandOver,
+    GoOn,
+    Ping {
+        id: u64,
+    },
+    ReopenLogs {
+        label: WrittenLabel,
+    },
+    HostFiles(HostFiles),
+    ReloadResult {
+        id: u64,
+        ok: bool,
+        text: String,
+    },
     Stop,
 }
 
@@ -139,18 +218,23 @@ impl ToWorker {
     /// The message in bytes, and the descriptors that go with it in this order.
     pub(super) fn encode(self) -> io::Result<(Vec<u8>, Vec<OwnedFd>)> {
         let (written, descriptors) = match self {
-            Self::Start(Start { sources, descriptors, instance, state_key }) => {
+            Self::Start(Start { sources, descriptors, instance, state_key, runtime, tls }) => {
                 let (labels, descriptors) = split(descriptors);
-                (Written::Start { sources, labels, instance, state_key }, descriptors)
+                (Written::Start { sources, labels, instance, state_key, runtime, tls }, descriptors)
             }
-            Self::Apply(Apply { id, sources, added }) => {
+            Self::Apply(Apply { id, sources, added, tls }) => {
                 let (labels, descriptors) = split(added);
-                (Written::Apply { id, sources, labels }, descriptors)
+                (Written::Apply { id, sources, labels, tls }, descriptors)
             }
-            Self::Drain { deadline } => (Written::Drain { deadline }, Vec::new()),
+            Self::Certificates(material) => (Written::Certificates(material), Vec::new()),
+            Self::Drain { deadline, successor } => (Written::Drain { deadline, successor }, Vec::new()),
+            Self::HandOver => (Written::HandOver, Vec::new()),
+            Self::GoOn => (Written::GoOn, Vec::new()),
+            Self::Ping { id } => (Written::Ping { id }, Vec::new()),
             Self::ReopenLogs { descriptor: Passed { label, descriptor } } => {
                 (Written::ReopenLogs { label: label.into() }, vec![descriptor])
             }
+            Self::HostFiles(files) => (Written::HostFiles(files), Vec::new()),
             Self::ReloadResult { id, ok, text } => (Written::ReloadResult { id, ok, text }, Vec::new()),
             Self::Stop => (Written::Stop, Vec::new()),
         };
@@ -160,17 +244,24 @@ impl ToWorker {
     /// The reverse of [`Self::encode`].
     pub(super) fn decode(bytes: &[u8], descriptors: Vec<OwnedFd>) -> io::Result<Self> {
         let (message, labels) = match serde_json::from_slice(bytes)? {
-            Written::Start { sources, labels, instance, state_key } => {
-                let start = Start { sources, descriptors: Vec::new(), instance, state_key };
+            Written::Start { sources, labels, instance, state_key, runtime, tls } => {
+                let start = Start { sources, descriptors: Vec::new(), instance, state_key, runtime, tls };
                 (Self::Start(start), labels)
             }
-            Written::Apply { id, sources, labels } => (Self::Apply(Apply { id, sources, added: Vec::new() }), labels),
+            Written::Apply { id, sources, labels, tls } => {
+                (Self::Apply(Apply { id, sources, added: Vec::new(), tls }), labels)
+            }
+            Written::Certificates(material) => (Self::Certificates(material), Vec::new()),
             Written::ReopenLogs { label } => {
                 let mut passed = join(vec![label], descriptors)?;
                 let descriptor = passed.pop().ok_or_else(mismatch)?;
                 return Ok(Self::ReopenLogs { descriptor });
             }
-            Written::Drain { deadline } => (Self::Drain { deadline }, Vec::new()),
+            Written::Drain { deadline, successor } => (Self::Drain { deadline, successor }, Vec::new()),
+            Written::HandOver => (Self::HandOver, Vec::new()),
+            Written::GoOn => (Self::GoOn, Vec::new()),
+            Written::Ping { id } => (Self::Ping { id }, Vec::new()),
+            Written::HostFiles(files) => (Self::HostFiles(files), Vec::new()),
             Written::ReloadResult { id, ok, text } => (Self::ReloadResult { id, ok, text }, Vec::new()),
             Written::Stop => (Self::Stop, Vec::new()),
         };

@@ -18,4 +18,9 @@ pub mod limits;
 mod message;
 
 pub use channel::{SupervisorEnd, WorkerEnd, WorkerSender};
-pub use message::{Apply, FromWorker, Label, Passed, Start, ToWorker};
+/// Which messages there are and what they mean. A supervisor and a worker process of different
+/// versions of the program understand each other where this is the same: it is raised whenever an
+/// older one would misunderstand a newer one, and not for what it may ignore.
+pub const VERSION: u32 = 1;
+
+pub use message::{Apply, FromWorker, HostFiles, Label, Passed, Start, ToWorker};

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sumun_config::checked::{
-    Balance, Config, HashOn, HostHeader, Outlier, Pool, Queue, Retries, Server, ServerAddress, Timeouts,
+    Balance, Config, HashOn, HostHeader, Outlier, Pool, Queue, Retries, Sandbox, Server, ServerAddress, Timeouts,
 };
 use sumun_pools::Pools;
 
@@ -33,6 +33,7 @@ pub(crate) fn pool(addresses: &[&str]) -> Pool {
         host: HostHeader::Keep,
         zone: None,
         keepalive: 1,
+        tls: None,
     }
 }
 
@@ -55,6 +56,8 @@ pub(crate) fn config(pool: &Pool) -> Config {
         trusted_proxies: Vec::new(),
         access_log: None,
         drain: Duration::ZERO,
+        user: None,
+        sandbox: Sandbox::Off,
         pools: BTreeMap::from([(Arc::clone(&pool.name), Arc::new(pool.clone()))]),
         listeners: BTreeMap::new(),
     }

@@ -1,7 +1,7 @@
 //! What happens around the hot path: sockets come and go, routes are replaced, idle ends.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
@@ -22,8 +22,9 @@ use tokio::task::AbortHandle;
 use crate::events::Event;
 use crate::files::{DiskGate, FileCache, FileRoot};
 use crate::io::Stream;
+use crate::kept::{self, Table};
 use crate::limits::{ERROR_PAGE_BYTES, FILES_SWEEP, IDLE_SWEEP};
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, NO_ROUTE};
 use crate::path;
 use crate::site::{Action, Route, Site};
 use crate::upstream::LocalPool;
@@ -35,9 +36,9 @@ pub struct Gateway {
     pools: Arc<Pools>,
     /// This process's element of `CDN-Loop`.
     loop_id: String,
-    admittances: Mutex<HashMap<Name, Arc<Admittance>>>,
+    admittances: Table<Name, Admittance>,
     /// Of routes with a `concurrency`, by listener and route.
-    admissions: Mutex<HashMap<(Name, Name), Arc<Admission>>>,
+    admissions: Table<(Name, Name), Admission>,
     /// Roots of files, opened once for all workers.
     roots: Mutex<Vec<(config::Files, Arc<FileRoot>)>>,
     /// Contents of error pages.
@@ -72,15 +73,19 @@ impl Gateway {
     /// Connections open now, by listener.
     #[must_use]
     pub fn connections(&self) -> BTreeMap<Name, u32> {
-        let table = self.admittances.lock().unwrap_or_else(PoisonError::into_inner);
-        table.iter().map(|(name, admittance)| (Arc::clone(name), admittance.connections())).collect()
+        let mut table = kept::lock(&self.admittances);
+        table.let_go(|_| {});
+        let connections = |shared: &[Arc<Admittance>]| shared.iter().map(|one| one.connections()).sum();
+        table.iter().map(|(name, shared)| (Arc::clone(name), connections(shared))).collect()
     }
 
     /// Listener, and connections refused because it was full, because a client had too many, and by
     /// `allow` and `deny`.
     pub(crate) fn refused_connections(&self) -> Vec<(Name, u64, u64, u64)> {
-        let table = self.admittances.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut table = kept::lock(&self.admittances);
+        table.let_go(|_| {});
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let rows = table.iter().flat_map(|(name, shared)| shared.iter().map(move |admittance| (name, admittance)));
         let row = |(name, admittance): (&Name, &Arc<Admittance>)| {
             (
                 Arc::clone(name),
@@ -89,12 +94,15 @@ impl Gateway {
                 read(&admittance.denied),
             )
         };
-        table.iter().map(row).collect()
+        rows.map(row).collect()
     }
 
     /// Does what a config needs from the disk: opens roots, reads error pages. For the control
-    /// thread, before the workers apply the config; what is not needed any more is let go.
+    /// thread, before the workers apply the config; what is not needed any more is let go, at once
+    /// or when its last connection or request has ended.
     pub fn prepare(&self, config: &Config) {
+        self.metrics.follow(config);
+        self.follow(config);
         let routes = || config.listeners.values().flat_map(|listener| &listener.routes);
         let wanted = || {
             routes().filter_map(|route| match &route.action {
@@ -122,6 +130,23 @@ impl Gateway {
         *self.pages.lock().unwrap_or_else(PoisonError::into_inner) = pages;
     }
 
+    fn follow(&self, config: &Config) {
+        let mut admittances = kept::lock(&self.admittances);
+        admittances.name(|listener| config.listeners.contains_key(listener));
+        admittances.let_go(|_| {});
+        drop(admittances);
+        let limited: BTreeSet<(&Name, &Name)> = config
+            .listeners
+            .values()
+            .flat_map(|listener| listener.routes.iter().map(move |route| (&listener.name, route)))
+            .filter(|(_, route)| route.concurrency.is_some())
+            .map(|(listener, route)| (listener, &route.name))
+            .collect();
+        let mut admissions = kept::lock(&self.admissions);
+        admissions.name(|(listener, route)| limited.contains(&(listener, route)));
+        admissions.let_go(|_| {});
+    }
+
     /// The root for these settings; `None` where `prepare` could not open it.
     fn root(&self, files: &config::Files) -> Option<Arc<FileRoot>> {
         let roots = self.roots.lock().unwrap_or_else(PoisonError::into_inner);
@@ -138,20 +163,18 @@ impl Gateway {
         let limits =
             AdmissionLimits { concurrency: Some(route.concurrency?), queue: route.queue.size, self_calls: None };
         let key = (Arc::clone(listener), Arc::clone(&route.name));
-        let mut table = self.admissions.lock().unwrap_or_else(PoisonError::into_inner);
-        let admission = table.entry(key).or_insert_with(|| Arc::new(Admission::new(limits)));
+        let admission = kept::lock(&self.admissions).value(key, 0, || Admission::new(limits));
         admission.set_limits(limits);
-        Some(Arc::clone(admission))
+        Some(admission)
     }
 
     fn admittance(&self, listener: &config::Listener) -> Arc<Admittance> {
         let bounds = &listener.bounds;
-        let mut table = self.admittances.lock().unwrap_or_else(PoisonError::into_inner);
-        let admittance = table
-            .entry(Arc::clone(&listener.name))
-            .or_insert_with(|| Admittance::new(bounds.connections, bounds.per_client));
-        admittance.change(bounds.connections, bounds.per_client);
-        Arc::clone(admittance)
+        let (connections, per_client) = (bounds.connections, bounds.per_client);
+        let make = || Admittance::new(connections, per_client);
+        let admittance = kept::lock(&self.admittances).value(Arc::clone(&listener.name), 0, make);
+        admittance.change(connections, per_client);
+        admittance
     }
 }
 
@@ -214,7 +237,9 @@ impl LocalGateway {
     fn apply_pools(&self, config: &Config) {
         let mut pools = self.pools.borrow_mut();
         pools.retain(|name, local| {
-            let stays = config.pools.get(name).is_some_and(|pool| **pool == *local.config);
+            let is_same = config.pools.get(name).is_some_and(|pool| **pool == *local.config);
+            // A config that was not taken over by all may have dropped the pool and another brought it back.
+            let stays = is_same && self.gateway.pools.pool(name).is_some_and(|pool| Arc::ptr_eq(&pool, &local.pool));
             if !stays {
                 local.retire();
             }
@@ -255,7 +280,7 @@ impl LocalGateway {
             cell: metrics.listener(&listener.name, index),
             loop_id: self.gateway.loop_id.as_bytes().into(),
             error_pages: self.gateway.error_pages(listener),
-            unrouted: metrics.route(&listener.name, &Arc::from("(none)"), index),
+            unrouted: metrics.route(&listener.name, &Arc::from(NO_ROUTE), index),
             config: Arc::clone(listener),
         }
     }
@@ -322,3 +347,6 @@ impl Listening {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

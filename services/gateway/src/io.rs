@@ -10,11 +10,15 @@ use sumun_engine::{Deadline, Lease};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
+use crate::http2::Http2Stream;
+
 /// A connection of either family.
 #[derive(Debug)]
 pub(crate) enum Stream {
     Tcp(TcpStream),
     Unix(UnixStream),
+    /// A request's stream of an HTTP/2 connection, which reads and writes like HTTP/1.
+    Http2(Box<Http2Stream>),
 }
 
 /// Why waiting ended without bytes.
@@ -32,6 +36,7 @@ impl Stream {
         let result = match self {
             Self::Tcp(stream) => Pin::new(stream).poll_read(context, &mut buffer),
             Self::Unix(stream) => Pin::new(stream).poll_read(context, &mut buffer),
+            Self::Http2(stream) => return stream.poll_read(context, bytes),
         };
         result.map_ok(|()| buffer.filled().len())
     }
@@ -40,6 +45,7 @@ impl Stream {
         match self {
             Self::Tcp(stream) => Pin::new(stream).poll_write(context, bytes),
             Self::Unix(stream) => Pin::new(stream).poll_write(context, bytes),
+            Self::Http2(stream) => stream.poll_write(context, bytes),
         }
     }
 
@@ -51,6 +57,7 @@ impl Stream {
         match self {
             Self::Tcp(stream) => Pin::new(stream).poll_write_vectored(context, parts),
             Self::Unix(stream) => Pin::new(stream).poll_write_vectored(context, parts),
+            Self::Http2(stream) => stream.poll_write_vectored(context, parts),
         }
     }
 
@@ -65,6 +72,7 @@ impl Stream {
             let result = match self {
                 Self::Tcp(stream) => stream.try_io(Interest::READABLE, || call(stream.as_fd())),
                 Self::Unix(stream) => stream.try_io(Interest::READABLE, || call(stream.as_fd())),
+                Self::Http2(_) => Err(io::ErrorKind::Unsupported.into()),
             };
             match result {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
@@ -89,6 +97,7 @@ impl Stream {
                     ready!(stream.poll_write_ready(context))?;
                     stream.try_io(Interest::WRITABLE, || call(stream.as_fd()))
                 }
+                Self::Http2(_) => Err(io::ErrorKind::Unsupported.into()),
             };
             match result {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
@@ -102,6 +111,7 @@ impl Stream {
         match self {
             Self::Tcp(stream) => stream.poll_read_ready(context),
             Self::Unix(stream) => stream.poll_read_ready(context),
+            Self::Http2(stream) => stream.poll_readable(context),
         }
     }
 
@@ -110,12 +120,22 @@ impl Stream {
         match self {
             Self::Tcp(stream) => stream.try_read(bytes),
             Self::Unix(stream) => stream.try_read(bytes),
+            Self::Http2(_) => Err(io::ErrorKind::Unsupported.into()),
         }
+    }
+
+    /// The kernel can move bytes in and out by itself.
+    pub(crate) fn is_socket(&self) -> bool {
+        matches!(self, Self::Tcp(_) | Self::Unix(_))
     }
 
     /// Whether the client has gone while it should wait. Bytes that wait are left where they are.
     pub(crate) fn poll_gone(&self, context: &mut Context<'_>) -> Poll<Gone> {
-        let Self::Tcp(stream) = self else { return Poll::Pending };
+        let stream = match self {
+            Self::Tcp(stream) => stream,
+            Self::Unix(_) => return Poll::Pending,
+            Self::Http2(stream) => return stream.poll_gone(context),
+        };
         let mut byte = [0];
         match ready!(stream.poll_peek(context, &mut ReadBuf::new(&mut byte))) {
             Err(_) => Poll::Ready(Gone::Yes),
@@ -126,9 +146,11 @@ impl Stream {
 
     /// Closing this connection will reset it, so that what it carried is not taken for complete.
     pub(crate) fn reset_on_close(&self) {
-        if let Self::Tcp(stream) = self {
+        match self {
             // Where the option cannot be set, the connection is gone already.
-            stream.set_zero_linger().ok();
+            Self::Tcp(stream) => drop(stream.set_zero_linger()),
+            Self::Unix(_) => {}
+            Self::Http2(stream) => stream.reset_on_close(),
         }
     }
 
@@ -137,6 +159,7 @@ impl Stream {
         match self {
             Self::Tcp(stream) => Pin::new(stream).poll_shutdown(context),
             Self::Unix(stream) => Pin::new(stream).poll_shutdown(context),
+            Self::Http2(stream) => stream.poll_shutdown(context),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The L7 gateway: HTTP/1.1 in front of application servers and files.
+//! The L7 gateway: HTTP/1.1 and HTTP/2 in front of application servers and files.
 //!
 //! ```text
 //!   supervisor ── sockets ──► LocalGateway (one a worker)
@@ -14,7 +14,9 @@ mod control;
 mod events;
 mod files;
 mod heads;
+mod http2;
 mod io;
+mod kept;
 mod limits;
 pub mod metrics;
 mod path;

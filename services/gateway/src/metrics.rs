@@ -2,13 +2,16 @@
 
 mod families;
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
+use sumun_config::checked::Config;
 use sumun_engine::counters::HistogramTotal;
 use sumun_engine::{Counter, Histogram};
 
 use crate::events::{Reason, Side};
+use crate::kept::{Table, lock};
 
 /// One worker's counters of one route.
 #[derive(Debug, Default)]
@@ -53,15 +56,27 @@ pub struct ListenerCell {
     pub tunnels: Counter,
 }
 
-/// By name, one cell a worker.
-type Cells<Key, Cell> = Mutex<BTreeMap<Key, Vec<Arc<Cell>>>>;
+/// Stands for a route where none took the request.
+pub(crate) const NO_ROUTE: &str = "(none)";
 
-/// All cells, by name; they live on over reloads.
+/// All cells by name, one a worker. They live on over reloads, and beyond the config that names
+/// them for as long as a request or a connection counts with them.
 #[derive(Debug, Default)]
 pub struct Metrics {
-    routes: Cells<(Arc<str>, Arc<str>), RouteCell>,
-    pools: Cells<Arc<str>, PoolCell>,
-    listeners: Cells<Arc<str>, ListenerCell>,
+    routes: Table<(Arc<str>, Arc<str>), RouteCell>,
+    pools: Table<Arc<str>, PoolCell>,
+    listeners: Table<Arc<str>, ListenerCell>,
+    /// Bytes of routes that are gone: a sum over all routes never falls.
+    gone_bytes_in: AtomicU64,
+    gone_bytes_out: AtomicU64,
+}
+
+/// All routes, and the bytes of bodies of these and of those that are gone.
+#[derive(Debug, Clone)]
+pub struct RouteTotals {
+    pub routes: Vec<RouteTotal>,
+    pub bytes_in: u64,
+    pub bytes_out: u64,
 }
 
 /// A route's counters, summed.
@@ -109,90 +124,108 @@ pub struct ListenerTotal {
     pub tunnels: u64,
 }
 
-fn cell<Key: Ord, Cell: Default>(table: &Cells<Key, Cell>, key: Key, worker: usize) -> Arc<Cell> {
-    let mut table = table.lock().unwrap_or_else(PoisonError::into_inner);
-    let cells = table.entry(key).or_default();
-    while cells.len() <= worker {
-        cells.push(Arc::default());
-    }
-    Arc::clone(&cells[worker])
-}
-
 fn sum<Cell>(cells: &[Arc<Cell>], value: impl Fn(&Cell) -> &Counter) -> u64 {
     cells.iter().map(|cell| value(cell).value()).sum()
 }
 
 impl Metrics {
     pub(crate) fn route(&self, listener: &Arc<str>, route: &Arc<str>, worker: usize) -> Arc<RouteCell> {
-        cell(&self.routes, (Arc::clone(listener), Arc::clone(route)), worker)
+        lock(&self.routes).value((Arc::clone(listener), Arc::clone(route)), worker, RouteCell::default)
     }
 
     pub(crate) fn pool(&self, pool: &Arc<str>, worker: usize) -> Arc<PoolCell> {
-        cell(&self.pools, Arc::clone(pool), worker)
+        lock(&self.pools).value(Arc::clone(pool), worker, PoolCell::default)
     }
 
     pub(crate) fn listener(&self, listener: &Arc<str>, worker: usize) -> Arc<ListenerCell> {
-        cell(&self.listeners, Arc::clone(listener), worker)
+        lock(&self.listeners).value(Arc::clone(listener), worker, ListenerCell::default)
+    }
+
+    /// A config comes into force: what it does not name goes as soon as nothing counts with it.
+    pub(crate) fn follow(&self, config: &Config) {
+        let named: BTreeSet<(&str, &str)> = config
+            .listeners
+            .values()
+            .flat_map(|listener| {
+                let routes = listener.routes.iter().map(|route| &*route.name);
+                routes.chain([NO_ROUTE]).map(|route| (&*listener.name, route))
+            })
+            .collect();
+        lock(&self.routes).name(|(listener, route)| named.contains(&(&**listener, &**route)));
+        lock(&self.pools).name(|pool| config.pools.contains_key(pool));
+        lock(&self.listeners).name(|listener| config.listeners.contains_key(listener));
+        lock(&self.routes).let_go(|cell| self.note_gone(cell));
+        lock(&self.pools).let_go(|_| {});
+        lock(&self.listeners).let_go(|_| {});
+    }
+
+    fn note_gone(&self, cell: &RouteCell) {
+        self.gone_bytes_in.fetch_add(cell.bytes_in.value(), Ordering::Relaxed);
+        self.gone_bytes_out.fetch_add(cell.bytes_out.value(), Ordering::Relaxed);
     }
 
     #[must_use]
-    pub fn routes(&self) -> Vec<RouteTotal> {
-        let table = self.routes.lock().unwrap_or_else(PoisonError::into_inner);
-        table
-            .iter()
-            .map(|((listener, route), cells)| {
-                let mut latency = HistogramTotal::default();
-                for cell in cells {
-                    cell.latency.add_to(&mut latency);
-                }
-                RouteTotal {
-                    listener: Arc::clone(listener),
-                    route: Arc::clone(route),
-                    statuses: std::array::from_fn(|class| sum(cells, |cell| &cell.statuses[class])),
-                    ends: std::array::from_fn(|side| sum(cells, |cell| &cell.ends[side])),
-                    bytes_in: sum(cells, |cell| &cell.bytes_in),
-                    bytes_out: sum(cells, |cell| &cell.bytes_out),
-                    latency,
-                }
-            })
-            .collect()
+    pub fn routes(&self) -> RouteTotals {
+        let mut table = lock(&self.routes);
+        table.let_go(|cell| self.note_gone(cell));
+        let rows = table.iter().map(|((listener, route), cells)| {
+            let mut latency = HistogramTotal::default();
+            for cell in cells {
+                cell.latency.add_to(&mut latency);
+            }
+            RouteTotal {
+                listener: Arc::clone(listener),
+                route: Arc::clone(route),
+                statuses: std::array::from_fn(|class| sum(cells, |cell| &cell.statuses[class])),
+                ends: std::array::from_fn(|side| sum(cells, |cell| &cell.ends[side])),
+                bytes_in: sum(cells, |cell| &cell.bytes_in),
+                bytes_out: sum(cells, |cell| &cell.bytes_out),
+                latency,
+            }
+        });
+        let routes: Vec<RouteTotal> = rows.collect();
+        // Under the lock: no route is counted here and there.
+        let gone = |bytes: &AtomicU64| bytes.load(Ordering::Relaxed);
+        RouteTotals {
+            bytes_in: gone(&self.gone_bytes_in) + routes.iter().map(|route| route.bytes_in).sum::<u64>(),
+            bytes_out: gone(&self.gone_bytes_out) + routes.iter().map(|route| route.bytes_out).sum::<u64>(),
+            routes,
+        }
     }
 
     #[must_use]
     pub fn pools(&self) -> Vec<PoolTotal> {
-        let table = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
-        table
-            .iter()
-            .map(|(pool, cells)| {
-                let mut latency = HistogramTotal::default();
-                for cell in cells {
-                    cell.latency.add_to(&mut latency);
-                }
-                PoolTotal {
-                    pool: Arc::clone(pool),
-                    requests: sum(cells, |cell| &cell.requests),
-                    retries: sum(cells, |cell| &cell.retries),
-                    connects: sum(cells, |cell| &cell.connects),
-                    reused: sum(cells, |cell| &cell.reused),
-                    latency,
-                }
-            })
-            .collect()
+        let mut table = lock(&self.pools);
+        table.let_go(|_| {});
+        let row = |(pool, cells): (&Arc<str>, &[Arc<PoolCell>])| {
+            let mut latency = HistogramTotal::default();
+            for cell in cells {
+                cell.latency.add_to(&mut latency);
+            }
+            PoolTotal {
+                pool: Arc::clone(pool),
+                requests: sum(cells, |cell| &cell.requests),
+                retries: sum(cells, |cell| &cell.retries),
+                connects: sum(cells, |cell| &cell.connects),
+                reused: sum(cells, |cell| &cell.reused),
+                latency,
+            }
+        };
+        table.iter().map(row).collect()
     }
 
     #[must_use]
     pub fn listeners(&self) -> Vec<ListenerTotal> {
-        let table = self.listeners.lock().unwrap_or_else(PoisonError::into_inner);
-        table
-            .iter()
-            .map(|(listener, cells)| ListenerTotal {
-                listener: Arc::clone(listener),
-                accepted: sum(cells, |cell| &cell.accepted),
-                requests: sum(cells, |cell| &cell.requests),
-                rejected: sum(cells, |cell| &cell.rejected),
-                timeouts: sum(cells, |cell| &cell.timeouts),
-                tunnels: sum(cells, |cell| &cell.tunnels),
-            })
-            .collect()
+        let mut table = lock(&self.listeners);
+        table.let_go(|_| {});
+        let row = |(listener, cells): (&Arc<str>, &[Arc<ListenerCell>])| ListenerTotal {
+            listener: Arc::clone(listener),
+            accepted: sum(cells, |cell| &cell.accepted),
+            requests: sum(cells, |cell| &cell.requests),
+            rejected: sum(cells, |cell| &cell.rejected),
+            timeouts: sum(cells, |cell| &cell.timeouts),
+            tunnels: sum(cells, |cell| &cell.tunnels),
+        };
+        table.iter().map(row).collect()
     }
 }

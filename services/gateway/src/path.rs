@@ -8,6 +8,7 @@ mod auth;
 mod body;
 mod files;
 mod guard;
+mod http2;
 mod log;
 pub(crate) mod preface;
 mod proxy;
@@ -50,15 +51,14 @@ pub(crate) struct Connection {
     pub(crate) requests: u64,
     /// When the head that is being read began, if it came in pieces.
     pub(crate) head_began_us: Option<u64>,
-    /// Counts this connection until it ends.
-    pub(crate) admitted: Admitted,
 }
 
 /// What becomes of a connection after a burst of requests.
-#[derive(PartialEq, Eq)]
 enum After {
     Idle,
     Close,
+    /// It speaks HTTP/2 from its first byte on; these are here.
+    Http2(Box<Lease>),
 }
 
 /// One request while it is served.
@@ -142,15 +142,21 @@ impl Ended {
 
 /// Serves a connection until it ends.
 #[expect(clippy::manual_async_fn, reason = "an async fn moves its arguments and holds them twice; an idle client pays")]
-fn serve(mut connection: Connection) -> impl Future<Output = ()> {
+fn serve(mut connection: Connection, admitted: Admitted) -> impl Future<Output = ()> {
     async move {
+        // Counts this connection until it ends.
+        let _admitted = &admitted;
         connection.deadline.wake_this_task().await;
         let mut wait = connection.site.borrow().config.bounds.header_timeout;
         while wait_for_bytes(&mut connection, wait).await {
             // Boxed, so that a connection that waits is a few hundred bytes and not a few thousand.
             let after = Box::pin(serve_busy(&mut connection)).await;
+            if let After::Http2(first) = after {
+                Box::pin(http2::serve(&mut connection, *first)).await;
+                break;
+            }
             // Who was let in and has asked nothing within the time for a header asks nothing.
-            if after == After::Close || connection.requests == 0 {
+            if matches!(after, After::Close) || connection.requests == 0 {
                 break;
             }
             wait = connection.site.borrow().config.bounds.idle;
@@ -159,36 +165,37 @@ fn serve(mut connection: Connection) -> impl Future<Output = ()> {
 }
 
 /// Serves a connection that begins with the header of a proxy in front.
-async fn serve_named(mut connection: Connection, site: Rc<Site>) {
+async fn serve_named(mut connection: Connection, mut admitted: Admitted, site: Rc<Site>) {
     connection.deadline.wake_this_task().await;
-    let Connection { stream, deadline, worker, client, admitted, .. } = &mut connection;
-    match preface::accept_proxy_header(stream, deadline, worker, &site, *client, admitted).await {
+    let Connection { stream, deadline, worker, client, .. } = &mut connection;
+    match preface::accept_proxy_header(stream, deadline, worker, &site, *client, &mut admitted).await {
         Ok(named) => *client = named,
         Err(()) => return,
     }
     connection.client_text = ClientText::of(connection.client);
     drop(site);
-    serve(connection).await;
+    serve(connection, admitted).await;
 }
 
 /// Serves requests as long as they follow each other closely: who is busy keeps what it works with.
 async fn serve_busy(connection: &mut Connection) -> After {
     loop {
-        if serve_burst(connection).await == After::Close {
-            return After::Close;
+        match serve_burst(connection).await {
+            After::Idle => {}
+            end => return end,
         }
         if !wait_for_bytes(connection, BUSY).await {
-            return if connection.worker.is_draining() { After::Close } else { After::Idle };
+            return if connection.worker.closes_idle() { After::Close } else { After::Idle };
         }
     }
 }
 
-/// Waits, without a buffer, until bytes arrive. False: none did in time, or the worker drains.
+/// Waits, without a buffer, until bytes arrive. False: none did in time, or the worker is to end.
 async fn wait_for_bytes(connection: &mut Connection, patience: std::time::Duration) -> bool {
     let Connection { stream, deadline, worker, requests, .. } = connection;
     deadline.set(patience);
     poll_fn(|context| match stream.poll_readable(context) {
-        Poll::Pending if deadline.passed() || (worker.is_draining() && *requests > 0) => Poll::Ready(false),
+        Poll::Pending if deadline.passed() || (worker.closes_idle() && *requests > 0) => Poll::Ready(false),
         Poll::Pending => Poll::Pending,
         Poll::Ready(result) => Poll::Ready(result.is_ok()),
     })
@@ -205,6 +212,7 @@ async fn serve_burst(connection: &mut Connection) -> After {
             Ok(length) => length,
             Err(HeadEnd::Closed) => return After::Close,
             Err(HeadEnd::Nothing) => return After::Idle,
+            Err(HeadEnd::Http2) => return After::Http2(Box::new(input)),
             Err(HeadEnd::Refused(reason)) => return refuse(connection, &site, reason).await,
         };
         connection.requests += 1;
@@ -234,6 +242,8 @@ enum HeadEnd {
     /// The wake-up was for nothing: no byte came.
     Nothing,
     Closed,
+    /// What came is the preface of HTTP/2, known without asking (RFC 9113 section 3.3).
+    Http2,
     Refused(Reason),
 }
 
@@ -260,7 +270,11 @@ async fn read_head(
         }
         // A lone CR may be half of such a line: nothing is said of it before its LF is here.
         let may_be_empty_line = scan.is_none() && input.filled() == b"\r";
-        if !input.is_empty() && !may_be_empty_line {
+        let is_preface = connection.requests == 0 && may_be_preface(input.filled());
+        if is_preface && input.len() >= sumun_http2::PREFACE.len() {
+            return Err(HeadEnd::Http2);
+        }
+        if !input.is_empty() && !may_be_empty_line && !is_preface {
             match parse_head(input, head, &mut scan, line_max, head_max, bounds.headers as usize) {
                 Ok(Some(length)) => return Ok(length),
                 Ok(None) => {}
@@ -285,6 +299,13 @@ async fn read_head(
             Err(Stopped::Broken) => return Err(HeadEnd::Closed),
         }
     }
+}
+
+/// The bytes are those that every HTTP/2 connection begins with, or fewer of them. No HTTP/1 method
+/// begins like this for long.
+fn may_be_preface(bytes: &[u8]) -> bool {
+    let length = bytes.len().min(sumun_http2::PREFACE.len());
+    bytes.get(..length) == sumun_http2::PREFACE.get(..length) && length > 0
 }
 
 /// Nearly every head is here in full at the first look. One that is not is scanned for its end as
@@ -623,12 +644,11 @@ fn begin(stream: Stream, client: Option<SocketAddr>, site: &Rc<std::cell::RefCel
         deadline: worker.deadlines.reserve(),
         requests: 0,
         head_began_us: None,
-        admitted,
     };
     if now.config.proxy_protocol {
-        tokio::task::spawn_local(serve_named(connection, now));
+        tokio::task::spawn_local(serve_named(connection, admitted, now));
     } else {
-        tokio::task::spawn_local(serve(connection));
+        tokio::task::spawn_local(serve(connection, admitted));
     }
 }
 
@@ -636,7 +656,7 @@ fn begin(stream: Stream, client: Option<SocketAddr>, site: &Rc<std::cell::RefCel
 mod tests {
     use super::*;
 
-    fn task_bytes<F: Future>(_: impl FnOnce(Connection) -> F) -> usize {
+    fn task_bytes<F: Future>(_: impl FnOnce(Connection, Admitted) -> F) -> usize {
         size_of::<F>()
     }
 

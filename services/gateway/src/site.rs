@@ -86,11 +86,8 @@ impl Route {
         admission: Option<Arc<Admission>>,
         forward_auth: Option<Rc<LocalPool>>,
     ) -> Self {
-        let edits = |edits: &config::HeaderEdits| Edits {
-            set: edits.set.clone(),
-            add: edits.add.clone(),
-            remove: edits.remove.clone(),
-        };
+        let edits =
+            |edits: &config::HeaderEdits| Edits::new(edits.set.clone(), edits.add.clone(), edits.remove.clone());
         Self {
             action,
             request_edits: edits(&config.request_headers),

@@ -10,12 +10,12 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use sumun_config::checked as config;
-use sumun_engine::Deadline;
+use sumun_engine::{Deadline, Lease};
 use sumun_pools::{Lease as ServerLease, Picker, Pool, Target};
 use tokio::net::{TcpStream, UnixStream};
 
 use crate::io::Stream;
-use crate::limits::IDLE_CONNECTIONS;
+use crate::limits::{IDLE_CONNECTIONS, RESPONSE_HEAD_BYTES};
 use crate::metrics::PoolCell;
 
 /// What one worker has of one pool.
@@ -123,7 +123,12 @@ impl LocalPool {
         let keep_ms = self.config.timeouts.keepalive.as_millis() as u64;
         let mut count = 0;
         self.idle.borrow_mut().retain(|_, list| {
-            list.retain(|idle| idle.since_ms + keep_ms > now_ms && is_quiet(&idle.stream));
+            list.retain(|idle| {
+                // The waker of the task that used it last holds that task's memory, for which there
+                // may be no client any more; this one takes its place.
+                drop(idle.stream.poll_readable(&mut Context::from_waker(Waker::noop())));
+                idle.since_ms + keep_ms > now_ms && is_quiet(&idle.stream)
+            });
             count += list.len();
             !list.is_empty()
         });
@@ -173,12 +178,68 @@ async fn wait_connected(stream: &TcpStream, deadline: &Deadline) -> Result<(), C
     }
 }
 
-/// Nothing to read on an idle connection: no end, no bytes that nobody asked for. Costs a system
-/// call only when the event loop has seen something.
+/// Nothing to read on an idle connection: no end, no bytes that nobody asked for. What came before
+/// a request is never taken for its answer (RFC 9112 section 6.3): it was meant for another client.
+///
+/// A try and not a poll: the poll of a task whose budget is used up (`tokio::task::coop`) finds
+/// nothing, whatever lies there. It costs a system call only when the event loop has seen
+/// something, or when the last read filled its buffer.
+///
+/// What came since the loop last asked the kernel is not seen. A read of our own before each
+/// request would see it, for a quarter more system calls, but not what is on its way through the
+/// network at that moment: nothing in HTTP/1 tells that from the answer to the request that it
+/// crosses. The gap would be smaller and still there, so it is left. Into it falls a server that
+/// answers twice, or says 408 before it closes an idle connection, at that very moment.
 fn is_quiet(stream: &Stream) -> bool {
-    let mut context = Context::from_waker(Waker::noop());
-    if stream.poll_readable(&mut context).is_pending() {
-        return true;
-    }
     matches!(stream.try_read(&mut [0]), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+}
+
+/// Room behind what has arrived of a response's head: a larger buffer, up to the bound on heads.
+pub(crate) fn make_room(input: &mut Lease) {
+    if input.spare().is_empty() {
+        input.compact();
+        if input.spare().is_empty() {
+            *input = std::mem::replace(input, Lease::small()).grown(RESPONSE_HEAD_BYTES);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    /// A stream with one byte in it that the event loop has seen.
+    async fn loud() -> (Stream, std::os::unix::net::UnixStream) {
+        let (ours, mut theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        let ours = UnixStream::from_std(ours).unwrap();
+        theirs.write_all(b"x").unwrap();
+        ours.readable().await.unwrap();
+        (Stream::Unix(ours), theirs)
+    }
+
+    #[tokio::test]
+    async fn bytes_nobody_asked_for_are_seen_by_a_task_without_budget() {
+        let (stream, _peer) = loud().await;
+        poll_fn(|context| {
+            // So many looks at it, until the runtime has the task believe that there is nothing.
+            while stream.poll_readable(context).is_ready() {}
+            assert!(!tokio::task::coop::has_budget_remaining());
+            assert!(!is_quiet(&stream));
+            Poll::Ready(())
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn an_end_is_no_quiet_and_silence_is() {
+        let (stream, peer) = loud().await;
+        assert!(!is_quiet(&stream));
+        assert!(is_quiet(&stream), "the byte was read");
+        drop(peer);
+        poll_fn(|context| stream.poll_readable(context)).await.unwrap();
+        assert!(!is_quiet(&stream));
+    }
 }

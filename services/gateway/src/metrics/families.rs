@@ -48,14 +48,14 @@ impl Metrics {
     fn route_families(&self) -> Vec<Family> {
         let classes = CLASSES.map(Arc::<str>::from);
         let sides = Side::ALL.map(|side| (side, Arc::<str>::from(side.as_str())));
-        let (mut bytes_in, mut bytes_out) = (0, 0);
+        let totals = self.routes();
         let mut requests =
             Family::counter(names::HTTP_REQUESTS, "Requests that have ended, by the class of their status.");
         let mut seconds =
             Family::histogram(names::HTTP_SECONDS, "From the head of a request to the end of its answer.");
         let mut ended =
             Family::counter(names::HTTP_ENDED, "Requests that have ended, by whose doing it was; none: all was well.");
-        for route in self.routes() {
+        for route in totals.routes {
             let of_route = [("listener", &route.listener), ("route", &route.route)];
             let [listener, name] = of_route;
             for (class, count) in classes.iter().zip(route.statuses) {
@@ -64,16 +64,14 @@ impl Metrics {
             for (side, text) in &sides {
                 ended.push(&[listener, name, ("side", text)], route.ended_by(*side));
             }
-            bytes_in += route.bytes_in;
-            bytes_out += route.bytes_out;
             seconds.push(&of_route, route.latency);
         }
         let mut bytes = Family::counter(
             "sumun_http_bytes_total",
             "Bytes of bodies, as seen by clients: in is received, out is sent.",
         );
-        bytes.push(&[("direction", &"in".into())], bytes_in);
-        bytes.push(&[("direction", &"out".into())], bytes_out);
+        bytes.push(&[("direction", &"in".into())], totals.bytes_in);
+        bytes.push(&[("direction", &"out".into())], totals.bytes_out);
         vec![requests, seconds, ended, bytes]
     }
 

@@ -2,8 +2,8 @@
 
 use std::rc::Rc;
 
-use sumun_http::forward::ConnectionLine;
-use sumun_http::{Known, Method, Version};
+use sumun_http::forward::{ConnectionLine, Edits};
+use sumun_http::{Known, Method};
 
 use super::body::BodyError;
 use super::{Ended, Exchange};
@@ -18,6 +18,8 @@ struct Answer<'a> {
     body: &'a [u8],
     /// Whole field lines, CRLF included.
     fields: &'a [u8],
+    /// The route's, where the answer is a route's.
+    edits: &'a Edits,
 }
 
 /// The answer to a request that ended by `reason`.
@@ -41,7 +43,7 @@ pub(super) async fn of_reason(exchange: &mut Exchange<'_>, reason: Reason) -> En
     let id = String::from_utf8_lossy(id.bytes(exchange.bytes)).into_owned();
     let (content_type, body) = page(exchange, status, reason, &id);
     let fields = [fields, exchange.site.config.request_id.as_bytes(), b": ", id.as_bytes(), b"\r\n"].concat();
-    let answer = Answer { status, content_type, body: &body, fields: &fields };
+    let answer = Answer { status, content_type, body: &body, fields: &fields, edits: &Edits::NONE };
     let sent = send(exchange, &answer).await;
     Ended::new(reason, sent)
 }
@@ -52,18 +54,21 @@ pub(super) async fn of_file_error(exchange: &mut Exchange<'_>, status: u16, fiel
     let id = String::from_utf8_lossy(id.bytes(exchange.bytes)).into_owned();
     let (content_type, body) = page(exchange, status, reason, &id);
     let fields = [fields, exchange.site.config.request_id.as_bytes(), b": ", id.as_bytes(), b"\r\n"].concat();
-    let sent = send(exchange, &Answer { status, content_type, body: &body, fields: &fields }).await;
+    let answer = Answer { status, content_type, body: &body, fields: &fields, edits: &Edits::NONE };
+    let sent = send(exchange, &answer).await;
     Ended::new(reason, sent)
 }
 
-/// Status line and `Date`.
-pub(super) fn write_status_line(output: &mut Vec<u8>, status: u16, date: &[u8]) {
+/// Status line and `Date`, unless `edits` replace that.
+pub(super) fn write_status_line(output: &mut Vec<u8>, status: u16, date: &[u8], edits: &Edits) {
     output.extend_from_slice(b"HTTP/1.1 ");
     output.extend_from_slice(itoa::Buffer::new().format(status).as_bytes());
     output.push(b' ');
     output.extend_from_slice(phrase(status).as_bytes());
-    output.extend_from_slice(b"\r\nDate: ");
-    output.extend_from_slice(date);
+    if !edits.replaces(Known::Date) {
+        output.extend_from_slice(b"\r\nDate: ");
+        output.extend_from_slice(date);
+    }
     output.extend_from_slice(b"\r\n");
 }
 
@@ -118,17 +123,14 @@ pub(super) async fn redirect(exchange: &mut Exchange<'_>, route: &Rc<Route>) -> 
     let path = text(exchange.path);
     let to = fill(&redirect.to, &[("{host}", &host), ("{path}", &path), ("{query}", &query), ("{?query}", &question)]);
     let fields = format!("Location: {to}\r\n");
-    done(
-        exchange,
-        &Answer {
-            status: redirect.status,
-            content_type: "text/plain; charset=utf-8",
-            body: b"",
-            fields: fields.as_bytes(),
-        },
-        route,
-    )
-    .await
+    let answer = Answer {
+        status: redirect.status,
+        content_type: "text/plain; charset=utf-8",
+        body: b"",
+        fields: fields.as_bytes(),
+        edits: &route.response_edits,
+    };
+    finish(exchange, &answer).await
 }
 
 /// Puts values in place of names, in one pass: what a client sent is never looked at for names.
@@ -159,8 +161,9 @@ pub(super) async fn respond(exchange: &mut Exchange<'_>, route: &Rc<Route>) -> E
         content_type: &respond.content_type,
         body: respond.body.as_bytes(),
         fields: b"",
+        edits: &route.response_edits,
     };
-    done(exchange, &answer, route).await
+    finish(exchange, &answer).await
 }
 
 /// RFC 9110 section 9.3.8: the request as it was received, without what could be a secret.
@@ -178,7 +181,8 @@ pub(super) async fn trace(exchange: &mut Exchange<'_>) -> Ended {
         body.extend_from_slice(b"\r\n");
     }
     body.extend_from_slice(b"\r\n");
-    finish(exchange, &Answer { status: 200, content_type: "message/http", body: &body, fields: b"" }).await
+    let answer = Answer { status: 200, content_type: "message/http", body: &body, fields: b"", edits: &Edits::NONE };
+    finish(exchange, &answer).await
 }
 
 /// RFC 9110 section 9.3.7: what the gateway as a whole can do.
@@ -188,15 +192,7 @@ pub(super) async fn options(exchange: &mut Exchange<'_>) -> Ended {
     } else {
         b"Allow: GET, HEAD, POST, PUT, DELETE, PATCH, OPTIONS\r\n"
     };
-    finish(exchange, &Answer { status: 204, content_type: "", body: b"", fields }).await
-}
-
-/// Sends an answer of a route, with the route's own header edits.
-async fn done(exchange: &mut Exchange<'_>, answer: &Answer<'_>, route: &Route) -> Ended {
-    let mut fields = Vec::with_capacity(answer.fields.len() + 64);
-    route.response_edits.write_filtered(&mut fields, answer.fields);
-    let edited = Answer { fields: &fields, ..*answer };
-    finish(exchange, &edited).await
+    finish(exchange, &Answer { status: 204, content_type: "", body: b"", fields, edits: &Edits::NONE }).await
 }
 
 async fn finish(exchange: &mut Exchange<'_>, answer: &Answer<'_>) -> Ended {
@@ -213,9 +209,9 @@ async fn send(exchange: &mut Exchange<'_>, answer: &Answer<'_>) -> bool {
     // A drain may have begun while the request waited in a queue (RFC 9112 section 9.6).
     exchange.keep_alive &= !exchange.worker.is_draining();
     let mut output = Vec::with_capacity(512 + answer.body.len());
-    write_status_line(&mut output, answer.status, &exchange.worker.clock.date());
+    write_status_line(&mut output, answer.status, &exchange.worker.clock.date(), answer.edits);
     if answer.status != 204 && answer.status != 304 {
-        if !answer.content_type.is_empty() {
+        if !answer.content_type.is_empty() && !answer.edits.replaces(Known::ContentType) {
             output.extend_from_slice(b"Content-Type: ");
             output.extend_from_slice(answer.content_type.as_bytes());
             output.extend_from_slice(b"\r\n");
@@ -224,15 +220,9 @@ async fn send(exchange: &mut Exchange<'_>, answer: &Answer<'_>) -> bool {
         output.extend_from_slice(itoa::Buffer::new().format(answer.body.len()).as_bytes());
         output.extend_from_slice(b"\r\n");
     }
-    output.extend_from_slice(answer.fields);
-    sumun_http::forward::write_connection_line(
-        &mut output,
-        match (exchange.keep_alive, exchange.head.version) {
-            (false, _) => ConnectionLine::Close,
-            (true, Version::Http10) => ConnectionLine::KeepAlive,
-            (true, Version::Http11) => ConnectionLine::Silent,
-        },
-    );
+    answer.edits.write_filtered(&mut output, answer.fields);
+    let connection = ConnectionLine::of(exchange.keep_alive, exchange.head.version);
+    sumun_http::forward::write_connection_line(&mut output, connection);
     output.extend_from_slice(b"\r\n");
     if exchange.head.method != Method::Head {
         output.extend_from_slice(answer.body);

@@ -3,13 +3,21 @@
 use std::collections::VecDeque;
 use std::task::{Context, Poll};
 
+use sumun_engine::limits::{LARGE_BUFFER_BYTES, MEDIUM_BUFFER_BYTES};
 use sumun_engine::{Deadline, Lease, buffers};
 use sumun_http::chunked::{self, Decoder};
 use sumun_http::forward::Framing;
+use sumun_http::limits::TRAILER_BYTES_MAX;
 use sumun_http::{BodyLength, Reject};
 
 use crate::io::Stream;
 use crate::limits::COLLECT_BYTES;
+
+/// The longest line before a chunk: 16 hexadecimal digits and CRLF.
+const CHUNK_LINE_BYTES: usize = 18;
+
+// What `pass` makes of one read: the chunk with its framing, the last chunk and the trailers.
+const _: () = assert!(MEDIUM_BUFFER_BYTES + CHUNK_LINE_BYTES + 2 + 5 + TRAILER_BYTES_MAX <= LARGE_BUFFER_BYTES);
 
 /// A request body.
 pub(crate) struct Body<'a> {
@@ -80,7 +88,7 @@ impl<'a> Body<'a> {
             }
             BodyLength::Chunked => {
                 body.rest = Rest::Chunked(Box::default());
-                body.used_early = body.decode(arrived)?;
+                body.used_early = body.hold(arrived)?;
             }
         }
         Ok(body)
@@ -181,7 +189,7 @@ impl<'a> Body<'a> {
         let count = lease.len() - before;
         if let Rest::Chunked(_) = self.rest {
             let result = match polled {
-                Poll::Ready(Ok(())) => self.decode(lease.filled()).map(|used| {
+                Poll::Ready(Ok(())) => self.hold(lease.filled()).map(|used| {
                     if used < lease.len() {
                         lease.consume(used);
                         self.leftover = Some(lease);
@@ -199,8 +207,8 @@ impl<'a> Body<'a> {
         polled
     }
 
-    /// Reads once from the client into `output`, framed for the server: the streaming way. Empty
-    /// output after `Ready` means that only framing came.
+    /// Reads once from the client into `output`, an empty large buffer, framed for the server: the
+    /// streaming way. Still empty after `Ready`: only framing came.
     pub(crate) fn poll_stream(
         &mut self,
         context: &mut Context<'_>,
@@ -215,7 +223,7 @@ impl<'a> Body<'a> {
             Poll::Ready(Ok(())) => {}
             other => return other,
         }
-        let used = match self.decode(raw.filled()) {
+        let used = match self.pass(raw.filled(), output) {
             Ok(used) => used,
             Err(error) => return Poll::Ready(Err(error)),
         };
@@ -223,13 +231,35 @@ impl<'a> Body<'a> {
             raw.consume(used);
             self.leftover = Some(raw);
         }
-        // A medium buffer of raw bytes and its framing always fit into the large output.
-        let mut framed = Vec::with_capacity(self.held_bytes + 64);
-        self.append_to(&mut framed, Framing::Chunked);
-        self.held.clear();
-        self.held_bytes = 0;
-        output.append(&framed);
         Poll::Ready(Ok(()))
+    }
+
+    /// Decodes chunked bytes into one chunk in `output`, an empty buffer, and says how many belong
+    /// to the body.
+    fn pass(&mut self, input: &[u8], output: &mut Lease) -> Result<usize, BodyError> {
+        // The data are copied once, behind room for the line that says how many they are.
+        output.advance(CHUNK_LINE_BYTES);
+        let used = self.decode(input, |data| {
+            output.append(data);
+        })?;
+        let length = output.len() - CHUNK_LINE_BYTES;
+        let mut line = Vec::with_capacity(CHUNK_LINE_BYTES);
+        if length > 0 {
+            chunked::begin_chunk(&mut line, length);
+            output.append(b"\r\n");
+        }
+        output.consume(CHUNK_LINE_BYTES - line.len());
+        if let Some(place) = output.filled_mut().get_mut(..line.len()) {
+            place.copy_from_slice(&line);
+        }
+        if let Rest::Chunked(decoder) = &self.rest
+            && decoder.is_done()
+        {
+            let mut end = Vec::new();
+            chunked::end_body(&mut end, decoder.trailers());
+            output.append(&end);
+        }
+        Ok(used)
     }
 
     /// One read. For length framing never past the end of the body.
@@ -262,7 +292,28 @@ impl<'a> Body<'a> {
     }
 
     /// Decodes chunked bytes into `held` and says how many belong to the body.
-    fn decode(&mut self, input: &[u8]) -> Result<usize, BodyError> {
+    fn hold(&mut self, input: &[u8]) -> Result<usize, BodyError> {
+        let mut held = std::mem::take(&mut self.held);
+        let mut held_bytes = 0;
+        let used = self.decode(input, |mut data| {
+            while !data.is_empty() {
+                if held.back().is_none_or(|last| last.len() == last.capacity()) {
+                    held.push_back(Lease::of(data.len()));
+                }
+                if let Some(last) = held.back_mut() {
+                    let taken = last.append(data);
+                    held_bytes += taken;
+                    data = &data[taken..];
+                }
+            }
+        });
+        self.held = held;
+        self.held_bytes += held_bytes;
+        used
+    }
+
+    /// Gives the data in chunked bytes to `take`, and says how many of the bytes belong to the body.
+    fn decode(&mut self, input: &[u8], mut take: impl FnMut(&[u8])) -> Result<usize, BodyError> {
         let Rest::Chunked(decoder) = &mut self.rest else { return Ok(0) };
         let mut at = 0;
         while at < input.len() && !decoder.is_done() {
@@ -275,17 +326,7 @@ impl<'a> Body<'a> {
             if self.received.saturating_add(decoder.chunk_remaining()) > self.bound {
                 return Err(BodyError::TooLarge);
             }
-            let mut left = data;
-            while !left.is_empty() {
-                if self.held.back().is_none_or(|last| last.len() == last.capacity()) {
-                    self.held.push_back(Lease::of(left.len()));
-                }
-                if let Some(last) = self.held.back_mut() {
-                    let taken = last.append(left);
-                    self.held_bytes += taken;
-                    left = &left[taken..];
-                }
-            }
+            take(data);
         }
         Ok(at)
     }
@@ -297,6 +338,8 @@ pub(crate) struct Upload {
     output: Option<Lease>,
     /// The server takes no more for now, and its time for that runs.
     blocked: bool,
+    /// Bytes of the body have come since the server is asked.
+    begun: bool,
 }
 
 /// Which side broke while a body was pumped.
@@ -349,6 +392,7 @@ impl Upload {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(UploadError::Body(error))),
                 Poll::Ready(Ok(())) => {
+                    self.begun = true;
                     pace.progress(deadline, body.received);
                     if !lease.is_empty() {
                         self.output = Some(lease);
@@ -358,8 +402,48 @@ impl Upload {
         }
     }
 
+    /// The client has sent something of its body since the server is asked.
+    pub(crate) fn has_begun(&self) -> bool {
+        self.begun
+    }
+
     /// Bytes wait for the server: it is the slow side.
     pub(crate) fn waits_for_server(&self) -> bool {
         self.output.is_some()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn chunks_become_one_for_each_read() {
+        let mut body = Body::begin(BodyLength::Chunked, b"", 1000).unwrap();
+        let mut passed = |bytes: &[u8]| {
+            let mut output = Lease::large();
+            let used = body.pass(bytes, &mut output).unwrap();
+            (String::from_utf8_lossy(output.filled()).into_owned(), used)
+        };
+        assert_eq!(passed(b"3\r\nabc\r\nd;x=y\r\n0123456"), ("a\r\nabc0123456\r\n".into(), 22));
+        assert_eq!(passed(b"789abc\r\n"), ("6\r\n789abc\r\n".into(), 8));
+        assert_eq!(passed(b"0"), (String::new(), 1));
+        assert_eq!(passed(b"\r\nX-Sum: 1\r\n\r\nGET /next"), ("0\r\nX-Sum: 1\r\n\r\n".into(), 14));
+        assert_eq!(body.received, 16);
+
+        let mut body = Body::begin(BodyLength::Chunked, b"", 1000).unwrap();
+        let mut output = Lease::large();
+        body.pass(b"1\r\nx\r\n0\r\n\r\n", &mut output).unwrap();
+        assert_eq!(output.filled(), b"1\r\nx\r\n0\r\n\r\n");
+    }
+
+    #[test]
+    fn the_largest_read_fits() {
+        let data = vec![b'x'; MEDIUM_BUFFER_BYTES];
+        let line = format!("{:x}\r\n", data.len());
+        let mut body = Body::begin(BodyLength::Chunked, line.as_bytes(), u64::MAX).unwrap();
+        let mut output = Lease::large();
+        assert_eq!(body.pass(&data, &mut output).unwrap(), data.len());
+        assert_eq!(output.len(), data.len() + "4000\r\n\r\n".len());
     }
 }

@@ -2,11 +2,13 @@
 
 use std::future::poll_fn;
 use std::io::IoSlice;
+use std::os::unix::fs::FileExt;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
 
 use sumun_config::checked::PathMatch;
+use sumun_engine::Lease;
 use sumun_http::forward::ConnectionLine;
 use sumun_http::{Method, Version, chunked};
 
@@ -77,13 +79,22 @@ async fn upload(
     let bound = route.config.body.unwrap_or(exchange.site.config.bounds.body);
     let mut body =
         Body::begin(exchange.head.body, exchange.arrived, bound).map_err(|error| answer::body_reason(&error))?;
-    let mut upload = match Upload::begin(cache, root, request).await {
+    let upload = match Upload::begin(cache, root, request).await {
         Ok(upload) => upload,
         Err(answer) => {
             exchange.keep_alive = false;
             return Ok(answer);
         }
     };
+    let result = take_body(exchange, &mut body, upload).await;
+    exchange.used = body.used_early();
+    exchange.leftover = body.leftover.take();
+    exchange.record.bytes_in += body.received;
+    result
+}
+
+/// Writes a body to where it belongs as it comes.
+async fn take_body(exchange: &mut Exchange<'_>, body: &mut Body<'_>, mut upload: Upload) -> Result<FileAnswer, Reason> {
     if exchange.head.expect_continue && !body.is_complete() {
         let go_on = io::write_all(exchange.stream, exchange.deadline, b"HTTP/1.1 100 Continue\r\n\r\n").await;
         go_on.map_err(|_| Reason::ClientClosed)?;
@@ -114,9 +125,6 @@ async fn upload(
         .await?;
         pace.progress(exchange.deadline, body.received);
     }
-    exchange.used = body.used_early();
-    exchange.leftover = body.leftover.take();
-    exchange.record.bytes_in += body.received;
     Ok(upload.commit().await)
 }
 
@@ -185,16 +193,12 @@ struct HeadFacts {
 
 impl HeadFacts {
     fn of(exchange: &Exchange<'_>, status: u16) -> Self {
-        let connection = match (exchange.keep_alive, exchange.head.version) {
-            (false, _) => ConnectionLine::Close,
-            (true, Version::Http10) => ConnectionLine::KeepAlive,
-            (true, Version::Http11) => ConnectionLine::Silent,
-        };
+        let connection = ConnectionLine::of(exchange.keep_alive, exchange.head.version);
         Self { status, date: exchange.worker.clock.date(), connection }
     }
 
     fn write(&self, output: &mut Vec<u8>, route: &Route, fields: &[u8], is_chunked: bool) {
-        answer::write_status_line(output, self.status, &self.date);
+        answer::write_status_line(output, self.status, &self.date, &route.response_edits);
         route.response_edits.write_filtered(output, fields);
         if is_chunked {
             output.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
@@ -272,10 +276,11 @@ async fn write_head(exchange: &mut Exchange<'_>, head: &[u8]) -> Result<(), Reas
     io::write_all(exchange.stream, exchange.deadline, head).await.map_err(of_stop)
 }
 
-async fn write(exchange: &mut Exchange<'_>, bytes: &[u8]) -> Result<(), Reason> {
+/// Writes a piece in which there are so many bytes of the body.
+async fn write(exchange: &mut Exchange<'_>, bytes: &[u8], of_body: usize) -> Result<(), Reason> {
     exchange.set_deadline(exchange.site.config.bounds.idle);
     io::write_all(exchange.stream, exchange.deadline, bytes).await.map_err(of_stop)?;
-    exchange.record.bytes_out += bytes.len() as u64;
+    exchange.record.bytes_out += of_body as u64;
     Ok(())
 }
 
@@ -307,8 +312,11 @@ async fn send_file(
         while offset < end {
             exchange.set_deadline(exchange.site.config.bounds.idle);
             let left = (end - offset) as usize;
-            let count =
-                io::send_file(exchange.stream, exchange.deadline, file, &mut offset, left).await.map_err(of_stop)?;
+            let count = if exchange.stream.is_socket() {
+                io::send_file(exchange.stream, exchange.deadline, file, &mut offset, left).await.map_err(of_stop)?
+            } else {
+                send_copied(exchange, file, &mut offset, left).await?
+            };
             exchange.record.bytes_out += count as u64;
             if count == 0 {
                 // It has become shorter than its Content-Length.
@@ -320,12 +328,34 @@ async fn send_file(
     Ok(())
 }
 
+/// The next piece of a file to a client that the kernel cannot serve by itself: it is read into
+/// this process, for its bytes go into frames. 0 is the file's end.
+async fn send_copied(
+    exchange: &mut Exchange<'_>,
+    file: &OpenFile,
+    offset: &mut u64,
+    left: usize,
+) -> Result<usize, Reason> {
+    let mut lease = Lease::large();
+    let room = lease.spare().len().min(left);
+    let piece = lease.spare().get_mut(..room).unwrap_or_default();
+    let count = file.read_at(piece, *offset).map_err(|_| Reason::FileUnreadable)?;
+    lease.advance(count);
+    *offset += count as u64;
+    io::write_all(exchange.stream, exchange.deadline, lease.filled()).await.map_err(of_stop)?;
+    Ok(count)
+}
+
 async fn send_parts(exchange: &mut Exchange<'_>, head: &[u8], parts: Vec<Part>) -> Result<(), Reason> {
     write_head(exchange, head).await?;
     for part in parts {
         match part {
-            Part::Frame(bytes) => write(exchange, &bytes).await?,
-            Part::Memory { bytes, range } => write(exchange, bytes.get(range).unwrap_or_default()).await?,
+            // What stands between the ranges is of the body, too (RFC 9110 section 14.6).
+            Part::Frame(bytes) => write(exchange, &bytes, bytes.len()).await?,
+            Part::Memory { bytes, range } => {
+                let bytes = bytes.get(range).unwrap_or_default();
+                write(exchange, bytes, bytes.len()).await?;
+            }
             Part::File { file, offset, length } => send_file(exchange, &file, offset, length).await?,
         }
     }
@@ -338,7 +368,7 @@ async fn send_stream(
     mut stream: CompressedStream,
     is_chunked: bool,
 ) -> Result<(), Reason> {
-    write(exchange, head).await?;
+    write_head(exchange, head).await?;
     if exchange.head.method == Method::Head {
         return Ok(());
     }
@@ -355,7 +385,7 @@ async fn send_stream(
         if is_chunked {
             framed.extend_from_slice(b"\r\n");
         }
-        write(exchange, &framed).await?;
+        write(exchange, &framed, block.len()).await?;
     }
-    if is_chunked { write(exchange, b"0\r\n\r\n").await } else { Ok(()) }
+    if is_chunked { write(exchange, b"0\r\n\r\n", 0).await } else { Ok(()) }
 }

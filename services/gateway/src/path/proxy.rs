@@ -9,9 +9,7 @@ use sumun_config::checked::HashOn;
 use sumun_engine::access_log::Needs;
 use sumun_engine::{Lease, buffers};
 use sumun_http::forward::{self, ConnectionLine, Framing, RequestPlan, ResponsePlan};
-use sumun_http::limits::INTERIM_RESPONSES_MAX;
-use sumun_http::scan::HeadScan;
-use sumun_http::{Known, Method, Reject, ResponseBody, ResponseHead, Version};
+use sumun_http::{Known, Method, Received, ResponseBody, ResponseHead, ResponseReceiver, Version};
 use sumun_pools::{Lease as ServerLease, Outcome, PickKey, Refused, Tried};
 
 use super::body::{Body, BodyError, Upload, UploadError};
@@ -21,7 +19,7 @@ use crate::heads::ResponseLease;
 use crate::io::Gone;
 use crate::limits::{RESPONSE_HEAD_BYTES, SCRATCH_BYTES};
 use crate::site::Route;
-use crate::upstream::{ConnectError, LocalPool, ServerConnection};
+use crate::upstream::{self, ConnectError, LocalPool, ServerConnection};
 
 thread_local! {
     /// Where heads are written. Used between two awaits only.
@@ -43,6 +41,7 @@ pub(super) async fn serve(exchange: &mut Exchange<'_>, route: &Rc<Route>, pool: 
         && !exchange.head.expect_continue
         && let Err(ended) = collect(exchange, &mut body).await
     {
+        exchange.record.bytes_in += body.received;
         return ended;
     }
     let ended = match queue::enter(exchange, route, pool).await {
@@ -275,6 +274,17 @@ enum Conversation {
     },
 }
 
+/// What comes from a server until the head of its answer is here.
+struct Incoming {
+    receiver: ResponseReceiver,
+    response: ResponseLease,
+    /// Held only while there are bytes in it.
+    input: Option<Lease>,
+    /// The client waits for a 100 before it sends its body (RFC 9110 section 10.1.1), and it is for
+    /// the server to give it.
+    awaits_continue: bool,
+}
+
 /// Sends the request and takes the head of the answer.
 async fn converse(
     exchange: &mut Exchange<'_>,
@@ -288,42 +298,50 @@ async fn converse(
     let mut upload = Upload::default();
     exchange.set_deadline(pool.config.timeouts.first_byte);
     send_start(exchange, route, pool, server, body, framing, &mut connection).await?;
+    let mut incoming = Incoming {
+        receiver: ResponseReceiver::default(),
+        response: ResponseLease::take(),
+        input: None,
+        // One that sends its body without being told to does not wait.
+        awaits_continue: exchange.head.expect_continue && !body.is_complete() && body.used_early() == 0,
+    };
     if !body.is_complete() {
         body.begin_streaming();
     }
-    let mut response = ResponseLease::take();
-    let mut input = None;
-    let mut interim = 0;
     loop {
-        let head_length =
-            receive_head(exchange, pool, body, &mut upload, &mut connection, &mut input, &mut response).await?;
-        let Some(mut lease) = input.take() else { return Err(protocol()) };
-        let head_bytes = lease.filled().get(..head_length).unwrap_or_default();
-        if response.status >= 200 {
-            note_for_log(exchange, server, &response, head_bytes);
-            server.report(Outcome::Status(response.status), exchange.worker.clock.coarse_ms());
-            let answered = relay::Answered { connection, response, input: lease, head_length, upload };
-            return Ok(Conversation::Answered(answered));
-        }
-        if response.status == 101 {
-            if !(exchange.head.websocket && response.upgraded) {
-                return Err(protocol());
+        let received = receive_head(exchange, pool, body, &mut upload, &mut connection, &mut incoming).await?;
+        let Some(mut lease) = incoming.input.take() else { return Err(protocol()) };
+        let response = &incoming.response;
+        match received {
+            Received::Final(head_length) if response.status == 101 => {
+                if !(exchange.head.websocket && response.upgraded) {
+                    return Err(protocol());
+                }
+                server.report(Outcome::Success, exchange.worker.clock.coarse_ms());
+                let response = incoming.response;
+                return Ok(Conversation::Switched { response, input: lease, head_length, connection });
             }
-            server.report(Outcome::Success, exchange.worker.clock.coarse_ms());
-            return Ok(Conversation::Switched { response, input: lease, head_length, connection });
+            Received::Final(head_length) => {
+                let head_bytes = lease.filled().get(..head_length).unwrap_or_default();
+                note_for_log(exchange, server, response, head_bytes);
+                server.report(Outcome::Status(response.status), exchange.worker.clock.coarse_ms());
+                let response = incoming.response;
+                let answered = relay::Answered { connection, response, input: lease, head_length, upload };
+                return Ok(Conversation::Answered(answered));
+            }
+            Received::Interim(head_length) => {
+                let head_bytes = lease.filled().get(..head_length).unwrap_or_default();
+                // RFC 9110 section 15.2: a 1.0 client does not know 1xx; a 100 goes to who waits for it.
+                let goes_on = response.status == 100;
+                if exchange.head.version == Version::Http11 && (!goes_on || exchange.head.expect_continue) {
+                    pass_interim(exchange, route, response, head_bytes).await?;
+                }
+                incoming.awaits_continue &= !goes_on;
+                lease.consume(head_length);
+                incoming.input = Some(lease).filter(|lease| !lease.is_empty());
+            }
+            Received::Partial => incoming.input = Some(lease),
         }
-        interim += 1;
-        if interim > INTERIM_RESPONSES_MAX {
-            return Err(protocol());
-        }
-        // RFC 9110 section 15.2: a 1.0 client does not know 1xx; a 100 goes to who waits for it.
-        let wanted =
-            exchange.head.version == Version::Http11 && (response.status != 100 || exchange.head.expect_continue);
-        if wanted {
-            pass_interim(exchange, route, &response, head_bytes).await?;
-        }
-        lease.consume(head_length);
-        input = Some(lease).filter(|lease| !lease.is_empty());
     }
 }
 
@@ -444,37 +462,37 @@ enum Heard {
     BodyBroken(BodyError),
 }
 
-/// Reads until a whole response head is in `input`, pumping the rest of the request body meanwhile
-/// and watching whether the client is still there.
+/// Reads until a whole response head is in `incoming`, pumping the rest of the request body
+/// meanwhile and watching whether the client is still there. Never gives `Partial`.
 async fn receive_head(
     exchange: &mut Exchange<'_>,
     pool: &LocalPool,
     body: &mut Body<'_>,
     upload: &mut Upload,
     connection: &mut ServerConnection,
-    input: &mut Option<Lease>,
-    response: &mut ResponseHead,
-) -> Result<usize, Failure> {
-    let mut scan: Option<HeadScan> = None;
-    let pace = Pace::begin(exchange).towards(pool.config.timeouts.idle);
+    incoming: &mut Incoming,
+) -> Result<Received, Failure> {
+    let Incoming { receiver, response, input, awaits_continue } = incoming;
+    let mut pace = Pace::begin(exchange).towards(pool.config.timeouts.idle);
     let mut uploading = !body.is_complete() || upload.waits_for_server();
     let mut watching = true;
-    if uploading {
+    if uploading && !*awaits_continue {
         pace.progress(exchange.deadline, body.received);
     }
     loop {
         if let Some(lease) = input {
-            match parse_response(lease, response, exchange.head.method, &mut scan) {
-                Ok(Some(length)) => return Ok(length),
-                Ok(None) => {}
+            match receiver.receive(response, lease.filled(), exchange.head.method, RESPONSE_HEAD_BYTES) {
+                Ok(Received::Partial) => upstream::make_room(lease),
+                Ok(received) => return Ok(received),
                 Err(_) => return Err(protocol()),
-            }
-            if lease.spare().is_empty() {
-                *lease = std::mem::replace(lease, Lease::small()).grown(RESPONSE_HEAD_BYTES);
             }
         }
         let heard = poll_fn(|context| {
             if uploading {
+                if *awaits_continue {
+                    // Its time for the body begins when it begins to send it, not before.
+                    pace = Pace::begin(exchange).towards(pool.config.timeouts.idle);
+                }
                 match upload.poll(context, body, exchange.stream, &mut connection.stream, exchange.deadline, &pace) {
                     Poll::Ready(Ok(())) => {
                         uploading = false;
@@ -488,6 +506,7 @@ async fn receive_head(
                     }
                     Poll::Pending => {}
                 }
+                *awaits_continue &= !upload.has_begun();
             }
             let lease = input.get_or_insert_with(Lease::medium);
             match connection.stream.poll_read(context, lease.spare()) {
@@ -503,7 +522,10 @@ async fn receive_head(
                 match exchange.stream.poll_gone(context) {
                     Poll::Ready(Gone::Yes) => return Poll::Ready(Heard::ClientGone),
                     // The server works on it already, and who has ended its direction may wait for the
-                    // answer, and for those to requests that it sent together with this one.
+                    // answer, and for those to requests that it sent together with this one. Should it
+                    // break its connection later, the write of the answer will tell: an end stays
+                    // readable, so that waiting for more behind it needs a second kind of waiting in
+                    // every request, and who just closes sends nothing more before we write.
                     Poll::Ready(Gone::SendsNoMore | Gone::SentMore) => watching = false,
                     Poll::Pending => {}
                 }
@@ -524,7 +546,7 @@ async fn receive_head(
             }
             Heard::ClientGone => return Err(ended_by_client(Reason::ClientClosed)),
             Heard::BodyBroken(error) => return Err(ended_by_client(answer::body_reason(&error))),
-            Heard::TimedOut if uploading && !upload.waits_for_server() => {
+            Heard::TimedOut if uploading && !*awaits_continue && !upload.waits_for_server() => {
                 return Err(ended_by_client(Reason::BodyTimeout));
             }
             Heard::TimedOut => {
@@ -533,25 +555,6 @@ async fn receive_head(
             }
         }
     }
-}
-
-/// Parses the head if it is here in full; one that comes in pieces is scanned for its end first.
-fn parse_response(
-    lease: &Lease,
-    response: &mut ResponseHead,
-    method: Method,
-    scan: &mut Option<HeadScan>,
-) -> Result<Option<usize>, Reject> {
-    if let Some(scan) = scan
-        && scan.advance(lease.filled(), RESPONSE_HEAD_BYTES, RESPONSE_HEAD_BYTES)?.is_none()
-    {
-        return Ok(None);
-    }
-    let parsed = response.parse(lease.filled(), method)?;
-    if parsed.is_none() {
-        *scan = Some(HeadScan::default());
-    }
-    Ok(parsed)
 }
 
 /// The client's doing is never held against the server.
@@ -636,12 +639,7 @@ pub(super) fn response_framing(
             _ => Framing::Silent,
         },
     };
-    let connection = match (exchange.keep_alive, old_client) {
-        (false, _) => ConnectionLine::Close,
-        (true, true) => ConnectionLine::KeepAlive,
-        (true, false) => ConnectionLine::Silent,
-    };
-    (framing, connection, rechunk)
+    (framing, ConnectionLine::of(exchange.keep_alive, exchange.head.version), rechunk)
 }
 
 /// Response bytes may be taken from the server this far ahead of the client.

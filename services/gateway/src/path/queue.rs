@@ -34,8 +34,9 @@ pub(super) async fn enter(
         caller = Caller::OwnServer;
     }
     if let Some(trace) = exchange.head.known(exchange.bytes, Known::TraceParent) {
-        let guard = pool.pool.enter_trace(sumun_pools::key_of(trace_id(trace)));
-        if guard.already() {
+        let client = exchange.client.map(|client| client.ip());
+        let guard = pool.pool.enter_trace(sumun_pools::key_of(trace_id(trace)), client);
+        if guard.is_self_call() {
             caller = Caller::OwnServer;
         }
         places._trace = Some(guard);

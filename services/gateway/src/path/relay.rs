@@ -198,7 +198,9 @@ pub(super) async fn run(
                 (Source::Complete, _) | (_, None) if !blocked => return Poll::Ready(Pumped::Complete),
                 (Source::Complete, _) | (_, None) => {}
                 (Source::Length(left), Some((connection, _)))
-                    if !blocked && !uploading && can_splice(&mut splice, *left) =>
+                    if !blocked
+                        && !uploading
+                        && can_splice(&mut splice, exchange.stream, &connection.stream, *left) =>
                 {
                     let Some(moving) = &mut splice else { return Poll::Ready(Pumped::ServerCut) };
                     match moving.poll_fill(context, &connection.stream, left) {
@@ -294,8 +296,8 @@ fn new_cookie(exchange: &Exchange<'_>, pool: &LocalPool, server: &ServerLease) -
 }
 
 /// So much is left that it pays to have the kernel move it, and there is a pipe.
-fn can_splice(splice: &mut Option<Splice>, left: u64) -> bool {
-    if left < SPLICE_LEAST_BYTES {
+fn can_splice(splice: &mut Option<Splice>, client: &Stream, server: &Stream, left: u64) -> bool {
+    if left < SPLICE_LEAST_BYTES || !client.is_socket() || !server.is_socket() {
         return false;
     }
     if splice.is_none() {

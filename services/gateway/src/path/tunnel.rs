@@ -1,14 +1,19 @@
 //! A connection that became a tunnel: bytes in both directions until both have ended.
+//!
+//! A tunnel is a WebSocket. Its bytes are passed on unread, but for where its frames end: when the
+//! time of a drain is over, both sides are told at such a place that we go away (RFC 6455 section 7.4.1).
 
 use std::future::poll_fn;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use sumun_engine::Lease;
+use sumun_http::websocket::{Frames, GOING_AWAY, close_frame};
 
 use super::{Ended, Exchange};
 use crate::events::Reason;
 use crate::io::Stream;
+use crate::limits::{LINGER, LINGER_BYTES};
 
 /// One direction.
 struct Direction {
@@ -17,6 +22,8 @@ struct Direction {
     read_ended: bool,
     write_ended: bool,
     moved: u64,
+    /// Of what was written.
+    frames: Frames,
 }
 
 /// Runs the tunnel. `early` is what the server sent behind its 101.
@@ -29,14 +36,17 @@ pub(super) async fn run(exchange: &mut Exchange<'_>, mut server: Stream, early: 
     }
     let mut down = Direction::new(Some(early).filter(|lease| !lease.is_empty()));
     exchange.set_deadline(idle);
-    let ended = poll_fn(|context| {
+    poll_fn(|context| {
+        if exchange.worker.is_over() {
+            return Poll::Ready(());
+        }
         loop {
             let before = up.moved + down.moved;
             let up_result = up.poll(context, exchange.stream, &mut server);
             let down_result = down.poll(context, &mut server, exchange.stream);
             match (up_result, down_result) {
-                (Poll::Ready(Err(())), _) | (_, Poll::Ready(Err(()))) => return Poll::Ready(Reason::TunnelClosed),
-                (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => return Poll::Ready(Reason::TunnelClosed),
+                (Poll::Ready(Err(())), _) | (_, Poll::Ready(Err(()))) => return Poll::Ready(()),
+                (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => return Poll::Ready(()),
                 _ => {}
             }
             if up.moved + down.moved == before {
@@ -44,33 +54,131 @@ pub(super) async fn run(exchange: &mut Exchange<'_>, mut server: Stream, early: 
             }
             exchange.set_deadline(idle);
         }
-        if exchange.deadline.passed() { Poll::Ready(Reason::TunnelClosed) } else { Poll::Pending }
+        if exchange.deadline.passed() { Poll::Ready(()) } else { Poll::Pending }
     })
     .await;
+    if exchange.worker.is_over() {
+        take_leave(exchange, &mut server, &mut up, &mut down).await;
+    }
     exchange.record.bytes_in += up.moved;
     exchange.record.bytes_out += down.moved;
-    Ended::closing(ended)
+    Ended::closing(Reason::TunnelClosed)
+}
+
+/// Ends both directions behind a whole frame, the last one of ours: going away. Then what both sides
+/// still send is read and thrown away until they close, since closing first would reset the
+/// connection and take that frame with it.
+async fn take_leave(exchange: &mut Exchange<'_>, server: &mut Stream, up: &mut Direction, down: &mut Direction) {
+    let _taking_leave = exchange.worker.take_leave();
+    exchange.deadline.set(LINGER);
+    // A mask that can be guessed is no harm where nobody has chosen the payload (RFC 6455 section 10.3).
+    let mask = fastrand::u32(..).to_be_bytes();
+    let mut to_server = Some(close_frame(GOING_AWAY, Some(mask)));
+    let mut to_client = Some(close_frame(GOING_AWAY, None));
+    let mut left = LINGER_BYTES;
+    poll_fn(|context| {
+        let up_ended = up.poll_last(context, exchange.stream, server, &mut to_server);
+        let down_ended = down.poll_last(context, server, exchange.stream, &mut to_client);
+        let client_ended = up_ended.is_ready() && poll_throw_away(context, exchange.stream, &mut left).is_ready();
+        let server_ended = down_ended.is_ready() && poll_throw_away(context, server, &mut left).is_ready();
+        if (client_ended && server_ended) || exchange.deadline.passed() { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
+}
+
+/// Reads until the other side has ended, or has sent too much.
+fn poll_throw_away(context: &mut Context<'_>, stream: &mut Stream, left: &mut usize) -> Poll<()> {
+    while *left > 0 {
+        let mut lease = Lease::small();
+        match stream.poll_read(context, lease.spare()) {
+            Poll::Pending => return Poll::Pending,
+            Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(()),
+            Poll::Ready(Ok(count)) => *left = left.saturating_sub(count),
+        }
+    }
+    Poll::Ready(())
 }
 
 impl Direction {
     fn new(bytes: Option<Lease>) -> Self {
-        Self { bytes, read_ended: false, write_ended: false, moved: 0 }
+        Self { bytes, read_ended: false, write_ended: false, moved: 0, frames: Frames::default() }
+    }
+
+    /// Goes on to the end of the frame that has begun, then writes `last` and ends, whatever is left.
+    /// `Ready` also where that cannot be done any more.
+    fn poll_last(
+        &mut self,
+        context: &mut Context<'_>,
+        from: &mut Stream,
+        to: &mut Stream,
+        last: &mut Option<Vec<u8>>,
+    ) -> Poll<()> {
+        while !self.write_ended {
+            if let Some(bytes) = last.take_if(|_| self.frames.is_between()) {
+                // A side that was told already hears nothing more.
+                let close = if self.frames.is_closed() { Vec::new() } else { bytes };
+                let mut lease = Lease::of(close.len());
+                lease.append(&close);
+                self.bytes = Some(lease);
+            }
+            match &mut self.bytes {
+                Some(lease) if !lease.is_empty() => {
+                    let bytes = lease.filled();
+                    let whole = if last.is_some() { self.frames.rest_of_frame(bytes) } else { bytes.len() };
+                    match to.poll_write(context, bytes.get(..whole).unwrap_or_default()) {
+                        Poll::Pending => return Poll::Pending,
+                        Poll::Ready(Ok(0) | Err(_)) => self.write_ended = true,
+                        Poll::Ready(Ok(count)) => self.written(count),
+                    }
+                }
+                _ if last.is_none() || self.read_ended => match to.poll_shutdown(context) {
+                    Poll::Pending => return Poll::Pending,
+                    Poll::Ready(_) => self.write_ended = true,
+                },
+                _ => match self.poll_fill(context, from) {
+                    Poll::Pending => return Poll::Pending,
+                    Poll::Ready(Ok(())) => {}
+                    Poll::Ready(Err(())) => self.read_ended = true,
+                },
+            }
+        }
+        Poll::Ready(())
+    }
+
+    fn written(&mut self, count: usize) {
+        self.moved += count as u64;
+        if let Some(lease) = &mut self.bytes {
+            self.frames.advance(lease.filled().get(..count).unwrap_or_default());
+            lease.consume(count);
+            if lease.is_empty() {
+                self.bytes = None;
+            }
+        }
+    }
+
+    /// Reads into a buffer of its own, or notes the end.
+    fn poll_fill(&mut self, context: &mut Context<'_>, from: &mut Stream) -> Poll<Result<(), ()>> {
+        let mut lease = Lease::medium();
+        match from.poll_read(context, lease.spare()) {
+            Poll::Pending => return Poll::Pending,
+            Poll::Ready(Err(_)) => return Poll::Ready(Err(())),
+            Poll::Ready(Ok(0)) => self.read_ended = true,
+            Poll::Ready(Ok(count)) => {
+                lease.advance(count);
+                self.bytes = Some(lease);
+            }
+        }
+        Poll::Ready(Ok(()))
     }
 
     /// Moves bytes until one side makes it wait. `Ready(Ok)`: this direction has ended in order.
     fn poll(&mut self, context: &mut Context<'_>, from: &mut Stream, to: &mut Stream) -> Poll<Result<(), ()>> {
         loop {
-            if let Some(lease) = &mut self.bytes {
+            if let Some(lease) = &self.bytes {
                 match to.poll_write(context, lease.filled()) {
                     Poll::Pending => return Poll::Pending,
                     Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Err(())),
-                    Poll::Ready(Ok(count)) => {
-                        self.moved += count as u64;
-                        lease.consume(count);
-                        if lease.is_empty() {
-                            self.bytes = None;
-                        }
-                    }
+                    Poll::Ready(Ok(count)) => self.written(count),
                 }
                 continue;
             }
@@ -84,15 +192,10 @@ impl Direction {
                 }
                 return Poll::Ready(Ok(()));
             }
-            let mut lease = Lease::medium();
-            match from.poll_read(context, lease.spare()) {
+            match self.poll_fill(context, from) {
                 Poll::Pending => return Poll::Pending,
-                Poll::Ready(Err(_)) => return Poll::Ready(Err(())),
-                Poll::Ready(Ok(0)) => self.read_ended = true,
-                Poll::Ready(Ok(count)) => {
-                    lease.advance(count);
-                    self.bytes = Some(lease);
-                }
+                Poll::Ready(Err(())) => return Poll::Ready(Err(())),
+                Poll::Ready(Ok(())) => {}
             }
         }
     }

@@ -7,10 +7,9 @@ use std::time::Duration;
 use sumun_config::checked::{ForwardAuth, HostHeader};
 use sumun_engine::{Deadline, Lease};
 use sumun_http::chunked::Decoder;
+use sumun_http::field::is_same_name;
 use sumun_http::forward::{self, ConnectionLine, Edits, Framing, ResponsePlan};
-use sumun_http::limits::INTERIM_RESPONSES_MAX;
-use sumun_http::scan::HeadScan;
-use sumun_http::{Known, Method, RequestHead, ResponseBody, ResponseHead, Version};
+use sumun_http::{Known, Method, Received, ResponseBody, ResponseHead, ResponseReceiver, Version};
 use sumun_pools::{Caller, Lease as ServerLease, Outcome, Permit, Tried};
 
 use super::super::{Ended, Exchange, answer, proxy, queue};
@@ -19,7 +18,7 @@ use crate::heads::ResponseLease;
 use crate::io::{self, Stopped};
 use crate::limits::{FORWARD_AUTH_BODY_BYTES, RESPONSE_HEAD_BYTES};
 use crate::site::Route;
-use crate::upstream::{ConnectError, LocalPool, ServerConnection};
+use crate::upstream::{self, ConnectError, LocalPool, ServerConnection};
 
 /// What the service said.
 struct Verdict {
@@ -52,14 +51,8 @@ pub(super) async fn check(exchange: &mut Exchange<'_>, route: &Rc<Route>, auth: 
     }
     let passed = match ask(exchange, auth, pool).await {
         Ok(verdict) if (200..300).contains(&verdict.head.status) => {
-            let owned = exchange.site.config.request_id.as_bytes();
-            with_copied(
-                &route.request_edits,
-                &auth.copy,
-                owned,
-                (&verdict.head, &verdict.bytes),
-                (exchange.head, exchange.bytes),
-            )
+            let request_id = exchange.site.config.request_id.as_bytes();
+            with_copied(&route.request_edits, &auth.copy, request_id, (&verdict.head, &verdict.bytes))
         }
         Ok(verdict) => return Some(pass_on(exchange, route, &verdict).await),
         Err(reason) => Err(reason),
@@ -128,9 +121,10 @@ async fn enter(exchange: &mut Exchange<'_>, pool: &LocalPool) -> Result<Permit, 
     queue::wait(exchange, waiting).await?.map_err(queue::reason)
 }
 
-/// The subrequest. It says what is asked for in the form that the server behind would see, so that
-/// both decide about the same thing, and carries nothing else of the client's but what proves who
-/// it is.
+/// The subrequest. `X-Forwarded-Uri` is what the client asked for: its path as routes match it,
+/// normalised, with its query. What the route makes of it for the server behind (`strip_prefix`,
+/// `rewrite`, `request_headers`) does not count here. Nothing else of the client's goes along but
+/// what proves who it is.
 fn compose(
     exchange: &Exchange<'_>,
     auth: &ForwardAuth,
@@ -260,37 +254,27 @@ async fn receive_head(
     patience: Patience<'_>,
 ) -> Result<(Vec<u8>, Lease), Failure> {
     let mut input = Lease::small();
-    let mut scan = HeadScan::default();
-    let mut interim = 0;
+    let mut receiver = ResponseReceiver::default();
     loop {
-        match scan.advance(input.filled(), RESPONSE_HEAD_BYTES, RESPONSE_HEAD_BYTES) {
-            Err(_) => return Err(protocol()),
-            Ok(Some(length)) => {
+        let received = receiver.receive(head, input.filled(), Method::Get, RESPONSE_HEAD_BYTES);
+        match received.map_err(|_| protocol())? {
+            // Nobody asked to switch.
+            Received::Final(_) if head.status == 101 => return Err(protocol()),
+            Received::Final(length) => {
                 let bytes = input.filled().get(..length).unwrap_or_default().to_vec();
-                head.parse(&bytes, Method::Get).map_err(|_| protocol())?;
                 input.consume(length);
-                if head.status >= 200 {
-                    return Ok((bytes, input));
-                }
-                // RFC 9110 section 15.2: interim answers are skipped; nobody asked to switch.
-                interim += 1;
-                if head.status == 101 || interim > INTERIM_RESPONSES_MAX {
-                    return Err(protocol());
-                }
-                scan = HeadScan::default();
-                // The next head may be here already.
+                return Ok((bytes, input));
+            }
+            // The next head may be here already.
+            Received::Interim(length) => {
+                input.consume(length);
                 continue;
             }
-            Ok(None) => {}
+            Received::Partial => {}
         }
-        if input.spare().is_empty() {
-            input.compact();
-            if input.spare().is_empty() {
-                input = input.grown(RESPONSE_HEAD_BYTES);
-            }
-        }
+        upstream::make_room(&mut input);
         match io::read(&mut connection.stream, patience.deadline, input.spare()).await {
-            Ok(0) if input.is_empty() && interim == 0 => return Err(patience.failure(&Stopped::Broken)),
+            Ok(0) if input.is_empty() => return Err(patience.failure(&Stopped::Broken)),
             Ok(0) => return Err(protocol()),
             Ok(count) => input.advance(count),
             Err(stopped) => return Err(patience.failure(&stopped)),
@@ -386,11 +370,7 @@ async fn pass_on(exchange: &mut Exchange<'_>, route: &Route, verdict: &Verdict) 
     let date = exchange.worker.clock.date();
     let plan = ResponsePlan {
         framing: if bodiless { Framing::Silent } else { Framing::Length(verdict.body.len() as u64) },
-        connection: match (exchange.keep_alive, exchange.head.version) {
-            (false, _) => ConnectionLine::Close,
-            (true, Version::Http10) => ConnectionLine::KeepAlive,
-            (true, Version::Http11) => ConnectionLine::Silent,
-        },
+        connection: ConnectionLine::of(exchange.keep_alive, exchange.head.version),
         date: &date,
         cookie: None,
         edits: &route.response_edits,
@@ -399,9 +379,9 @@ async fn pass_on(exchange: &mut Exchange<'_>, route: &Route, verdict: &Verdict) 
     forward::write_response(&mut output, &verdict.head, &verdict.bytes, &plan);
     if exchange.head.method != Method::Head && !bodiless {
         output.extend_from_slice(&verdict.body);
+        exchange.record.bytes_out += verdict.body.len() as u64;
     }
     exchange.record.status = status;
-    exchange.record.bytes_out += output.len() as u64;
     exchange.set_deadline(exchange.site.config.bounds.idle);
     let sent = io::write_all(exchange.stream, exchange.deadline, &output).await.is_ok();
     Ended::new(if sent { Reason::Unauthorized } else { Reason::ClientClosed }, sent)
@@ -436,19 +416,16 @@ fn with_copied(
     edits: &Edits,
     copy: &[String],
     request_id: &[u8],
-    answer: (&ResponseHead, &[u8]),
-    request: (&RequestHead, &[u8]),
+    (head, bytes): (&ResponseHead, &[u8]),
 ) -> Result<Edits, Reason> {
     let mut edits = edits.clone();
     for name in copy {
-        if OWNED.contains(&Known::of(name.as_bytes())) || name.as_bytes().eq_ignore_ascii_case(request_id) {
+        if OWNED.contains(&Known::alike(name.as_bytes())) || is_same_name(name.as_bytes(), request_id) {
             continue;
         }
-        edits.remove.push(name.clone());
-        remove_look_alikes(&mut edits.remove, name, request);
-        let (head, bytes) = answer;
+        let set_by_route = edits.sets(name.as_bytes());
+        edits.remove(name.clone());
         let nominated = head.nominated.iter().any(|span| span.of_bytes(bytes).eq_ignore_ascii_case(name.as_bytes()));
-        let set_by_route = edits.set.iter().any(|(set, _)| set.eq_ignore_ascii_case(name));
         if nominated || set_by_route {
             continue;
         }
@@ -456,81 +433,54 @@ fn with_copied(
         {
             // Left out, the server behind would take the user for nobody.
             let value = std::str::from_utf8(field.value.of_bytes(bytes)).map_err(|_| Reason::ServerProtocol)?;
-            edits.add.push((name.clone(), value.to_owned()));
+            edits.add(name.clone(), value.to_owned());
         }
     }
     Ok(edits)
-}
-
-/// CGI-like servers read `X_User` as `X-User`.
-fn remove_look_alikes(remove: &mut Vec<String>, name: &str, (head, bytes): (&RequestHead, &[u8])) {
-    let plain = |byte: &u8| if *byte == b'_' { b'-' } else { byte.to_ascii_lowercase() };
-    for field in &head.fields {
-        let sent = field.name.of_bytes(bytes);
-        if sent.len() == name.len()
-            && sent.iter().map(plain).eq(name.as_bytes().iter().map(plain))
-            && !sent.eq_ignore_ascii_case(name.as_bytes())
-            && let Ok(sent) = std::str::from_utf8(sent)
-        {
-            remove.push(sent.to_owned());
-        }
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn copied(edits: &Edits, copy: &[&str], answer: &[u8], request: &[u8]) -> Result<Edits, Reason> {
+    fn copied(edits: &Edits, copy: &[&str], answer: &[u8]) -> Result<Edits, Reason> {
         let mut response = ResponseHead::default();
         response.parse(answer, Method::Get).unwrap();
-        let mut head = RequestHead::default();
-        head.parse(request, 100).unwrap();
         let copy: Vec<String> = copy.iter().map(|name| (*name).to_owned()).collect();
-        with_copied(edits, &copy, b"X-Request-Id", (&response, answer), (&head, request))
+        with_copied(edits, &copy, b"X-Request-Id", (&response, answer))
     }
 
-    fn pairs(edits: &Edits) -> Vec<(&str, &str)> {
-        edits.add.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect()
+    fn edits(set: &[(&str, &str)], add: &[(&str, &str)], remove: &[&str]) -> Edits {
+        let owned =
+            |pairs: &[(&str, &str)]| pairs.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect();
+        Edits::new(owned(set), owned(add), remove.iter().map(|&name| name.to_owned()).collect())
     }
 
     #[test]
     fn named_fields_are_copied_and_the_clients_own_removed() {
-        let route = Edits {
-            set: vec![("X-Fixed".into(), "1".into())],
-            add: vec![("X-More".into(), "2".into())],
-            remove: vec!["X-Gone".into()],
-        };
+        let route = edits(&[("X_Fixed", "1")], &[("X-More", "2")], &["X-Gone"]);
         let answer = b"HTTP/1.1 200 OK\r\nx-user: ann\r\nX-Group: a\r\nX-Other: o\r\nX-Group: b\r\nX-Fixed: no\r\nContent-Length: 0\r\n\r\n";
-        let request =
-            b"GET / HTTP/1.1\r\nHost: a\r\nX-User: eve\r\nx_user: eve\r\nX_Tenant: eve\r\nX-Us-er: fine\r\n\r\n";
-        let edits = copied(&route, &["X-User", "X-Group", "X-Tenant", "X-Fixed"], answer, request).unwrap();
-        assert_eq!(pairs(&edits), [("X-More", "2"), ("X-User", "ann"), ("X-Group", "a"), ("X-Group", "b")]);
-        assert_eq!(edits.set, route.set);
-        for name in ["X-Gone", "X-User", "x_user", "X-Group", "X-Tenant", "X_Tenant"] {
-            assert!(edits.remove.iter().any(|removed| removed == name), "{name} in {:?}", edits.remove);
-        }
-        assert!(!edits.remove.iter().any(|removed| removed == "X-Us-er"));
+        assert_eq!(
+            copied(&route, &["X-User", "X-Group", "X-Tenant", "X-Fixed"], answer),
+            Ok(edits(
+                &[("X_Fixed", "1")],
+                &[("X-More", "2"), ("X-User", "ann"), ("X-Group", "a"), ("X-Group", "b")],
+                &["X-Gone", "X-User", "X-Group", "X-Tenant", "X-Fixed"],
+            ))
+        );
     }
 
     #[test]
     fn what_frames_the_request_is_never_copied() {
-        let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nHost: b\r\nX-Hop: 1\r\nConnection: x-hop\r\nX-Request-Id: 7\r\nVia: x\r\n\r\n";
-        let copy = ["Content-Length", "Host", "X-Hop", "connection", "X-REQUEST-ID", "Via"];
-        let edits = copied(&Edits::default(), &copy, answer, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
-        assert_eq!(pairs(&edits), []);
-        assert_eq!(edits.remove, ["X-Hop"]);
+        let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nHost: b\r\nX-Hop: 1\r\nConnection: x-hop\r\nX-Request-Id: 7\r\nVia: x\r\nX_Forwarded_For: 6\r\n\r\n";
+        let copy = ["Content-Length", "Host", "X-Hop", "connection", "X-REQUEST_ID", "Via", "X_Forwarded_For"];
+        assert_eq!(copied(&Edits::NONE, &copy, answer), Ok(edits(&[], &[], &["X-Hop"])));
     }
 
     #[test]
     fn a_value_that_is_no_text_does_not_pass() {
-        let refused = copied(
-            &Edits::default(),
-            &["X-User"],
-            b"HTTP/1.1 200 OK\r\nX-User: \xff\r\n\r\n",
-            b"GET / HTTP/1.1\r\nHost: a\r\n\r\n",
-        );
-        assert_eq!(refused.unwrap_err(), Reason::ServerProtocol);
+        let refused = copied(&Edits::NONE, &["X-User"], b"HTTP/1.1 200 OK\r\nX-User: \xff\r\n\r\n");
+        assert_eq!(refused, Err(Reason::ServerProtocol));
     }
 
     fn body(length: ResponseBody, parts: &[&[u8]]) -> Result<Option<(Vec<u8>, bool)>, Reason> {

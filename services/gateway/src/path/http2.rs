@@ -1,0 +1,213 @@
+//! The driver of a client's HTTP/2 connection: the socket on one side, a task for each request on
+//! the other.
+//!
+//! The driver reads, hands out, writes and keeps the time; it never waits for a request. Reading
+//! stops while the client does not take what is written.
+
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use sumun_engine::Lease;
+use sumun_http::{BodyLength, Method};
+use sumun_http2::{Connection as Machine, Event as Happened, StreamId};
+
+use super::{Connection, Reason, refuse, serve_request};
+use crate::heads::HeadLease;
+use crate::http2::{self, Mux};
+use crate::io::{self, Stream};
+use crate::limits::LINGER;
+use crate::site::Site;
+
+/// Serves a connection that speaks HTTP/2 until it ends. `first` was read already.
+pub(super) async fn serve(connection: &mut Connection, mut first: Lease) {
+    let site = Rc::clone(&connection.site.borrow());
+    let now_ms = connection.deadline.now_ms();
+    let mux = Mux::new(Machine::server(&http2::settings(&site.config.bounds), now_ms), now_ms);
+    drop(site);
+    let mut idle_since_ms = now_ms;
+    poll_fn(|context| {
+        mux.drive(context);
+        poll_round(connection, &mux, &mut first, &mut idle_since_ms, context)
+    })
+    .await;
+    mux.break_all();
+    io::close_gently(&mut connection.stream, &connection.deadline).await;
+}
+
+/// One look at everything. Ready: the connection is at its end.
+fn poll_round(
+    connection: &mut Connection,
+    mux: &Rc<Mux>,
+    first: &mut Lease,
+    idle_since_ms: &mut u64,
+    context: &mut Context<'_>,
+) -> Poll<()> {
+    let now_ms = connection.deadline.now_ms();
+    mux.set_now(now_ms);
+    if !first.is_empty() {
+        let read = std::mem::replace(first, Lease::of(0));
+        take(connection, mux, now_ms, read.filled());
+    }
+    let idle_ms = connection.site.borrow().config.bounds.idle.as_millis() as u64;
+    loop {
+        if expire(mux, now_ms).is_err() {
+            // The last words, as far as the client takes them.
+            return poll_flush(&mut connection.stream, mux, context).map(drop);
+        }
+        if mux.open_streams() > 0 {
+            *idle_since_ms = now_ms;
+        } else if now_ms >= *idle_since_ms + idle_ms {
+            mux.machine.borrow_mut().shutdown(now_ms);
+        }
+        if connection.worker.is_draining() {
+            mux.machine.borrow_mut().shutdown(now_ms);
+        }
+        if now_ms >= *idle_since_ms + idle_ms + LINGER.as_millis() as u64 {
+            return Poll::Ready(());
+        }
+        let written = poll_flush(&mut connection.stream, mux, context);
+        mux.wake_writers();
+        match written {
+            Poll::Ready(Err(())) => return Poll::Ready(()),
+            Poll::Ready(Ok(())) => {
+                let machine = mux.machine.borrow();
+                if machine.is_over() || (machine.is_drained() && mux.open_streams() == 0) {
+                    return Poll::Ready(());
+                }
+            }
+            // Who does not read is not read from.
+            Poll::Pending => break,
+        }
+        if mux.machine.borrow().output().is_empty() {
+            let mut lease = Lease::medium();
+            match connection.stream.poll_read(context, lease.spare()) {
+                Poll::Pending => break,
+                Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(()),
+                Poll::Ready(Ok(count)) => lease.advance(count),
+            }
+            take(connection, mux, now_ms, lease.filled());
+        }
+    }
+    let next_ms = mux.machine.borrow().deadline().unwrap_or(u64::MAX);
+    connection.deadline.set_at(next_ms.min(*idle_since_ms + idle_ms));
+    Poll::Pending
+}
+
+/// Gives the machine what was read, and does what comes out.
+fn take(connection: &mut Connection, mux: &Rc<Mux>, now_ms: u64, mut input: &[u8]) {
+    loop {
+        let mut machine = mux.machine.borrow_mut();
+        let Ok(step) = machine.receive(now_ms, input) else {
+            // Why stands in the GOAWAY that the machine has written.
+            connection.site.borrow().cell.rejected.increment();
+            return;
+        };
+        input = input.get(step.consumed..).unwrap_or_default();
+        let Some(event) = step.event else { return };
+        match event {
+            Happened::Head { stream, end } => {
+                let mut head = HeadLease::take();
+                let mut bytes = Vec::new();
+                let rejected = machine.take_request(&mut head, &mut bytes).err().map(Reason::Rejected);
+                drop(machine);
+                begin(connection, mux, stream, end, head, bytes, rejected);
+            }
+            Happened::Data { stream, bytes, end } => {
+                drop(machine);
+                mux.deliver(stream, bytes, end);
+            }
+            Happened::Trailers { stream } => {
+                let mut lines = Vec::new();
+                machine.take_trailers(&mut lines);
+                drop(machine);
+                mux.deliver_trailers(stream, &lines);
+            }
+            Happened::Reset { stream, .. } => {
+                drop(machine);
+                mux.break_off(stream);
+            }
+            Happened::Settings | Happened::Pong { .. } | Happened::GoAway { .. } => {}
+        }
+    }
+}
+
+/// Starts the task of a request.
+fn begin(
+    connection: &mut Connection,
+    mux: &Rc<Mux>,
+    id: StreamId,
+    end: bool,
+    head: HeadLease,
+    bytes: Vec<u8>,
+    rejected: Option<Reason>,
+) {
+    let is_chunked = matches!(head.body, BodyLength::Chunked);
+    let stream = mux.open(id, is_chunked, head.method == Method::Head);
+    if end {
+        mux.deliver(id, b"", true);
+    }
+    connection.requests += 1;
+    let site = Rc::clone(&connection.site.borrow());
+    if connection.requests >= site.config.bounds.requests {
+        mux.machine.borrow_mut().shutdown(connection.deadline.now_ms());
+    }
+    let request = Connection {
+        stream: Stream::Http2(Box::new(stream)),
+        worker: Rc::clone(&connection.worker),
+        site: Rc::clone(&connection.site),
+        client: connection.client,
+        client_text: connection.client_text,
+        deadline: connection.worker.deadlines.reserve(),
+        requests: 0,
+        head_began_us: None,
+    };
+    tokio::task::spawn_local(answer(request, site, head, bytes, rejected));
+}
+
+async fn answer(mut request: Connection, site: Rc<Site>, head: HeadLease, bytes: Vec<u8>, rejected: Option<Reason>) {
+    request.deadline.wake_this_task().await;
+    if let Some(reason) = rejected {
+        refuse(&mut request, &site, reason).await;
+        return;
+    }
+    let (ended, ..) = serve_request(&mut request, &site, &head, &bytes, b"").await;
+    if ended.abort {
+        request.stream.reset_on_close();
+        return;
+    }
+    let Connection { stream, deadline, .. } = &mut request;
+    deadline.set(site.config.bounds.idle);
+    poll_fn(|context| match stream.poll_shutdown(context) {
+        Poll::Pending if deadline.passed() => Poll::Ready(()),
+        other => other.map(drop),
+    })
+    .await;
+}
+
+/// Does what the time asks for. `Err`: the connection is at its end.
+fn expire(mux: &Mux, now_ms: u64) -> Result<(), ()> {
+    while mux.machine.borrow().deadline().is_some_and(|at_ms| at_ms <= now_ms) {
+        let event = mux.machine.borrow_mut().expire(now_ms).map_err(drop)?;
+        match event {
+            Some(Happened::Reset { stream, .. }) => mux.break_off(stream),
+            Some(_) => {}
+            None => break,
+        }
+    }
+    Ok(())
+}
+
+/// Writes until everything is out or the client takes no more. `Err`: the client is gone.
+fn poll_flush(stream: &mut Stream, mux: &Mux, context: &mut Context<'_>) -> Poll<Result<(), ()>> {
+    loop {
+        let mut machine = mux.machine.borrow_mut();
+        if machine.output().is_empty() {
+            return Poll::Ready(Ok(()));
+        }
+        match ready!(stream.poll_write(context, machine.output())) {
+            Ok(0) | Err(_) => return Poll::Ready(Err(())),
+            Ok(count) => machine.consume(count),
+        }
+    }
+}

@@ -35,13 +35,16 @@ pub(crate) enum Command {
     },
     /// Run in the foreground
     ///
-    /// SIGHUP reloads the file, SIGUSR1 opens the logs again, SIGTERM or Ctrl-C finishes what was
-    /// begun and ends, a second Ctrl-C ends at once.
+    /// SIGHUP reloads the file, SIGUSR1 opens the logs again, SIGUSR2 goes on in a new version of the
+    /// program, SIGTERM or Ctrl-C finishes what was begun and ends, a second Ctrl-C ends at once.
     Run(File),
     /// Validate the file; every error with its place
     Check {
         #[command(flatten)]
         file: File,
+        /// Print what the sandbox would allow to the worker process, too
+        #[arg(long)]
+        sandbox: bool,
         /// Print the findings as JSON
         #[arg(long)]
         json: bool,
@@ -52,6 +55,12 @@ pub(crate) enum Command {
     ///
     /// The new file is checked first: a bad one changes nothing. Connections live on.
     Reload(Instance),
+    /// Make the running instance go on in the program that lies in its place now
+    ///
+    /// Put the new program where the running one was started from first. It starts beside the running
+    /// one with the config that runs and takes the listening sockets over; the old one finishes what
+    /// it began. Where it does not start, nothing changes. The process id stays the same.
+    Upgrade(Instance),
     /// Finish what was begun, then end the running instance
     Stop(Instance),
     /// What is happening now
@@ -85,6 +94,17 @@ pub(crate) enum Command {
     /// The worker process; started by `run`
     #[command(hide = true)]
     Worker,
+    /// Try something in the sandbox of a worker process
+    #[command(hide = true)]
+    SandboxProbe {
+        #[command(flatten)]
+        file: File,
+        act: String,
+        object: Option<String>,
+    },
+    /// Says whether this program could go on from where the running one is; asked by `upgrade`
+    #[command(hide = true)]
+    Takeover,
 }
 
 #[derive(Debug, Subcommand)]
@@ -180,6 +200,8 @@ mod tests {
         for line in [
             "sumun run -c a.yaml",
             "sumun check --config a.yaml --json",
+            "sumun check --sandbox -c a.yaml",
+            "sumun upgrade -c a.yaml",
             "sumun pool app -c a.yaml --json",
             "sumun server weight app 127.0.0.1:9001 3 -c a.yaml",
             "sumun server add app 127.0.0.1:9003 --weight 2",

@@ -16,6 +16,8 @@ pub(crate) fn describe(old: &Config, new: &Config) -> String {
         ("trusted_proxies", old.trusted_proxies != new.trusted_proxies),
         ("access_log", old.access_log != new.access_log),
         ("drain", old.drain != new.drain),
+        ("user", old.user != new.user),
+        ("sandbox", old.sandbox != new.sandbox),
     ];
     let changed = settings.iter().filter(|(_, differs)| *differs);
     parts.extend(changed.map(|(name, _)| format!("{name} changed")));

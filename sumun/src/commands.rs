@@ -36,19 +36,25 @@ impl From<client::ClientError> for Failure {
     }
 }
 
-pub(crate) fn check(path: &Path, as_json: bool) -> ExitCode {
-    let (good, report) = match crate::checked::load(path) {
-        Ok((_, checked)) => (true, checked.warnings),
-        Err(report) => (false, report),
+pub(crate) fn check(path: &Path, with_sandbox: bool, as_json: bool) -> ExitCode {
+    let (config, report) = match crate::checked::load(path) {
+        Ok((_, checked)) => (Some(checked.config), checked.warnings),
+        Err(report) => (None, report),
     };
+    let shown = config.as_ref().filter(|_| with_sandbox);
     let text = if as_json {
-        format!("{}\n", report.to_json())
-    } else if good {
-        format!("{}{}: good\n", report.render(coloured(&io::stdout())), path.display())
+        let mut json = report.to_json();
+        if let (Some(config), Some(json)) = (shown, json.as_object_mut()) {
+            json.insert("sandbox".to_owned(), crate::sandbox::as_json(config));
+        }
+        format!("{json}\n")
+    } else if config.is_some() {
+        let sandbox = shown.map(crate::sandbox::as_text).unwrap_or_default();
+        format!("{}{}: good\n{sandbox}", report.render(coloured(&io::stdout())), path.display())
     } else {
         report.render(coloured(&io::stdout()))
     };
-    conclude(print(&text).map(|()| if good { DONE } else { WRONG }))
+    conclude(print(&text).map(|()| if config.is_some() { DONE } else { WRONG }))
 }
 
 pub(crate) fn schema() -> ExitCode {
@@ -73,6 +79,10 @@ pub(crate) fn man() -> ExitCode {
 
 pub(crate) fn reload(instance: &Instance) -> ExitCode {
     conclude(try_reload(instance))
+}
+
+pub(crate) fn upgrade(instance: &Instance) -> ExitCode {
+    conclude(try_upgrade(instance))
 }
 
 pub(crate) fn stop(instance: &Instance) -> ExitCode {
@@ -131,6 +141,19 @@ fn try_reload(instance: &Instance) -> Outcome {
         (422, Some(report)) => {
             Err(Failure { text: format!("{}\nnothing was changed\n", report.trim_end()), status: WRONG })
         }
+        _ => Err(refused(&answer)),
+    }
+}
+
+fn try_upgrade(instance: &Instance) -> Outcome {
+    let answer = ask(instance, "POST", "/api/v1/upgrade", None)?;
+    match (answer.status, answer.body.get("report").and_then(Value::as_str)) {
+        (200, _) => {
+            let text = answer.body.get("upgraded").and_then(Value::as_str);
+            print(&format!("{}\n", text.unwrap_or("upgraded")))?;
+            Ok(DONE)
+        }
+        (422, Some(why)) => Err(failed(format!("not upgraded, the running program goes on: {}", why.trim_end()))),
         _ => Err(refused(&answer)),
     }
 }

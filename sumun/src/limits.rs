@@ -21,11 +21,38 @@ pub(crate) const BACKOFF_LONGEST: Duration = Duration::from_secs(10);
 /// A worker process that lived this long is healthy: its end begins the backoff anew.
 pub(crate) const HEALTHY_AFTER: Duration = Duration::from_secs(60);
 
-/// Worker processes that drain at once; beyond it the one that drains longest is stopped.
-pub(crate) const DRAINING_PROCESSES: usize = 8;
+/// Worker processes that drain at once; beyond it the one that drains longest ends what it has left.
+pub(crate) const DRAINING_PROCESSES: usize = 4;
+
+/// A worker process that is to hand over has this long to say what it knows of its servers; then
+/// the next one begins with what it said last.
+pub(crate) const RUNTIME_STATE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A new program has this long to say whether it can go on from the state of the running one; then
+/// it is killed and the upgrade refused.
+pub(crate) const REHEARSAL_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// What it may say, bytes; more is not read, and it runs into its timeout.
+pub(crate) const REHEARSAL_BYTES: usize = 64 * 1024;
+
+/// The supervisor's state that an upgrade hands over, bytes; a larger one refuses the upgrade. A
+/// config has less than a message to the worker process has, and its servers' state less than this.
+pub(crate) const STATE_BYTES: u64 = 128 * 1024 * 1024;
+
+/// How often the files of certificates are looked at. A new one is in force after twice that.
+pub(crate) const CERTIFICATES_EVERY: Duration = Duration::from_secs(1);
+
+/// Certificates whose files are looked at in one go; with more, each has its turn later.
+pub(crate) const CERTIFICATES_AT_ONCE: usize = 256;
 
 /// Reload requests that wait for the one in progress; a further one is refused.
 pub(crate) const WAITING_RELOADS: usize = 64;
+
+/// Reloads that the API of a worker process has asked for and waits for; a further one is refused.
+pub(crate) const PENDING_RELOADS: usize = 64;
+
+/// What is read of /etc/resolv.conf and /etc/hosts, bytes; of a larger file nothing is used.
+pub(crate) const HOST_FILE_BYTES: u64 = 1024 * 1024;
 
 /// An answer of the API to the command line, bytes; a longer one is an error.
 pub(crate) const ANSWER_BYTES: usize = 16 * 1024 * 1024;
@@ -40,3 +67,6 @@ pub(crate) const STOP_PATIENCE: Duration = Duration::from_secs(15);
 pub(crate) const UNKNOWN_DRAIN: Duration = Duration::from_secs(60);
 
 const _: () = assert!(ANSWER_TIMEOUT.as_secs() > APPLY_TIMEOUT.as_secs() + START_TIMEOUT.as_secs());
+const _: () = assert!(
+    ANSWER_TIMEOUT.as_secs() > REHEARSAL_TIMEOUT.as_secs() + RUNTIME_STATE_TIMEOUT.as_secs() + START_TIMEOUT.as_secs()
+);

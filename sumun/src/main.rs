@@ -13,6 +13,7 @@ mod control;
 mod demo;
 mod limits;
 mod log;
+mod sandbox;
 mod state;
 mod supervisor;
 mod table;
@@ -29,11 +30,14 @@ fn main() -> ExitCode {
     match Arguments::parse().command {
         Command::Run(file) => supervisor::run(file.path()),
         Command::Worker => worker::run(),
+        Command::Takeover => supervisor::rehearse(),
         Command::Demo { gateway: None } => demo::run(),
         Command::Demo { gateway: Some(file) } => demo::run_gateway(&file),
-        Command::Check { file, json } => commands::check(&file.path(), json),
+        Command::Check { file, sandbox, json } => commands::check(&file.path(), sandbox, json),
+        Command::SandboxProbe { file, act, object } => sandbox::probe(&file.path(), &act, object.as_deref()),
         Command::Schema => commands::schema(),
         Command::Reload(instance) => commands::reload(&instance),
+        Command::Upgrade(instance) => commands::upgrade(&instance),
         Command::Stop(instance) => commands::stop(&instance),
         Command::Status { instance, json } => commands::status(&instance, json),
         Command::Pool { name, instance, json } => commands::pool(&instance, name.as_deref(), json),

@@ -5,40 +5,62 @@
 //! worker processes, to their end. It reads nothing from the network.
 //!
 //! ```text
-//!            reload: Apply, or where it cannot be applied, a second process
+//!            reload: Apply, or where it cannot be applied, a second process; upgrade: a second process
 //!   Starting ──Ready──► Serving ──drain/replaced──► Ending ──► gone
 //!      └────────────────────┴── died: started again after a pause, sockets stay open
 //! ```
 //!
+//! A second process begins with what the first one knows of its servers. An upgrade ends with this
+//! process becoming the new program, in which it goes on where it was (`upgrade.rs`, `takeover.rs`).
+//!
 //! The number of workers cannot be changed in a running process: a reload that changes it starts a
 //! new worker process with the same sockets and drains the old one. Fewer workers take several
-//! sockets each, because closing a socket would reset the connections in its queue.
+//! sockets each, because closing a socket would reset the connections in its queue. The same is done
+//! for a config that the sandbox of the running process would forbid.
 
+mod certificates;
 mod descriptors;
+mod given;
+mod host_files;
 mod process;
 mod reload;
+mod service_manager;
+mod takeover;
+mod upgrade;
+
+pub(crate) use takeover::rehearse;
 
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::BorrowedFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use sumun_config::Sources;
 use sumun_config::checked::{BindAddress, Config};
-use sumun_engine::lifecycle::{FromWorker, Start, ToWorker};
+use sumun_engine::lifecycle::{FromWorker, Passed, Start, ToWorker};
+use sumun_host::program::{self, THIS_PROGRAM};
 use sumun_host::signals::{Signal, Signals};
 use sumun_host::wait::wait_readable;
 
 use crate::limits::{DRAINING_PROCESSES, STOP_GRACE};
+use crate::sandbox::Allowed;
+use certificates::Certificates;
 use descriptors::Descriptors;
 use process::{Backoff, Phase, WorkerProcess};
 use reload::{Pending, Requester};
+use service_manager::ServiceManager;
+use upgrade::Upgrade;
 
 /// Runs until told to end. Exit 2: the config is wrong; 1: it could not start.
 pub(crate) fn run(path: PathBuf) -> ExitCode {
+    // Before anything else is open in this process.
+    let given = given::take();
     crate::log::start();
+    if let Some(taken_over) = takeover::take_over() {
+        return conclude(taken_over.and_then(Supervisor::supervise));
+    }
     let (sources, checked) = match crate::checked::load(&path) {
         Ok(loaded) => loaded,
         Err(report) => {
@@ -47,8 +69,13 @@ pub(crate) fn run(path: PathBuf) -> ExitCode {
         }
     };
     log_lines(tracing::Level::WARN, &checked.warnings.render(false));
-    let begun = Supervisor::begin(path, sources, checked.config);
-    match begun.and_then(Supervisor::supervise) {
+    conclude(
+        given.and_then(|given| Supervisor::begin(path, sources, checked.config, given)).and_then(Supervisor::supervise),
+    )
+}
+
+fn conclude(result: Result<(), String>) -> ExitCode {
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(why) => {
             log_lines(tracing::Level::ERROR, &why);
@@ -59,10 +86,13 @@ pub(crate) fn run(path: PathBuf) -> ExitCode {
 
 struct Supervisor {
     path: PathBuf,
+    /// Where the program of the next upgrade is looked for.
+    program: PathBuf,
     /// What runs, or is started next.
     sources: Sources,
     config: Config,
     descriptors: Descriptors,
+    certificates: Certificates,
     signals: Signals,
     instance: String,
     state_key: [u8; 32],
@@ -74,25 +104,38 @@ struct Supervisor {
     was_ready: bool,
     reload: Option<Pending>,
     waiting: VecDeque<Requester>,
+    upgrade: Option<Upgrade>,
+    /// Who wants an upgrade that has not begun.
+    upgrade_wanted: Option<Requester>,
+    /// What a worker process said last of its servers.
+    runtime: Option<String>,
+    service_manager: ServiceManager,
     stopping: bool,
     /// Why it cannot go on, if so.
     failure: Option<String>,
 }
 
 impl Supervisor {
-    fn begin(path: PathBuf, sources: Sources, config: Config) -> Result<Self, String> {
+    fn begin(path: PathBuf, sources: Sources, config: Config, given: Vec<given::Socket>) -> Result<Self, String> {
         let text = |error: io::Error| error.to_string();
         let signals = Signals::catch().map_err(text)?;
         sumun_host::process::name_thread("sumun").map_err(text)?;
         sumun_host::process::raise_open_files_limit().map_err(text)?;
         let instance = crate::state::instance().map_err(text)?;
         let state_key = crate::state::host_key().map_err(text)?;
-        let descriptors = Descriptors::default().open_missing(&config)?;
+        let program = program::path_as_started().map_err(text)?;
+        let service_manager = ServiceManager::find();
+        let certificates = Certificates::read(&config, None, Instant::now())?;
+        let mut descriptors = given::sort(given, &config)?;
+        let opened = descriptors.open_missing(&config)?;
+        descriptors.adopt(opened);
         let mut supervisor = Self {
             path,
+            program,
             sources,
             config,
             descriptors,
+            certificates,
             signals,
             instance,
             state_key,
@@ -103,6 +146,10 @@ impl Supervisor {
             was_ready: false,
             reload: None,
             waiting: VecDeque::new(),
+            upgrade: None,
+            upgrade_wanted: None,
+            runtime: None,
+            service_manager,
             stopping: false,
             failure: None,
         };
@@ -129,6 +176,9 @@ impl Supervisor {
             self.bury_processes(now);
             self.keep_deadlines(now);
             self.next_reload(now);
+            self.next_upgrade(now);
+            self.look_at_certificates(now);
+            self.show_life(now);
         };
         // After an error of ours processes may be left; they drain once their channel is closed.
         self.descriptors.remove_files();
@@ -139,10 +189,17 @@ impl Supervisor {
     }
 
     fn wait(&self) -> io::Result<()> {
+        let descriptors = self.signals.descriptors().chain(self.processes.iter().flat_map(WorkerProcess::descriptors));
         let descriptors: Vec<BorrowedFd<'_>> =
-            self.signals.descriptors().chain(self.processes.iter().flat_map(WorkerProcess::descriptors)).collect();
+            descriptors.chain(self.upgrade.iter().flat_map(Upgrade::descriptors)).collect();
         let deadlines = self.processes.iter().filter_map(WorkerProcess::deadline);
-        let next = deadlines.chain(self.start_again).chain(self.reload.as_ref().map(|reload| reload.until)).min();
+        let next = deadlines
+            .chain(self.start_again)
+            .chain(self.reload.as_ref().map(|reload| reload.until))
+            .chain(self.upgrade.as_ref().and_then(Upgrade::deadline))
+            .chain(self.service_manager.deadline())
+            .chain(self.certificates_deadline())
+            .min();
         let timeout = next.map(|next| next.saturating_duration_since(Instant::now()));
         wait_readable(&descriptors, timeout).map(|_| ())
     }
@@ -151,6 +208,7 @@ impl Supervisor {
         match signal {
             Signal::Hangup => self.ask_for_reload(Requester::Signal),
             Signal::User1 => self.reopen_logs(),
+            Signal::User2 => self.ask_for_upgrade(Requester::Signal),
             Signal::Interrupt if self.stopping => self.stop_at_once(now),
             Signal::Terminate | Signal::Interrupt => self.begin_stop(now),
         }
@@ -174,6 +232,12 @@ impl Supervisor {
                 FromWorker::ReloadRequested { id } => {
                     self.ask_for_reload(Requester::Process { number, id });
                 }
+                FromWorker::UpgradeRequested { id } => {
+                    self.ask_for_upgrade(Requester::Process { number, id });
+                }
+                FromWorker::RuntimeState { piece, is_last } => self.runtime_state(number, &piece, is_last, now),
+                FromWorker::Pong { id } => self.service_manager.answered(id),
+                FromWorker::HostFilesWanted => self.host_files_wanted(number),
                 FromWorker::StopRequested => self.begin_stop(now),
                 FromWorker::Drained => tracing::debug!("worker process has drained"),
             }
@@ -193,12 +257,50 @@ impl Supervisor {
         if self.reload.as_ref().is_some_and(|reload| reload.new_process == Some(number)) {
             self.finish_reload(Ok(()), now);
         }
-        tracing::info!(
-            "ready: {}; {} {}, worker process {pid}",
-            places(&self.config),
-            self.config.workers,
-            if self.config.workers == 1 { "worker" } else { "workers" }
-        );
+        tracing::info!("ready: {}, worker process {pid}", self.serving());
+        if !self.new_program_is_ready(number) {
+            let status = self.serving();
+            self.service_manager.ready(&status);
+        }
+    }
+
+    /// `web on 0.0.0.0:80; 2 workers`.
+    fn serving(&self) -> String {
+        let workers = self.config.workers;
+        format!("{}; {workers} {}", places(&self.config), if workers == 1 { "worker" } else { "workers" })
+    }
+
+    /// A worker process said what it knows of its servers.
+    fn runtime_state(&mut self, number: u64, piece: &str, is_last: bool, now: Instant) {
+        let Some(process) = self.process(number) else {
+            return;
+        };
+        // What one that is on its way out says late is older than what its successor knows.
+        let counts = !matches!(process.phase, Phase::Ending { .. });
+        if let Some(whole) = process.gather(piece, is_last)
+            && counts
+        {
+            self.runtime = Some(whole);
+        }
+        if is_last {
+            self.handed_over(number, now);
+        }
+    }
+
+    /// A worker process has said what the next one has to know, or is gone.
+    fn handed_over(&mut self, number: u64, now: Instant) {
+        if self.reload.as_ref().is_some_and(|reload| reload.handed_over_by == Some(number)) {
+            self.reload_with_new_process(now);
+        }
+        self.upgrade_handed_over(number, now);
+    }
+
+    /// Asks a worker process to say that, and to change nothing of it until it is told that nobody
+    /// takes over.
+    fn ask_to_hand_over(&mut self, number: u64) {
+        if let Some(process) = self.process(number) {
+            process.send(ToWorker::HandOver);
+        }
     }
 
     fn start_refused(&mut self, number: u64, why: String) {
@@ -206,6 +308,10 @@ impl Supervisor {
             && reload.new_process == Some(number)
         {
             reload.refused = Some(why);
+        } else if let Some(upgrade) = &mut self.upgrade
+            && upgrade.is_started_as(number)
+        {
+            upgrade.refused = Some(why);
         } else if !self.was_ready {
             self.failure = Some(why);
         }
@@ -221,18 +327,24 @@ impl Supervisor {
             };
             // Its last words may have come after this round's reading.
             let late = process.receive(now);
-            let process = self.processes.remove(index);
+            let number = process.number;
             for message in late {
-                if let FromWorker::Refused { id: 0, why } = message {
-                    self.start_refused(process.number, why);
+                match message {
+                    FromWorker::Refused { id: 0, why } => self.start_refused(number, why),
+                    FromWorker::RuntimeState { piece, is_last } => self.runtime_state(number, &piece, is_last, now),
+                    _ => {}
                 }
             }
+            let process = self.processes.remove(index);
             self.process_gone(&process, status, now);
         }
     }
 
     fn process_gone(&mut self, process: &WorkerProcess, status: std::process::ExitStatus, now: Instant) {
         let pid = process.pid();
+        if self.upgrade.as_ref().is_some_and(|upgrade| upgrade.is_started_as(process.number)) {
+            return self.new_program_ended(status);
+        }
         if let Some(reload) = &self.reload {
             if reload.new_process == Some(process.number) {
                 let why = reload.refused.clone();
@@ -244,6 +356,7 @@ impl Supervisor {
                 self.finish_reload(Err(format!("the worker process ended: {status}")), now);
             }
         }
+        self.handed_over(process.number, now);
         let goes_on = self.current().is_some() || self.start_again.is_some();
         if self.stopping || goes_on || self.failure.is_some() {
             tracing::info!("worker process {pid} has ended ({status})");
@@ -276,6 +389,9 @@ impl Supervisor {
                 match process.phase {
                     Phase::Starting { .. } => {
                         tracing::error!("worker process {pid} did not become ready in time: killed");
+                        if let Some(upgrade) = &mut self.upgrade {
+                            upgrade.note_late(process.number);
+                        }
                     }
                     Phase::Ending { .. } | Phase::Serving => {
                         tracing::warn!("worker process {pid} did not end in time: killed");
@@ -289,13 +405,24 @@ impl Supervisor {
         if self.reload.as_ref().is_some_and(|reload| reload.until <= now) {
             self.reload_timed_out(now);
         }
+        self.keep_upgrade_deadline(now);
+        self.bound_draining(now);
+    }
+
+    /// Ends the oldest drain where there are too many: a process that an upgrade leaves behind holds
+    /// memory and connections to servers for as long as one WebSocket lives.
+    fn bound_draining(&mut self, now: Instant) {
         let draining = |process: &WorkerProcess| matches!(process.phase, Phase::Ending { .. }) && !process.is_stopped();
         let count = self.processes.iter().filter(|process| draining(process)).count();
         if count > DRAINING_PROCESSES
             && let Some(oldest) = self.processes.iter_mut().find(|process| draining(process))
         {
-            tracing::warn!("{count} worker processes drain at once; the oldest is stopped");
-            oldest.stop(now);
+            tracing::warn!(
+                "{count} worker processes drain at once, at most {DRAINING_PROCESSES} may: worker process {} \
+                 ends now what it has left",
+                oldest.pid()
+            );
+            oldest.hurry(now);
         }
     }
 
@@ -307,6 +434,8 @@ impl Supervisor {
         self.start_again = None;
         let deadline = self.config.drain;
         tracing::info!("ending: connections have {} s to finish", deadline.as_secs_f32());
+        self.service_manager.stopping();
+        self.cancel_upgrade("the instance is ending");
         if self.reload.is_some() {
             self.finish_reload(Err("the instance is ending".to_owned()), now);
         }
@@ -318,7 +447,7 @@ impl Supervisor {
         self.descriptors.close();
         for process in &mut self.processes {
             if !matches!(process.phase, Phase::Ending { .. }) {
-                process.drain(deadline, now);
+                process.drain(deadline, false, now);
             }
         }
     }
@@ -347,19 +476,30 @@ impl Supervisor {
 
     /// Starts a worker process with the config that runs.
     fn start_current(&mut self) -> io::Result<u64> {
-        let first = ToWorker::Start(Start {
-            sources: self.sources.to_json().to_string(),
-            descriptors: self.descriptors.copies(&Descriptors::default(), &self.config, None)?,
-            instance: self.instance.clone(),
-            state_key: self.state_key,
-        });
-        self.start_process(first)
+        self.start_with_running_config(Path::new(THIS_PROGRAM))
     }
 
-    fn start_process(&mut self, first: ToWorker) -> io::Result<u64> {
+    fn start_with_running_config(&mut self, program: &Path) -> io::Result<u64> {
+        let descriptors = self.descriptors.copies(&Descriptors::default(), &self.config, None)?;
+        let first = self.first_message(&self.sources, descriptors, &self.certificates);
+        self.start_process(program, first, Allowed::by(&self.config))
+    }
+
+    fn first_message(&self, sources: &Sources, descriptors: Vec<Passed>, certificates: &Certificates) -> ToWorker {
+        ToWorker::Start(Start {
+            sources: sources.to_json().to_string(),
+            descriptors,
+            instance: self.instance.clone(),
+            state_key: self.state_key,
+            runtime: self.runtime.clone(),
+            tls: certificates.material(),
+        })
+    }
+
+    fn start_process(&mut self, program: &Path, first: ToWorker, allowed: Allowed) -> io::Result<u64> {
         self.started_count += 1;
         let number = self.started_count;
-        self.processes.push(WorkerProcess::start(number, first, Instant::now())?);
+        self.processes.push(WorkerProcess::start(program, number, first, allowed, Instant::now())?);
         Ok(number)
     }
 
@@ -367,12 +507,30 @@ impl Supervisor {
         self.processes.iter_mut().find(|process| process.number == number)
     }
 
-    /// The process that serves or is about to, and not one that a reload is still waiting for.
+    /// The process that serves or is about to, and not one that a reload or an upgrade is still
+    /// waiting for.
     fn current(&mut self) -> Option<&mut WorkerProcess> {
-        let new = self.reload.as_ref().and_then(|reload| reload.new_process);
-        self.processes
-            .iter_mut()
-            .find(|process| !matches!(process.phase, Phase::Ending { .. }) && Some(process.number) != new)
+        let reload = self.reload.as_ref().and_then(|reload| reload.new_process);
+        let upgrade = self.upgrade.as_ref().and_then(Upgrade::new_process);
+        self.processes.iter_mut().find(|process| {
+            let new = [reload, upgrade].contains(&Some(process.number));
+            !matches!(process.phase, Phase::Ending { .. }) && !new
+        })
+    }
+
+    /// Tells the service manager that we are alive, as long as the worker process answers.
+    fn show_life(&mut self, now: Instant) {
+        if !self.service_manager.is_due(now) {
+            return;
+        }
+        let id = self.service_manager.show_life(now);
+        match self.current().filter(|process| process.phase == Phase::Serving) {
+            Some(process) => {
+                process.send(ToWorker::Ping { id });
+            }
+            // Nobody who could hang.
+            None => self.service_manager.answered(id),
+        }
     }
 }
 

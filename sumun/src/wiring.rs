@@ -10,15 +10,17 @@
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use sumun_config::checked::{Config, Name};
+use sumun_config::checked::{Config, LogFormat, Name};
 use sumun_engine::access_log::AccessLog;
-use sumun_engine::lifecycle::{FromWorker, Label, Passed, ToWorker};
+use sumun_engine::lifecycle::{FromWorker, HostFiles, Label, Passed, ToWorker, WorkerSender};
+use sumun_engine::tls::Tls;
 use sumun_engine::{Worker, worker};
 use sumun_gateway::{Gateway, LocalGateway, Socket};
+use sumun_pools::resolve::{Copies, NameServers};
 use sumun_pools::{Pools, health, resolve};
 use tokio::sync::{mpsc, oneshot};
 
@@ -35,13 +37,40 @@ const COMMANDS: usize = 16;
 /// How often a draining worker looks whether its last connection is gone.
 const DRAIN_LOOK: Duration = Duration::from_millis(20);
 
+/// Operators' changes within this long are told to the supervisor at once.
+const RUNTIME_STATE_PAUSE: Duration = Duration::from_millis(100);
+
+/// The host's files about names are asked for no more often, however many names are looked up.
+const HOST_FILES_PAUSE: Duration = Duration::from_secs(1);
+
+/// Worker threads have this long to stop accepting before others are told that they did.
+const ORDER_PATIENCE: Duration = Duration::from_secs(1);
+
+/// Answers of the API that are on their way when the last connection ends have this long.
+const ANSWER_PATIENCE: Duration = Duration::from_secs(2);
+
+/// Behind the end of the drain, connections that can say goodbye in their protocol have this long to.
+const FAREWELL: Duration = Duration::from_secs(3);
+
 /// The last lines of the access log get this long to be written.
 const LOG_PATIENCE: Duration = Duration::from_secs(2);
 
 /// What a worker thread is told.
 enum Command {
-    Apply { config: Arc<Config>, sockets: Vec<Socket>, done: oneshot::Sender<Result<(), String>> },
-    Drain { deadline: Duration },
+    Apply {
+        config: Arc<Config>,
+        sockets: Vec<Socket>,
+        done: oneshot::Sender<Result<(), String>>,
+    },
+    /// `done` once no connection is accepted any more.
+    Drain {
+        deadline: Duration,
+        successor: bool,
+        done: oneshot::Sender<()>,
+    },
+    Ping {
+        done: oneshot::Sender<()>,
+    },
 }
 
 /// Serves until it is told to end; an error is why it could not begin.
@@ -57,38 +86,61 @@ async fn run(mut beginning: Beginning) -> Result<(), String> {
     let process_start = Instant::now();
     let pools = Arc::new(Pools::new(process_start, &beginning.state_key));
     pools.apply(&beginning.config);
-    tokio::spawn(resolve::run(Arc::clone(&pools), resolve::NameServers::System));
+    if let Some(ports) = beginning.sandbox.ports.take() {
+        pools.limit_ports(ports);
+    }
+    if let Some(Err(why)) = beginning.runtime.take().map(|text| pools.carry_in(&text)) {
+        tracing::warn!("what the worker process before this one said of its servers is not understood: {why}");
+    }
+    let host_files = beginning.sandbox.host_files.take().map(|files| copies(files, &beginning.supervisor));
+    let name_servers = host_files.clone().map_or(NameServers::System, NameServers::Copies);
+    tokio::spawn(resolve::run(Arc::clone(&pools), name_servers));
     tokio::spawn(health::run(Arc::clone(&pools)));
     if tokio::time::timeout(FIRST_NAMES, resolve::settled(&pools)).await.is_err() {
         tracing::warn!("some names of servers have no address yet: {}", pools.unresolved().join(", "));
     }
 
+    let tls = Tls::new(beginning.config.workers);
+    is_plain(&beginning.config)?;
+    tls.apply(&beginning.config, &std::mem::take(&mut beginning.tls))?;
     let gateway = Gateway::new(Arc::clone(&pools), &beginning.instance);
     gateway.prepare(&beginning.config);
     let log = AccessLog::start(beginning.config.workers).map_err(|error| format!("access log: {error}"))?;
-    log.change(beginning.config.access_log.as_ref().map(|log| &log.format));
+    let mut format = format_of(&beginning.config);
+    log.change(format.as_ref());
     let log = Arc::new(log);
     let workers = Workers::start(&gateway, &log, beginning.config.workers, process_start)?;
+    let (gateway_too, tls_too) = (Arc::clone(&gateway), Arc::clone(&tls));
     let mut control =
-        Control::new(&beginning, process_start, Arc::clone(&pools), Arc::clone(&gateway), Arc::clone(&log));
+        Control::new(&beginning, process_start, Arc::clone(&pools), gateway_too, Arc::clone(&log), tls_too);
 
     let descriptors = std::mem::take(&mut beginning.descriptors);
     let sockets = sort(descriptors, &mut control, &log);
     workers.apply(&beginning.config, sockets).await?;
     let gone = |error: std::io::Error| format!("the supervisor cannot be told: {error}");
     beginning.supervisor.send(FromWorker::Ready).map_err(gone)?;
+    // On this thread as everything that sends it, so that its pieces stay together.
+    let telling = tokio::task::spawn_local(tell_operations(Arc::clone(&pools), beginning.supervisor.clone()));
 
-    let deadline = loop {
+    let (deadline, successor) = loop {
         match beginning.messages.recv().await {
             Some(ToWorker::Apply(apply)) => {
                 let id = apply.id;
-                let answer = match crate::checked::received(&apply.sources) {
+                let received = crate::checked::received(&apply.sources).and_then(|checked| {
+                    is_plain(&checked.config)?;
+                    tls.apply(&checked.config, &apply.tls)?;
+                    Ok(checked)
+                });
+                let answer = match received {
                     Err(why) => FromWorker::Refused { id, why },
                     Ok(checked) => {
                         let config = Arc::new(checked.config);
                         pools.apply(&config);
                         gateway.prepare(&config);
-                        log.change(config.access_log.as_ref().map(|log| &log.format));
+                        if format != format_of(&config) {
+                            format = format_of(&config);
+                            log.change(format.as_ref());
+                        }
                         let sockets = sort(apply.added, &mut control, &log);
                         control.apply(&config);
                         match workers.apply(&config, sockets).await {
@@ -104,15 +156,35 @@ async fn run(mut beginning: Beginning) -> Result<(), String> {
             }
             Some(ToWorker::ReloadResult { id, ok, text }) => control.reload_ended(id, ok, text),
             Some(ToWorker::ReopenLogs { descriptor }) => log.reopen(descriptor.descriptor),
-            Some(ToWorker::Drain { deadline }) => break deadline,
+            Some(ToWorker::Certificates(material)) => {
+                if let Err(why) = tls.apply(&beginning.config, &material) {
+                    tracing::error!("{why}; the certificates before go on");
+                }
+            }
+            Some(ToWorker::HostFiles(files)) => {
+                if let Some(copies) = &host_files {
+                    copies.replace(files.resolv_conf, files.hosts);
+                }
+            }
+            Some(ToWorker::Drain { deadline, successor }) => break (deadline, successor),
+            Some(ToWorker::HandOver) => {
+                control.set_handing_over(true);
+                beginning.supervisor.send_runtime_state(&pools.carry_out()).map_err(gone)?;
+            }
+            Some(ToWorker::GoOn) => control.set_handing_over(false),
+            Some(ToWorker::Ping { id }) => workers.answer_ping(id, &beginning.supervisor),
             Some(ToWorker::Stop) => return Ok(()),
             Some(ToWorker::Start(_)) => {}
             // The supervisor is gone: nobody would start another one of us.
-            None => break beginning.config.drain,
+            None => break (beginning.config.drain, false),
         }
     };
+    telling.abort();
+    if successor {
+        control.leave();
+    }
     control.drain();
-    workers.drain(deadline, &mut beginning.messages).await;
+    workers.drain(deadline, successor, &mut beginning.messages, &control, &log).await;
     if !log.flush(LOG_PATIENCE) {
         tracing::warn!("the last lines of the access log were not written in time");
     }
@@ -120,6 +192,45 @@ async fn run(mut beginning: Beginning) -> Result<(), String> {
         tracing::debug!("the supervisor is gone already");
     }
     Ok(())
+}
+
+/// Tells the supervisor what the next process has to know, whenever an operator has changed it: this
+/// process may not live to be asked.
+async fn tell_operations(pools: Arc<Pools>, supervisor: WorkerSender) {
+    let mut operations = pools.operations();
+    while operations.changed().await.is_ok() {
+        tokio::time::sleep(RUNTIME_STATE_PAUSE).await;
+        operations.mark_unchanged();
+        if supervisor.send_runtime_state(&pools.carry_out()).is_err() {
+            return;
+        }
+    }
+}
+
+/// The host's files about names, which the supervisor is asked for before each lookup.
+fn copies(files: HostFiles, supervisor: &WorkerSender) -> Copies {
+    let (supervisor, asked) = (supervisor.clone(), Mutex::new(None::<Instant>));
+    let ask = move || {
+        let mut asked = asked.lock().unwrap_or_else(PoisonError::into_inner);
+        if asked.is_none_or(|asked| asked.elapsed() >= HOST_FILES_PAUSE) {
+            *asked = Some(Instant::now());
+            // Without a supervisor the files stay what they are.
+            supervisor.send(FromWorker::HostFilesWanted).unwrap_or_default();
+        }
+    };
+    Copies::new(files.resolv_conf, files.hosts, ask)
+}
+
+/// `None`: there is no access log.
+fn format_of(config: &Config) -> Option<LogFormat> {
+    config.access_log.as_ref().map(|log| log.format.clone())
+}
+
+/// The gateway does not speak TLS yet: an address that should is better closed than plain.
+fn is_plain(config: &Config) -> Result<(), String> {
+    let listeners = config.listeners.values().all(|listener| listener.tls.is_empty());
+    let pools = config.pools.values().all(|pool| pool.tls.is_none());
+    if listeners && pools { Ok(()) } else { Err("TLS is not spoken yet: take `tls` out for now".to_owned()) }
 }
 
 /// Gives each descriptor to who needs it; what is left are the workers' sockets.
@@ -179,20 +290,79 @@ impl Workers {
         Ok(())
     }
 
-    /// Waits until every worker has ended, or is told to stop at once.
-    async fn drain(self, deadline: Duration, messages: &mut mpsc::Receiver<ToWorker>) {
+    /// Answers once every worker has: an event loop that hangs is not taken for one that lives.
+    fn answer_ping(&self, id: u64, supervisor: &WorkerSender) {
+        let mut answers = Vec::with_capacity(self.threads.len());
         for (sender, _) in &self.threads {
-            if sender.send(Command::Drain { deadline }).await.is_err() {
+            let (done, answer) = oneshot::channel();
+            // One whose queue is full lets its sender go: there will be no answer.
+            sender.try_send(Command::Ping { done }).ok();
+            answers.push(answer);
+        }
+        let supervisor = supervisor.clone();
+        tokio::task::spawn_local(async move {
+            for answer in answers {
+                if answer.await.is_err() {
+                    return;
+                }
+            }
+            // Without a supervisor nobody asks.
+            supervisor.send(FromWorker::Pong { id }).ok();
+        });
+    }
+
+    /// Returns once none of them takes a connection any more, or after `ORDER_PATIENCE`.
+    async fn tell_drain(&self, deadline: Duration, successor: bool) {
+        let mut answers = Vec::with_capacity(self.threads.len());
+        for (sender, _) in &self.threads {
+            let (done, answer) = oneshot::channel();
+            if sender.send(Command::Drain { deadline, successor, done }).await.is_err() {
                 tracing::debug!("a worker thread has ended already");
             }
+            answers.push(answer);
         }
+        let all = async {
+            for answer in answers {
+                // One that has ended accepts nothing.
+                answer.await.ok();
+            }
+        };
+        if tokio::time::timeout(ORDER_PATIENCE, all).await.is_err() {
+            tracing::warn!("a worker thread is slow to stop accepting");
+        }
+    }
+
+    /// Waits until every worker has ended, or is told to stop at once.
+    async fn drain(
+        self,
+        deadline: Duration,
+        successor: bool,
+        messages: &mut mpsc::Receiver<ToWorker>,
+        control: &Control,
+        log: &AccessLog,
+    ) {
+        self.tell_drain(deadline, successor).await;
         let mut supervised = true;
-        while self.threads.iter().any(|(_, thread)| !thread.is_finished()) {
+        let mut until = None;
+        loop {
+            if self.threads.iter().all(|(_, thread)| thread.is_finished()) {
+                // Who asked over the API for what is ending this process gets an answer.
+                let until = *until.get_or_insert_with(|| tokio::time::Instant::now() + ANSWER_PATIENCE);
+                if !control.is_answering() || tokio::time::Instant::now() >= until {
+                    return;
+                }
+            }
             tokio::select! {
                 message = messages.recv(), if supervised => match message {
                     Some(ToWorker::Stop) => return,
+                    Some(ToWorker::ReloadResult { id, ok, text }) => control.reload_ended(id, ok, text),
+                    Some(ToWorker::ReopenLogs { descriptor }) => log.reopen(descriptor.descriptor),
+                    Some(ToWorker::Drain { deadline, successor }) => self.tell_drain(deadline, successor).await,
                     Some(_) => {}
-                    None => supervised = false,
+                    None => {
+                        supervised = false;
+                        control.supervisor_is_gone();
+                    }
                 },
                 () = tokio::time::sleep(DRAIN_LOOK) => {}
             }
@@ -217,16 +387,41 @@ async fn serve_worker(
                     tracing::debug!("nobody waits for this config any more");
                 }
             }
-            Command::Drain { deadline } => return drain(&worker, deadline).await,
+            // Nobody waits any more where the other end is gone.
+            Command::Ping { done } => done.send(()).unwrap_or_default(),
+            Command::Drain { deadline, successor, done } => {
+                worker.drain(successor);
+                // Each task that accepts has been woken before this one goes on.
+                tokio::task::yield_now().await;
+                done.send(()).unwrap_or_default();
+                return drain(&worker, deadline, &mut commands).await;
+            }
         }
     }
 }
 
-/// Waits until the last connection is gone, at most for `deadline`.
-async fn drain(worker: &Worker, deadline: Duration) {
-    worker.drain();
-    let until = tokio::time::Instant::now() + deadline;
-    while !worker.deadlines.is_empty() && tokio::time::Instant::now() < until {
+/// Waits until the last connection is gone, at most for `deadline`, which may be shortened.
+async fn drain(worker: &Worker, deadline: Duration, commands: &mut mpsc::Receiver<Command>) {
+    let now = tokio::time::Instant::now;
+    let mut until = now() + deadline;
+    while !worker.deadlines.is_empty() && now() < until {
+        tokio::time::sleep(DRAIN_LOOK).await;
+        while let Ok(command) = commands.try_recv() {
+            if let Command::Drain { deadline, successor, done } = command {
+                worker.drain(successor);
+                done.send(()).unwrap_or_default();
+                until = until.min(now() + deadline);
+            }
+        }
+    }
+    if worker.deadlines.is_empty() {
+        return;
+    }
+    worker.end_drain();
+    // One look at least, in which those that can say goodbye have begun to.
+    tokio::time::sleep(DRAIN_LOOK).await;
+    let until = now() + FAREWELL;
+    while worker.farewells() > 0 && now() < until {
         tokio::time::sleep(DRAIN_LOOK).await;
     }
     if !worker.deadlines.is_empty() {

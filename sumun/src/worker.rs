@@ -5,8 +5,11 @@ use std::sync::Arc;
 
 use sumun_config::checked::Config;
 use sumun_engine::lifecycle::{FromWorker, Passed, Start, ToWorker, WorkerEnd, WorkerSender};
+use sumun_engine::tls::Material;
 use sumun_host::{process, signals};
 use tokio::sync::mpsc;
+
+use crate::sandbox::Inside;
 
 /// Everything the worker process begins with.
 pub(crate) struct Beginning {
@@ -16,6 +19,12 @@ pub(crate) struct Beginning {
     pub(crate) instance: String,
     /// The host's own key.
     pub(crate) state_key: [u8; 32],
+    /// What the worker process before this one knew of its servers.
+    pub(crate) runtime: Option<String>,
+    /// What the supervisor read for TLS.
+    pub(crate) tls: Material,
+    /// What this process is confined to from now on.
+    pub(crate) sandbox: Inside,
     /// Further messages; ends when the supervisor is gone.
     pub(crate) messages: mpsc::Receiver<ToWorker>,
     pub(crate) supervisor: WorkerSender,
@@ -60,12 +69,18 @@ fn serve() -> Result<(), String> {
 }
 
 fn begin(start: Start, channel: WorkerEnd, supervisor: &WorkerSender) -> Result<Beginning, String> {
-    let Start { sources, descriptors, instance, state_key } = start;
+    let Start { sources, descriptors, instance, state_key, runtime, tls } = start;
+    let config = Arc::new(crate::checked::received(&sources)?.config);
+    // Before the first thread is started, which the channel is about to do.
+    let sandbox = crate::sandbox::enter(&config)?;
     Ok(Beginning {
-        config: Arc::new(crate::checked::received(&sources)?.config),
+        config,
         descriptors,
         instance,
         state_key,
+        runtime,
+        tls,
+        sandbox,
         messages: channel.spawn().map_err(|error| error.to_string())?,
         supervisor: supervisor.clone(),
     })

@@ -3,9 +3,11 @@
 mod support;
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 
 use support::instance::{Instance, Place, eventually, everywhere, proxy_config};
 use support::server::{Server, ok};
+use support::talk::Framing;
 
 /// The lines of a log file once there are this many.
 fn lines(gateway: &Instance, name: &str, count: usize) -> Vec<String> {
@@ -96,6 +98,57 @@ fn a_template() {
         gateway.connect().get_with("/t", "X-In: from the client\r\n").expect(201);
         let line = lines(&gateway, "access.log", 1).remove(0);
         assert_eq!(line, "GET|/t|test|201|2|from the client|from the server|-|done|{x}");
+    });
+}
+
+/// Bytes of bodies, without heads and what chunks are framed with; also of one that was broken off.
+#[test]
+fn only_bodies_are_counted() {
+    everywhere(|place| {
+        let server = Server::saying(place.ip, "hi");
+        let login = Server::answering(place.ip, |_| {
+            b"HTTP/1.1 302 Found\r\nLocation: /login\r\nContent-Length: 4\r\n\r\ngo!\n".to_vec()
+        });
+        let config = format!(
+            "access_log: {{ to: $DIR/access.log, format: '{{method}} {{target}} {{status}} {{bytes_sent}} {{bytes_received}}' }}\n\
+             pools: {{ app: {{ servers: [\"{}\"] }}, login: {{ servers: [\"{}\"] }} }}\n\
+             listeners: {{ web: {{ bind: \"$BIND\", routes: [\n\
+             \x20 {{ path: /files/, files: {{ root: $DIR/root, write: on }} }},\n\
+             \x20 {{ path: /guarded, proxy: app, forward_auth: {{ pool: login, path: /check }} }},\n\
+             \x20 {{ path: /, proxy: app }}] }} }}\n",
+            server.address(),
+            login.address()
+        );
+        let gateway = Instance::start_in(place, &config, |directory| {
+            fs::create_dir(directory.join("root")).expect("the root can be made");
+            // For the user that the worker process becomes.
+            fs::set_permissions(directory.join("root"), fs::Permissions::from_mode(0o777)).expect("its mode");
+            // Too large to be compressed before it is sent.
+            let text: String = (0..120_000).map(|number| format!("line {number}\n")).collect();
+            fs::write(directory.join("root/long.txt"), text).expect("the file can be written");
+        });
+        let mut wanted = Vec::new();
+        let mut expect = |line: String| {
+            wanted.push(line);
+            assert_eq!(lines(&gateway, "access.log", wanted.len()), wanted);
+        };
+        // Compressed on its way, in chunks.
+        let answer = gateway.connect().get_with("/files/long.txt", "Accept-Encoding: gzip\r\n").expect(200);
+        assert_eq!(answer.framing, Framing::Chunked);
+        expect(format!("GET /files/long.txt 200 {} 0", answer.body.len()));
+        let answer = gateway.connect().get_with("/files/long.txt", "Range: bytes=0-1,4-5\r\n").expect(206);
+        expect(format!("GET /files/long.txt 206 {} 0", answer.body.len()));
+        gateway.get("/guarded").expect(302);
+        expect("GET /guarded 302 4 0".to_owned());
+        gateway.connect().request("HEAD", "/guarded", "", b"").expect(302);
+        expect("HEAD /guarded 302 0 0".to_owned());
+        for target in ["/files/new", "/to-server"] {
+            let mut client = gateway.connect();
+            client.send(format!("PUT {target} HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n12345"));
+            client.finish();
+            client.try_answer(false).expect_err("it has not sent its request");
+            expect(format!("PUT {target} 499 0 5"));
+        }
     });
 }
 

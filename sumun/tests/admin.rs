@@ -3,8 +3,9 @@
 mod support;
 
 use std::net::SocketAddr;
+use std::sync::{Mutex, mpsc};
 
-use support::instance::{Instance, Place, eventually, everywhere, proxy_config};
+use support::instance::{Instance, PATIENCE, Place, eventually, everywhere, proxy_config, with_spare};
 use support::server::{Server, ok};
 use support::talk::{Answer, Client};
 
@@ -153,6 +154,59 @@ fn counters_survive_a_reload() {
     });
 }
 
+/// Of routes that are gone nothing is left but the request that one of them has; of that nothing
+/// once it has ended.
+#[test]
+fn what_reloads_took_out_is_counted_to_its_end() {
+    everywhere(|place| {
+        let (go, waits) = mpsc::channel::<()>();
+        let waits = Mutex::new(waits);
+        let server = Server::answering(place.ip, move |request| {
+            if request.target == "/slow/" {
+                waits.lock().expect("no test thread panicked with it").recv_timeout(PATIENCE).ok();
+            }
+            ok("12345")
+        });
+        let (gateway, admin) = start(place, &[server.address()], "");
+        let reload = |route: &str| {
+            gateway.reload(&format!(
+                "admin: \"{admin}\"\n\
+                 pools:\n  app: {{ servers: [\"{}\"] }}\n  {route}: {{ servers: [\"{}\"] }}\n\
+                 listeners: {{ web: {{ bind: \"$BIND\", routes: [{{ path: /stays/, proxy: app }}, \
+                 {{ path: /{route}/, proxy: {route}, concurrency: 2 }}] }} }}\n",
+                server.address(),
+                server.address(),
+            ));
+        };
+        let routes = || {
+            let text = ask(admin, "GET", "/metrics", "").expect(200).text();
+            let counts = text.lines().filter_map(|line| line.strip_prefix("sumun_http_request_seconds_count{"));
+            let names = counts.filter_map(|line| line.split_once("route=\"")?.1.split('"').next());
+            names.map(str::to_owned).collect::<Vec<String>>()
+        };
+        reload("slow");
+        let mut kept = gateway.connect();
+        kept.get("/stays/").expect(200);
+        let mut busy = gateway.connect();
+        busy.send("GET /slow/ HTTP/1.1\r\nHost: a\r\n\r\n");
+        server.await_count(2);
+        for number in 0..8 {
+            reload(&format!("r{number}"));
+            kept.get("/stays/").expect(200);
+        }
+        eventually("the routes that are there or are used", || routes() == ["(none)", "/r7/", "/slow/", "/stays/"]);
+        go.send(()).expect("the server waits");
+        assert_eq!(busy.answer().expect(200).text(), "12345");
+        eventually("the last config's routes alone", || routes() == ["(none)", "/r7/", "/stays/"]);
+        let text = ask(admin, "GET", "/metrics", "").expect(200).text();
+        assert!(!text.contains("slow") && !text.contains("r6"), "{text}");
+        // What stayed counted on, and what has gone is in the sum.
+        let line = "sumun_http_requests_total{listener=\"web\",route=\"/stays/\",status=\"2xx\"}";
+        assert_eq!(metric(admin, line), 9.0);
+        assert_eq!(metric(admin, "sumun_http_bytes_total{direction=\"out\"}"), 50.0);
+    });
+}
+
 #[test]
 fn errors_are_counted_by_whose_doing_they_are() {
     everywhere(|place| {
@@ -169,7 +223,11 @@ fn errors_are_counted_by_whose_doing_they_are() {
 fn the_api_changes_what_runs() {
     everywhere(|place| {
         let (one, other) = (Server::saying(place.ip, "a"), Server::saying(place.ip, "b"));
-        let (gateway, admin) = start(place, &[one.address()], "");
+        let admin = place.free_address();
+        let config = proxy_config(&[one.address()], "balance: round-robin,", "");
+        let config = with_spare(&config, other.address());
+        let gateway = Instance::start(place, &format!("admin: \"{admin}\"\n{config}"));
+        eventually("the admin listener answers", || ask(admin, "GET", "/healthz", "").status == 200);
         let json = format!("Host: {admin}\r\nContent-Type: application/json\r\n");
         let body = format!("{{\"address\":\"{}\",\"weight\":3}}", other.address());
         let answer = ask_with(admin, "POST", "/api/v1/pools/app/servers", &json, &body).expect(201);

@@ -4,7 +4,7 @@ mod support;
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 
-use support::instance::{Instance, Place, eventually, everywhere};
+use support::instance::{Instance, Place, eventually, everywhere, proxy_config, with_spare};
 use support::server::{Server, ok};
 
 /// Three servers that say a, b and c.
@@ -173,7 +173,9 @@ fn servers_come_and_go_by_command() {
     everywhere(|place| {
         let servers = three(place);
         let [a, b, c] = servers.each_ref().map(|server| server.address().to_string());
-        let gateway = start(place, servers.get(..2).unwrap_or_default(), "balance: round-robin,");
+        let [first, second, third] = servers.each_ref().map(Server::address);
+        let config = proxy_config(&[first, second], "balance: round-robin,", "");
+        let gateway = Instance::start(place, &with_spare(&config, third));
         assert_eq!(answers(&gateway, 20, "").matches('a').count(), 10);
         gateway.command_ok(&["server", "drain", "app", &a]);
         assert_eq!(answers(&gateway, 4, ""), "bbbb");

@@ -5,7 +5,7 @@ mod support;
 use std::net::{IpAddr, Ipv4Addr};
 
 use support::client::End;
-use support::instance::{Instance, eventually, everywhere};
+use support::instance::{Instance, eventually, everywhere, proxy_config};
 use support::server::{Server, ok};
 use support::talk::Client;
 
@@ -185,6 +185,24 @@ fn clients_are_counted_each_by_itself() {
         std::io::Write::write_all(&mut third.stream, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").ok();
         assert!(third.try_answer(false).is_err());
         from(6).get("/").expect(200);
+    });
+}
+
+#[test]
+fn clients_without_a_bound_are_not_refused() {
+    everywhere(|place| {
+        let server = Server::saying(place.ip, "hi");
+        let gateway = Instance::proxy(place, &[server.address()], "", "bounds: { per_client: 0 },");
+        let mut clients: Vec<Client> = (0..20).map(|_| gateway.connect()).collect();
+        for client in &mut clients {
+            assert_eq!(client.get("/").expect(200).text(), "hi");
+        }
+        // From now on there is one, for those who come.
+        gateway.reload(&proxy_config(&[server.address()], "", "bounds: { per_client: 1 },"));
+        let mut newer = gateway.connect();
+        assert_eq!(newer.get("/").expect(200).text(), "hi");
+        assert!(is_refused(&gateway));
+        assert_eq!(clients[0].get("/").expect(200).text(), "hi", "those that are there live on");
     });
 }
 

@@ -9,6 +9,7 @@ use std::sync::{Mutex, mpsc};
 
 use support::instance::{Instance, PATIENCE, Place, eventually, everywhere, proxy_config};
 use support::server::{Request, Server, ok};
+use support::talk::Client;
 
 /// A version 2 header of the PROXY protocol for a stream between these two.
 fn version_2(source: SocketAddr, destination: SocketAddr) -> Vec<u8> {
@@ -147,11 +148,14 @@ fn another_service_decides() {
         let gateway = guarded(place, &server, guard, &more);
         let mut client = gateway.connect();
         // What the client says of itself is not believed.
-        let answer = client.request("PUT", "/page?q", "Cookie: good\r\nX-User: root\r\n", b"body").expect(200);
+        let fields = "Cookie: good\r\nX-User: root\r\nX_User: root\r\n";
+        let answer = client.request("PUT", "/a/../page?q", fields, b"body").expect(200);
         assert_eq!(answer.text(), "body", "the body went to the application only");
         assert_eq!(server.only_request().header("x-user").as_deref(), Some("ann"));
+        assert_eq!(server.only_request().header("x_user"), None);
         let asked = login.last_request();
         assert_eq!((asked.target.as_str(), asked.body.len()), ("/check", 0));
+        assert_eq!(asked.header("x-forwarded-uri").as_deref(), Some("/page?q"));
         assert_eq!(asked.header("content-length").as_deref().unwrap_or("0"), "0");
         let answer = client.get("/").expect(302);
         assert_eq!((answer.header("location"), answer.text().as_str()), (Some("/login"), "go!\n"));
@@ -189,6 +193,7 @@ fn own_error_pages() {
 }
 
 /// A pool whose pages call the gateway for more of its pages keeps half of its places for clients.
+/// What one client asks for at the same time in one trace is no such call.
 #[test]
 fn self_calls_have_half_of_the_places() {
     everywhere(|place| {
@@ -198,26 +203,55 @@ fn self_calls_have_half_of_the_places() {
             waits.lock().expect("no test thread panicked with it").recv_timeout(PATIENCE).ok();
             ok("done")
         });
-        let gateway = Instance::proxy(place, &[server.address()], "concurrency: 4, queue: { timeout: 10s },", "");
-        let trace = "traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01\r\n";
-        // The first is a client's; those that repeat its trace while it is in flight are not.
-        let mut clients: Vec<_> = (0..3).map(|_| gateway.connect()).collect();
-        for (number, client) in clients.iter_mut().enumerate() {
-            client.send(format!("GET / HTTP/1.1\r\nHost: a\r\n{trace}\r\n"));
+        let pool = "concurrency: 4, queue: { timeout: 10s },";
+        let config = proxy_config(&[server.address()], pool, "proxy_protocol: accept,");
+        let gateway = Instance::start(place, &format!("trusted_proxies: [127.0.0.1, \"::1\"]\n{config}"));
+        let connect = |source: &str| {
+            let (source, destination) = (source.parse().unwrap(), "192.0.2.2:80".parse().unwrap());
+            let mut client = gateway.connect();
+            client.send(version_2(source, destination));
+            client
+        };
+        let mut span = 0;
+        let mut request = || {
+            span += 1;
+            let trace = format!("traceparent: 00-0af7651916cd43dd8448eb211c80319c-{span:016x}-01");
+            format!("GET / HTTP/1.1\r\nHost: a\r\n{trace}\r\nAccept: application/json\r\n\r\n")
+        };
+        // A browser asks for the parts of a page, each on a connection of its own: they take all places.
+        let mut page: Vec<_> = (1..=4).map(|number| connect(&format!("192.0.2.1:100{number}"))).collect();
+        for (number, client) in page.iter_mut().enumerate() {
+            client.send(request());
             server.await_count(number + 1);
         }
-        let refused = gateway.connect().get_with("/", &format!("{trace}Accept: application/json\r\n")).expect(503);
+        let answered = |clients: &mut [Client]| {
+            for _ in 0..clients.len() {
+                go.send(()).expect("the server waits");
+            }
+            for client in clients {
+                client.answer().expect(200);
+            }
+        };
+        answered(&mut page);
+        eventually("nothing is in flight", || gateway.json(&["pool", "app"])[0]["in_flight"] == 0);
+
+        page.truncate(1);
+        page[0].send(request());
+        server.await_count(5);
+        // The application makes it out of other pages: those that it asks for at the same time.
+        let mut calls: Vec<_> = (1..=2).map(|number| connect(&format!("192.0.2.99:100{number}"))).collect();
+        for (number, client) in calls.iter_mut().enumerate() {
+            client.send(request());
+            server.await_count(6 + number);
+        }
+        let refused = connect("192.0.2.99:1003").send(request()).answer().expect(503);
         assert!(refused.text().contains("self_call"), "{}", refused.text());
-        // A client still finds a place.
-        let mut other = gateway.connect();
-        other.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
-        server.await_count(4);
-        for _ in 0..4 {
-            go.send(()).expect("the server waits");
-        }
-        for client in clients.iter_mut().chain([&mut other]) {
-            client.answer().expect(200);
-        }
+        // The browser still finds a place, in the same trace.
+        page.push(connect("192.0.2.1:1005"));
+        page[1].send(request());
+        server.await_count(8);
+        page.append(&mut calls);
+        answered(&mut page);
         eventually("nothing is in flight", || gateway.json(&["pool", "app"])[0]["in_flight"] == 0);
     });
 }

@@ -2,8 +2,10 @@
 
 mod support;
 
+use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::{Mutex, mpsc};
 use std::thread;
@@ -196,6 +198,9 @@ fn sockets_that_are_files() {
                       listeners:\n  web: { bind: [\"$BIND\", \"unix:$DIR/web.sock\"], routes: [{ path: /, proxy: app }] }\n";
         let gateway = Instance::start_in(place, config, |directory| {
             let listener = UnixListener::bind(directory.join("app.sock")).expect("the socket can be made");
+            // For the user that the worker process becomes.
+            let mode = fs::Permissions::from_mode(0o777);
+            fs::set_permissions(directory.join("app.sock"), mode).expect("its mode");
             thread::spawn(move || {
                 // Ends with the test's process.
                 for mut stream in listener.incoming().flatten() {

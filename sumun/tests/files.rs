@@ -21,6 +21,8 @@ fn start(place: Place, keys: &str, prepare: impl FnOnce(&Path)) -> Instance {
         let root = directory.join("root");
         fs::create_dir(&root).expect("the root can be made");
         prepare(&root);
+        // The worker process that takes uploads is another user than the one that made this.
+        fs::set_permissions(&root, fs::Permissions::from_mode(0o777)).expect("its mode");
     })
 }
 

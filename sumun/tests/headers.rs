@@ -169,6 +169,120 @@ fn edits_of_both_headers() {
     });
 }
 
+/// Edits hold for what the gateway writes itself too; only `CDN-Loop` cannot be edited.
+#[test]
+fn edits_of_what_the_gateway_writes() {
+    everywhere(|place| {
+        let server = Server::answering(place.ip, silent);
+        let config = format!(
+            r#"pools:
+  app: {{ servers: ["{}"], sticky: {{ cookie: SID, secret: sixteen-characters-and-more }} }}
+listeners:
+  web:
+    bind: "$BIND"
+    routes:
+      - path: /set
+        proxy: app
+        request_headers:
+          set: {{ X-Forwarded-Proto: https, forwarded: for=_hidden, X-Request-Id: fixed, Via: 1.1 other }}
+          add: {{ X-Forwarded-For: 192.0.2.9 }}
+        response_headers: {{ set: {{ Date: then, Set-Cookie: own=1 }} }}
+      - path: /remove
+        proxy: app
+        request_headers:
+          remove: [X-Forwarded-For, x-forwarded-proto, X_Forwarded_Host, Forwarded, Via, x-request-id, Max-Forwards]
+        response_headers: {{ remove: [Date, Set-Cookie] }}
+      - path: /add
+        proxy: app
+        response_headers: {{ add: {{ Set-Cookie: own=1 }} }}
+      - path: /page/
+        files: site
+        response_headers: {{ set: {{ Date: then, Content-Type: text/x-own }}, remove: [ETag] }}
+      - path: /fixed
+        respond: {{ body: text }}
+        response_headers: {{ set: {{ Content-Type: text/x-own }}, remove: [Date] }}
+      - path: /moved
+        redirect: /new
+        response_headers: {{ set: {{ Location: /newer }} }}
+"#,
+            server.address()
+        );
+        let gateway = Instance::start_in(place, &config, |directory| {
+            std::fs::create_dir(directory.join("site")).expect("it can be made");
+            std::fs::write(directory.join("site/index.html"), "page").expect("it can be written");
+        });
+        let values = |answer: &support::talk::Answer, name: &str| {
+            let found = answer.headers.iter().filter(|(found, _)| found == name);
+            found.map(|(_, value)| value.clone()).collect::<Vec<_>>()
+        };
+        let mut client = gateway.connect();
+        let answer = client.get_with("/set", "Via: 1.0 before\r\nX-Request-Id: its-own\r\n").expect(200);
+        let seen = seen_by(&server);
+        assert_eq!(seen("x-forwarded-proto").as_deref(), Some("https"));
+        assert_eq!(seen("forwarded").as_deref(), Some("for=_hidden"));
+        assert_eq!(seen("x-request-id").as_deref(), Some("fixed"));
+        assert_eq!(seen("via").as_deref(), Some("1.1 other"));
+        assert_eq!(seen("x-forwarded-for"), Some(format!("{}, 192.0.2.9", place.ip)));
+        assert_eq!(seen("x-forwarded-host").as_deref(), Some("test"), "nobody edits it");
+        assert_eq!(
+            (values(&answer, "date"), values(&answer, "set-cookie")),
+            (vec!["then".into()], vec!["own=1".into()])
+        );
+
+        let answer = client.request("OPTIONS", "/remove", "Via: 1.0 before\r\nMax-Forwards: 3\r\n", b"").expect(200);
+        let seen = seen_by(&server);
+        let removed = ["x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "forwarded", "via", "x-request-id"];
+        for name in removed.into_iter().chain(["max-forwards"]) {
+            assert_eq!(seen(name), None, "{name} went to the server");
+        }
+        assert!(seen("cdn-loop").is_some() && seen("host").is_some());
+        assert_eq!((answer.header("date"), answer.header("set-cookie")), (None, None));
+
+        let answer = client.get("/add").expect(200);
+        let cookies = values(&answer, "set-cookie");
+        assert!(cookies.len() == 2 && cookies[0].starts_with("SID=") && cookies[1] == "own=1", "{cookies:?}");
+        assert_eq!(values(&answer, "date").len(), 1);
+
+        let answer = client.get("/page/").expect(200);
+        assert_eq!((values(&answer, "date"), answer.header("etag")), (vec!["then".into()], None));
+        assert_eq!((values(&answer, "content-type"), answer.text().as_str()), (vec!["text/x-own".into()], "page"));
+        let answer = client.get("/fixed").expect(200);
+        assert_eq!((values(&answer, "content-type"), answer.header("date")), (vec!["text/x-own".into()], None));
+        let answer = client.get("/moved").expect(302);
+        assert_eq!(values(&answer, "location"), ["/newer"]);
+    });
+}
+
+/// To many application servers `X_User` is `X-User`: where the gateway sets or removes the one, it
+/// lets the other not through either.
+#[test]
+fn look_alikes_of_edited_fields_do_not_pass() {
+    everywhere(|place| {
+        let server = Server::answering(place.ip, silent);
+        let config = format!(
+            "trusted_proxies: [127.0.0.0/8, \"::1\"]\n\
+             pools: {{ app: {{ servers: [\"{}\"] }} }}\n\
+             listeners:\n  web:\n    bind: \"$BIND\"\n    request_id: X-Trace-Id\n    routes:\n\
+             \x20     - path: /\n        proxy: app\n\
+             \x20       request_headers: {{ set: {{ X-Auth-User: nobody }}, remove: [X-Role, User-Agent], add: {{ X-More: 1 }} }}\n",
+            server.address()
+        );
+        let gateway = Instance::start(place, &config);
+        gateway.connect().get_with(
+            "/",
+            "X_Auth_User: root\r\nx-auth_user: root\r\nX_ROLE: admin\r\nUser_Agent: x\r\nX_Trace_Id: 1\r\n\
+             X_Forwarded_For: 192.0.2.1\r\nX_More: 0\r\nX_Other: 1\r\n",
+        );
+        let seen = seen_by(&server);
+        assert_eq!(seen("x-auth-user").as_deref(), Some("nobody"));
+        for name in ["x_auth_user", "x-auth_user", "x_role", "user_agent", "x_trace_id", "x_forwarded_for"] {
+            assert_eq!(seen(name), None, "{name} went to the server");
+        }
+        assert_eq!(seen("x-trace-id").map(|id| id.len()), Some(32));
+        assert_eq!((seen("x_more").as_deref(), seen("x_other").as_deref()), (Some("0"), Some("1")));
+    });
+}
+
 /// A request that comes back to the same gateway is answered 508 (RFC 8586), and the log says so.
 #[test]
 fn a_loop_is_detected() {

@@ -5,7 +5,7 @@ mod support;
 use std::sync::mpsc;
 
 use support::client::End;
-use support::instance::{Instance, eventually, everywhere};
+use support::instance::{Instance, PATIENCE, eventually, everywhere};
 use support::server::{Request, Server, ok};
 use support::talk::Framing;
 
@@ -238,6 +238,114 @@ fn expect_100_continue() {
     });
 }
 
+/// A client that waits for a 100 cannot send: until then the wait is the server's.
+#[test]
+fn a_server_that_is_slow_to_say_100() {
+    everywhere(|place| {
+        let (go, waits) = mpsc::channel();
+        let waits = std::sync::Mutex::new(waits);
+        let server = Server::start(place.ip, move |peer| {
+            while let Some(mut request) = peer.head() {
+                if request.target == "/silent" {
+                    peer.drain();
+                    return;
+                }
+                waits.lock().expect("no test thread panicked with it").recv_timeout(PATIENCE).ok();
+                if request.target == "/asked" {
+                    peer.send("HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 100 Continue\r\n\r\n");
+                }
+                if peer.body(&mut request).is_none() {
+                    return;
+                }
+                peer.send(ok(request.body));
+            }
+        });
+        let bounds = "bounds: { header_timeout: 1s },";
+        let gateway = Instance::proxy(place, &[server.address()], "outlier: off,", bounds);
+        // A client's own time, begun now, has passed.
+        let patience_ends = || {
+            let mut slow = gateway.connect();
+            slow.send("GET / HTTP/1.1\r\n").answer().expect(408);
+        };
+        let ask = |target: &str, number: usize| {
+            let mut client = gateway.connect();
+            let head = "Host: a\r\nExpect: 100-continue\r\nContent-Length: 5\r\nAccept: application/json";
+            client.send(format!("PUT {target} HTTP/1.1\r\n{head}\r\n\r\n"));
+            server.await_count(number);
+            patience_ends();
+            client
+        };
+        let mut client = ask("/asked", 1);
+        go.send(()).expect("the server waits");
+        assert_eq!((client.head().0, client.head().0), (103, 100));
+        assert_eq!(client.send("hello").answer().expect(200).text(), "hello");
+        // It may go on by itself, and has all of its time then.
+        let mut client = ask("/untold", 2);
+        client.send("he");
+        go.send(()).expect("the server waits");
+        assert_eq!(client.send("llo").answer().expect(200).text(), "hello");
+        // Once it was told to go on it has to.
+        let mut client = ask("/asked", 3);
+        go.send(()).expect("the server waits");
+        let answer = client.answer().expect(408);
+        assert_eq!(answer.interim.len(), 2);
+        assert!(answer.text().contains("body_timeout"), "{}", answer.text());
+
+        let gateway = Instance::proxy(
+            place,
+            &[server.address()],
+            "outlier: off, timeouts: { first_byte: 500ms },",
+            "bounds: { header_timeout: 200ms },",
+        );
+        let mut client = gateway.connect();
+        let head = "Host: a\r\nExpect: 100-continue\r\nContent-Length: 5\r\nAccept: application/json";
+        let answer = client.send(format!("PUT /silent HTTP/1.1\r\n{head}\r\n\r\n")).answer().expect(504);
+        assert_eq!(answer.header("connection"), Some("close"));
+        assert!(answer.text().contains("first_byte_timeout"), "{}", answer.text());
+    });
+}
+
+/// An answer that nobody asked for is never given to who asks next, on whose connection it lies.
+#[test]
+fn a_server_that_answers_twice() {
+    everywhere(|place| {
+        let (told, heard) = mpsc::channel();
+        let (go, waits) = mpsc::channel();
+        let (told, waits) = (std::sync::Mutex::new(told), std::sync::Mutex::new(waits));
+        let server = Server::start(place.ip, move |peer| {
+            while let Some(request) = peer.request() {
+                let more: &[u8] = match request.target.as_str() {
+                    "/at-once" => {
+                        peer.send([ok(&request.target), ok("secret")].concat());
+                        continue;
+                    }
+                    "/later" => b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nsecret",
+                    // What servers say before they close a connection that was idle.
+                    "/idle" => b"HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
+                    _ => b"",
+                };
+                peer.send(ok(&request.target));
+                if more.is_empty() {
+                    continue;
+                }
+                waits.lock().expect("no test thread panicked with it").recv_timeout(PATIENCE).ok();
+                peer.send(more);
+                told.lock().expect("no test thread panicked with it").send(()).ok();
+            }
+        });
+        let gateway = Instance::proxy(place, &[server.address()], "", "");
+        for (number, first) in ["/at-once", "/later", "/idle"].into_iter().cycle().take(30).enumerate() {
+            assert_eq!(gateway.get(first).expect(200).text(), first);
+            if first != "/at-once" {
+                go.send(()).expect("the server waits");
+                heard.recv_timeout(PATIENCE).expect("the server has sent it");
+            }
+            let target = format!("/{number}");
+            assert_eq!(gateway.get(&target).expect(200).text(), target, "behind {first}");
+        }
+    });
+}
+
 #[test]
 fn interim_answers_pass() {
     everywhere(|place| {
@@ -360,7 +468,7 @@ fn a_client_that_goes_ends_its_request() {
             client.send(format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n"));
             server.await_count(number + 1);
             client.reset();
-            let (ended, more) = heard.recv_timeout(support::instance::PATIENCE).expect("the request is given up");
+            let (ended, more) = heard.recv_timeout(PATIENCE).expect("the request is given up");
             assert_eq!((ended.as_str(), more), (target, 0));
         }
         eventually("no open connection at the server", || server.open() == 0);

@@ -6,7 +6,7 @@
 
 use std::hint::black_box;
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use sumun_http::{Known, target};
 
@@ -16,15 +16,45 @@ use crate::serve::Request;
 /// Where a connection came in.
 #[derive(Debug, Clone)]
 pub(crate) enum Door {
-    /// The admin listener: the address that the client connected to, and the token it needs.
-    Network { local: IpAddr, token: Option<Arc<str>> },
+    /// The admin listener: the address that the client connected to, and its lock.
+    Network { local: IpAddr, lock: Arc<DoorLock> },
     /// The control socket: whoever may open the file may ask.
     Control,
 }
 
+/// What opens an address of the admin listener. All of its connections have the same one, so that
+/// a reload that changes the token holds for those that are open, too.
+#[derive(Debug, Default)]
+pub(crate) struct DoorLock(Mutex<Key>);
+
+/// What a request has to show.
+#[derive(Debug, Clone, Default)]
+pub(crate) enum Key {
+    /// Nobody listens there any more: nothing helps.
+    #[default]
+    Closed,
+    /// Nothing: everybody may ask.
+    Open,
+    Token(Arc<str>),
+}
+
+impl DoorLock {
+    pub(crate) fn new(key: Key) -> Self {
+        Self(Mutex::new(key))
+    }
+
+    pub(crate) fn change(&self, key: Key) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = key;
+    }
+
+    fn key(&self) -> Key {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
 /// Refuses who may not ask; `is_public` is what holds nothing worth a token.
 pub(crate) fn check(door: &Door, request: &Request<'_>, is_public: bool) -> Result<(), Response> {
-    let Door::Network { local, token } = door else { return Ok(()) };
+    let Door::Network { local, lock } = door else { return Ok(()) };
     let host = request.head.host_value(request.bytes);
     if !is_own_host(host, *local) {
         return Err(Response::error(403, "Host is neither localhost nor the address of the admin listener"));
@@ -33,11 +63,12 @@ pub(crate) fn check(door: &Door, request: &Request<'_>, is_public: bool) -> Resu
     if origins.any(|origin| !is_same_origin(origin, host)) {
         return Err(Response::error(403, "Origin is not the admin listener"));
     }
-    match token {
-        Some(token) if !is_public && !has_token(request, token) => {
+    match lock.key() {
+        Key::Closed => Err(Response::error(403, "the admin listener is closed")),
+        Key::Token(token) if !is_public && !has_token(request, &token) => {
             Err(Response::error(401, "a bearer token is needed").with("WWW-Authenticate", "Bearer realm=\"sumun\""))
         }
-        _ => Ok(()),
+        Key::Token(_) | Key::Open => Ok(()),
     }
 }
 

@@ -23,9 +23,9 @@ mod tests;
 
 use std::fmt;
 use std::io;
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::os::unix::net::UnixListener;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
@@ -34,7 +34,7 @@ use sumun_pools::Pools;
 use tokio::sync::{Semaphore, oneshot};
 use tokio::task::AbortHandle;
 
-use crate::guard::Door;
+use crate::guard::{Door, DoorLock, Key};
 use crate::limits::CONNECTIONS;
 use crate::page::Pages;
 
@@ -55,14 +55,20 @@ pub struct Inputs {
     pub pools: Arc<Pools>,
     /// Asks for a reload; what comes back is what changed, or the report that says why nothing did.
     pub reload: Box<dyn Fn() -> oneshot::Receiver<Result<String, String>> + Send + Sync>,
+    /// Asks for an upgrade; what comes back is what became of it, or why nothing did.
+    pub upgrade: Box<dyn Fn() -> oneshot::Receiver<Result<String, String>> + Send + Sync>,
     /// The process takes no new connections any more.
     pub draining: Arc<AtomicBool>,
+    /// Another process is about to take over what is known of servers: no operator changes it here.
+    pub handing_over: Arc<AtomicBool>,
 }
 
 /// What the config says of this instance.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Status {
     pub workers: usize,
+    /// What confines the process, in words.
+    pub sandbox: String,
     pub listeners: Vec<ListenerRow>,
 }
 
@@ -76,24 +82,52 @@ pub struct ListenerRow {
 /// The running admin listener. Its sockets close when it is dropped; connections end by themselves.
 pub struct Admin {
     shared: Arc<Shared>,
-    tcp: Mutex<Vec<AbortHandle>>,
-    control: Mutex<Vec<AbortHandle>>,
+    tcp: Entrance,
+    control: Entrance,
+    /// What opens the TCP sockets that are served now, and their addresses.
+    lock: Mutex<(Vec<SocketAddr>, Arc<DoorLock>)>,
+}
+
+/// Where connections come in, whatever the sockets are at a time: those of sockets that a reload
+/// has replaced still take their places.
+struct Entrance {
+    accepting: Mutex<Vec<AbortHandle>>,
+    places: Arc<Semaphore>,
 }
 
 pub(crate) struct Shared {
     pub(crate) inputs: Inputs,
     pub(crate) pages: Pages,
+    /// Requests whose answers are not written yet.
+    answering: AtomicUsize,
+}
+
+/// A request whose answer is not written yet.
+pub(crate) struct Answering<'a>(&'a AtomicUsize);
+
+impl Drop for Answering<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// Starts without a socket.
 #[must_use]
 pub fn start(inputs: Inputs) -> Admin {
-    Admin { shared: Arc::new(Shared { inputs, pages: Pages::new() }), tcp: Mutex::default(), control: Mutex::default() }
+    Admin {
+        shared: Arc::new(Shared { inputs, pages: Pages::new(), answering: AtomicUsize::new(0) }),
+        tcp: Entrance::new(),
+        // Places of its own: whoever fills up the admin listener does not lock the operator out.
+        control: Entrance::new(),
+        lock: Mutex::default(),
+    }
 }
 
 impl Admin {
     /// Serves these sockets in place of the TCP ones before; none turns the admin listener off. A
-    /// reload that changes the address or the token comes here. Has to be called on a runtime.
+    /// reload that changes the address or the token comes here: connections that are open need the
+    /// new token from then on, and those of another address get no answers any more. Has to be
+    /// called on a runtime.
     ///
     /// # Errors
     /// A socket cannot be used; those before go on.
@@ -101,18 +135,30 @@ impl Admin {
         let sockets =
             sockets.into_iter().map(to_tokio(tokio::net::TcpListener::from_std, TcpListener::set_nonblocking));
         let sockets = sockets.collect::<io::Result<Vec<_>>>()?;
-        let token: Option<Arc<str>> = token.map(Into::into);
-        let places = Arc::new(Semaphore::new(CONNECTIONS));
+        let addresses =
+            sockets.iter().map(tokio::net::TcpListener::local_addr).collect::<io::Result<Vec<SocketAddr>>>()?;
+        let lock = self.change_lock(addresses, token.map_or(Key::Open, |token| Key::Token(token.into())));
         let tasks = sockets.into_iter().map(|socket| {
-            let (shared, places, token) = (Arc::clone(&self.shared), Arc::clone(&places), token.clone());
+            let (shared, places, lock) = (Arc::clone(&self.shared), Arc::clone(&self.tcp.places), Arc::clone(&lock));
             tokio::spawn(serve::accept(shared, places, async move || {
                 let (stream, _) = socket.accept().await?;
-                let door = Door::Network { local: stream.local_addr()?.ip(), token: token.clone() };
+                let door = Door::Network { local: stream.local_addr()?.ip(), lock: Arc::clone(&lock) };
                 Ok((stream, door))
             }))
         });
-        replace(&self.tcp, tasks.map(|task| task.abort_handle()).collect());
+        self.tcp.replace(tasks.map(|task| task.abort_handle()).collect());
         Ok(())
+    }
+
+    fn change_lock(&self, addresses: Vec<SocketAddr>, key: Key) -> Arc<DoorLock> {
+        let mut current = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
+        if current.0 == addresses {
+            current.1.change(key);
+        } else {
+            current.1.change(Key::Closed);
+            *current = (addresses, Arc::new(DoorLock::new(key)));
+        }
+        Arc::clone(&current.1)
     }
 
     /// Serves this control socket in place of the one before.
@@ -121,21 +167,33 @@ impl Admin {
     /// The socket cannot be used; the one before goes on.
     pub fn listen_control(&self, socket: UnixListener) -> io::Result<()> {
         let socket = to_tokio(tokio::net::UnixListener::from_std, UnixListener::set_nonblocking)(socket)?;
-        // Places of its own: whoever fills up the admin listener does not lock the operator out.
-        let places = Arc::new(Semaphore::new(CONNECTIONS));
+        let places = Arc::clone(&self.control.places);
         let task = tokio::spawn(serve::accept(Arc::clone(&self.shared), places, async move || {
             let (stream, _) = socket.accept().await?;
             Ok((stream, Door::Control))
         }));
-        replace(&self.control, vec![task.abort_handle()]);
+        self.control.replace(vec![task.abort_handle()]);
         Ok(())
+    }
+}
+
+impl Admin {
+    /// Somebody waits for an answer: a process that ends now owes it still.
+    pub fn is_answering(&self) -> bool {
+        self.shared.answering.load(Ordering::Relaxed) > 0
+    }
+
+    /// Takes no further connection, neither at the admin listener nor at the control socket: they are
+    /// another process's. Those that are open end by themselves.
+    pub fn leave(&self) {
+        self.tcp.replace(Vec::new());
+        self.control.replace(Vec::new());
     }
 }
 
 impl Drop for Admin {
     fn drop(&mut self) {
-        replace(&self.tcp, Vec::new());
-        replace(&self.control, Vec::new());
+        self.leave();
     }
 }
 
@@ -146,6 +204,15 @@ impl fmt::Debug for Admin {
 }
 
 impl Shared {
+    pub(crate) fn begin_answer(&self) -> Answering<'_> {
+        self.answering.fetch_add(1, Ordering::Relaxed);
+        Answering(&self.answering)
+    }
+
+    pub(crate) fn is_handing_over(&self) -> bool {
+        self.inputs.handing_over.load(Ordering::Relaxed)
+    }
+
     pub(crate) fn is_draining(&self) -> bool {
         self.inputs.draining.load(Ordering::Relaxed)
     }
@@ -161,7 +228,13 @@ fn to_tokio<Std, Tokio>(
     }
 }
 
-fn replace(tasks: &Mutex<Vec<AbortHandle>>, new: Vec<AbortHandle>) {
-    let mut tasks = tasks.lock().unwrap_or_else(PoisonError::into_inner);
-    std::mem::replace(&mut *tasks, new).iter().for_each(AbortHandle::abort);
+impl Entrance {
+    fn new() -> Self {
+        Self { accepting: Mutex::default(), places: Arc::new(Semaphore::new(CONNECTIONS)) }
+    }
+
+    fn replace(&self, new: Vec<AbortHandle>) {
+        let mut accepting = self.accepting.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::replace(&mut *accepting, new).iter().for_each(AbortHandle::abort);
+    }
 }

@@ -22,7 +22,7 @@ pub const BODY_BYTES: usize = 64 * 1024;
 /// closed else. A kept connection is closed after as long without a request.
 pub const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A reload that takes longer is answered with 504; it goes on.
+/// A reload or upgrade that takes longer is answered with 504; it goes on.
 pub const RELOAD_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// After the last answer, what the client still sends is thrown away for so long,

@@ -25,6 +25,7 @@ enum Place<'a> {
     Servers(Cow<'a, str>),
     Server(Cow<'a, str>, Cow<'a, str>),
     Reload,
+    Upgrade,
 }
 
 /// Methods of a place, as `Allow` lists them.
@@ -47,6 +48,11 @@ pub(crate) async fn answer(shared: &Shared, door: &guard::Door, request: &Reques
     if !allow.split(", ").any(|method| method == request.head.method.as_str()) {
         return Response::error(405, &format!("only {allow} here")).with("Allow", allow);
     }
+    let changes_servers = matches!(place, Place::Servers(_) | Place::Server(..));
+    if changes_servers && shared.is_handing_over() {
+        // RFC 9110 section 10.2.3. What was changed here now would be lost.
+        return Response::error(503, "another process takes over: ask again").with("Retry-After", "1");
+    }
     match place {
         Place::Page => shared.pages.page(request),
         Place::Script => shared.pages.script(),
@@ -65,13 +71,14 @@ pub(crate) async fn answer(shared: &Shared, door: &guard::Door, request: &Reques
         }
         Place::Server(pool, server) => api::pools::change(&shared.inputs.pools, &pool, &server, request),
         Place::Reload => api::reload::reload(shared).await,
+        Place::Upgrade => api::reload::upgrade(shared).await,
     }
 }
 
 impl Place<'_> {
     fn methods(&self) -> &'static str {
         match self {
-            Self::Servers(_) | Self::Reload => POST,
+            Self::Servers(_) | Self::Reload | Self::Upgrade => POST,
             Self::Server(..) => CHANGE,
             _ => READ,
         }
@@ -94,6 +101,7 @@ fn find(path: &[u8]) -> Result<Place<'_>, Response> {
             [b"status"] => Place::Status,
             [b"routes"] => Place::Routes,
             [b"reload"] => Place::Reload,
+            [b"upgrade"] => Place::Upgrade,
             [b"pools"] => Place::Pools,
             [b"pools", pool] if !pool.is_empty() => Place::Pool(name(pool)?),
             [b"pools", pool, b"servers"] => Place::Servers(name(pool)?),

@@ -79,6 +79,7 @@ where
     let mut head = RequestHead::default();
     loop {
         let mut begun = false;
+        let mut answering = None;
         let received = timeout(TIMEOUT, receive(&mut stream, &mut input, &mut head, &mut begun)).await;
         let (response, keep_alive, is_head) = match received {
             Err(_) if input.is_empty() && !begun => return,
@@ -86,6 +87,7 @@ where
             Ok(Err(NotReceived::Gone)) => return,
             Ok(Err(NotReceived::Refused(response))) => (*response, false, false),
             Ok(Ok((head_bytes, body))) => {
+                answering = Some(shared.begin_answer());
                 let request = Request { head: &head, bytes: &head_bytes, body: &body };
                 (routes::answer(shared, door, &request).await, head.keep_alive, head.method == Method::Head)
             }
@@ -94,6 +96,7 @@ where
         if !matches!(timeout(TIMEOUT, stream.write_all(&bytes)).await, Ok(Ok(()))) {
             return;
         }
+        drop(answering);
         if !keep_alive {
             // Whether the client is still there does not matter any more.
             timeout(LINGER, close_gently(stream)).await.ok();

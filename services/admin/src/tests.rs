@@ -27,7 +27,9 @@ struct Fixture {
     address: SocketAddr,
     pools: Arc<Pools>,
     draining: Arc<AtomicBool>,
+    handing_over: Arc<AtomicBool>,
     reloads: Arc<Mutex<Vec<Reload>>>,
+    upgrades: Arc<Mutex<Vec<Reload>>>,
 }
 
 struct Answer {
@@ -56,28 +58,28 @@ impl Fixture {
         let pools = Arc::new(Pools::new(Instant::now(), b"key"));
         pools.apply(&config_with(&["127.0.0.1:9001", "127.0.0.1:9002"]));
         let draining = Arc::new(AtomicBool::new(false));
+        let handing_over = Arc::new(AtomicBool::new(false));
         let reloads: Arc<Mutex<Vec<Reload>>> = Arc::default();
-        let asked = Arc::clone(&reloads);
+        let upgrades: Arc<Mutex<Vec<Reload>>> = Arc::default();
         let admin = start(Inputs {
             version: "1.2.3",
             started: Instant::now(),
             families: vec![Box::new(families)],
             status: Box::new(|| Status {
                 workers: 2,
+                sandbox: "landlock 7, seccomp, user nobody".to_owned(),
                 listeners: vec![ListenerRow { name: "web".into(), bind: vec!["127.0.0.1:8080".to_owned()] }],
             }),
             pools: Arc::clone(&pools),
-            reload: Box::new(move || {
-                let (sender, receiver) = oneshot::channel();
-                asked.lock().unwrap().push(sender);
-                receiver
-            }),
+            reload: asks(&reloads),
+            upgrade: asks(&upgrades),
             draining: Arc::clone(&draining),
+            handing_over: Arc::clone(&handing_over),
         });
         let socket = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = socket.local_addr().unwrap();
         admin.listen(vec![socket], token).unwrap();
-        Self { admin, address, pools, draining, reloads }
+        Self { admin, address, pools, draining, handing_over, reloads, upgrades }
     }
 
     async fn get(&self, path: &str) -> Answer {
@@ -106,6 +108,17 @@ impl Fixture {
         stream.write_all(bytes).await.unwrap();
         read_answer(stream).await
     }
+}
+
+type Ask = Box<dyn Fn() -> oneshot::Receiver<Result<String, String>> + Send + Sync>;
+
+fn asks(who_waits: &Arc<Mutex<Vec<Reload>>>) -> Ask {
+    let who_waits = Arc::clone(who_waits);
+    Box::new(move || {
+        let (sender, receiver) = oneshot::channel();
+        who_waits.lock().unwrap().push(sender);
+        receiver
+    })
 }
 
 /// Up to the end of the connection.
@@ -168,6 +181,7 @@ fn config_with(servers: &[&str]) -> Config {
         host: config::HostHeader::Keep,
         zone: None,
         keepalive: 1,
+        tls: None,
     };
     Config {
         workers: 1,
@@ -176,6 +190,8 @@ fn config_with(servers: &[&str]) -> Config {
         trusted_proxies: Vec::new(),
         access_log: None,
         drain: second,
+        user: None,
+        sandbox: config::Sandbox::Off,
         pools: BTreeMap::from([("app".into(), Arc::new(pool))]),
         listeners: BTreeMap::new(),
     }
@@ -190,6 +206,7 @@ async fn the_status_sums_up() {
         answer.json(),
         json!({
             "version": "1.2.3", "pid": std::process::id(), "uptime_seconds": 0, "workers": 2, "draining": false,
+            "sandbox": "landlock 7, seccomp, user nobody",
             "listeners": [{"name": "web", "bind": ["127.0.0.1:8080"], "connections": 3, "requests": 10}],
             "pools": [{"name": "app", "servers_up": 2, "servers": 2}],
             "requests": 15,
@@ -281,6 +298,7 @@ async fn what_cannot_be_done_is_said_so() {
         ("POST", "/api/v1/status", "GET, HEAD"),
         ("GET", servers, "POST"),
         ("GET", "/api/v1/reload", "POST"),
+        ("GET", "/api/v1/upgrade", "POST"),
         ("POST", one, "PATCH, DELETE"),
         ("OPTIONS", "/metrics", "GET, HEAD"),
     ] {
@@ -300,26 +318,62 @@ async fn what_cannot_be_done_is_said_so() {
 #[tokio::test]
 async fn a_reload_gives_what_changed_or_the_report() {
     let fixture = Fixture::new(None);
-    for (result, status, body) in [
-        (Some(Ok("listener web added".to_owned())), 200, json!({"changed": "listener web added"})),
-        (Some(Err("sumun.yaml:1:1: error".to_owned())), 422, json!({"report": "sumun.yaml:1:1: error"})),
-        (None, 503, json!({"error": "this process is ending"})),
-    ] {
-        let waiting = async {
-            loop {
-                if let Some(sender) = fixture.reloads.lock().unwrap().pop() {
-                    return sender;
+    for (path, who_waits, word) in
+        [("/api/v1/reload", &fixture.reloads, "changed"), ("/api/v1/upgrade", &fixture.upgrades, "upgraded")]
+    {
+        for (result, status, body) in [
+            (Some(Ok("listener web added".to_owned())), 200, json!({word: "listener web added"})),
+            (Some(Err("sumun.yaml:1:1: error".to_owned())), 422, json!({"report": "sumun.yaml:1:1: error"})),
+            (None, 503, json!({"error": "this process is ending"})),
+        ] {
+            let waiting = async {
+                loop {
+                    if let Some(sender) = who_waits.lock().unwrap().pop() {
+                        return sender;
+                    }
+                    tokio::task::yield_now().await;
                 }
-                tokio::task::yield_now().await;
-            }
-        };
-        let (answer, ()) = tokio::join!(fixture.send("POST", "/api/v1/reload", ""), async {
-            let sender = waiting.await;
-            if let Some(result) = result {
-                sender.send(result).unwrap();
-            }
-        });
-        assert_eq!((answer.status, answer.json()), (status, body));
+            };
+            let (answer, ()) = tokio::join!(fixture.send("POST", path, ""), async {
+                let sender = waiting.await;
+                if let Some(result) = result {
+                    sender.send(result).unwrap();
+                }
+            });
+            assert_eq!((answer.status, answer.json()), (status, body));
+        }
+    }
+}
+
+/// What an operator changes after the next process was told would be lost with this one.
+#[tokio::test]
+async fn servers_do_not_change_while_another_process_takes_over() {
+    let fixture = Fixture::new(None);
+    fixture.handing_over.store(true, Ordering::Relaxed);
+    let one = "/api/v1/pools/app/servers/127.0.0.1:9001";
+    for (method, path, body) in [
+        ("PATCH", one, r#"{"state":"disabled"}"#),
+        ("DELETE", one, ""),
+        ("POST", "/api/v1/pools/app/servers", r#"{"address":"127.0.0.1:9003"}"#),
+    ] {
+        let answer = fixture.send(method, path, body).await;
+        assert_eq!((answer.status, answer.field("Retry-After")), (503, Some("1")), "{method}");
+    }
+    assert_eq!(fixture.get("/api/v1/pools").await.json()[0]["servers"][0]["state"], "up");
+    fixture.handing_over.store(false, Ordering::Relaxed);
+    assert_eq!(fixture.send("PATCH", one, r#"{"state":"disabled"}"#).await.status, 200);
+}
+
+/// What was begun is answered; a new connection is nobody's business here.
+#[tokio::test]
+async fn who_leaves_takes_no_further_connection() {
+    let fixture = Fixture::new(None);
+    let mut open = TcpStream::connect(fixture.address).await.unwrap();
+    assert_eq!(ask_on(&mut open, fixture.address, "/healthz", "").await, 200);
+    fixture.admin.leave();
+    assert_eq!(ask_on(&mut open, fixture.address, "/healthz", "").await, 200);
+    while TcpStream::connect(fixture.address).await.is_ok() {
+        tokio::task::yield_now().await;
     }
 }
 
@@ -519,6 +573,72 @@ async fn who_sends_nothing_is_not_waited_for() {
         read.unwrap();
         assert_eq!((!text.is_empty()).then(|| split(&text).status), expected, "{sent}");
     }
+}
+
+/// A kept connection's next answer; the status alone.
+async fn ask_on(stream: &mut TcpStream, host: SocketAddr, path: &str, fields: &str) -> u16 {
+    let text = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n{fields}\r\n");
+    stream.write_all(text.as_bytes()).await.unwrap();
+    let mut seen = Vec::new();
+    loop {
+        assert_ne!(stream.read_buf(&mut seen).await.unwrap(), 0, "closed");
+        let text = String::from_utf8_lossy(&seen);
+        let Some((head, body)) = text.split_once("\r\n\r\n") else { continue };
+        let length = head.lines().find_map(|line| line.strip_prefix("Content-Length: ")?.parse().ok());
+        if length.is_some_and(|length: usize| body.len() >= length) {
+            return split(&text).status;
+        }
+    }
+}
+
+/// Each reload serves the sockets anew: connections from before still have their places.
+#[tokio::test]
+async fn reloads_make_no_new_places() {
+    let fixture = Fixture::new(None);
+    let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = socket.local_addr().unwrap();
+    let mut held = Vec::new();
+    for number in 0..CONNECTIONS {
+        if number % 16 == 0 {
+            fixture.admin.listen(vec![socket.try_clone().unwrap()], None).unwrap();
+        }
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        assert_eq!(ask_on(&mut stream, address, "/healthz", "").await, 200);
+        held.push(stream);
+    }
+    fixture.admin.listen(vec![socket], None).unwrap();
+    let moved = Fixture { address, ..fixture };
+    let mut waiting = std::pin::pin!(moved.get("/healthz"));
+    for _ in 0..1000 {
+        let polled = tokio::select! { biased; _ = &mut waiting => true, () = tokio::task::yield_now() => false };
+        assert!(!polled, "there was no place");
+    }
+    held.pop();
+    assert_eq!(waiting.await.status, 200);
+}
+
+/// A token that was changed, or an address that was given up, is of no use to who connected before.
+#[tokio::test]
+async fn open_connections_follow_a_reload() {
+    let fixture = Fixture::new(None);
+    let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = socket.local_addr().unwrap();
+    let same = || vec![socket.try_clone().unwrap()];
+    fixture.admin.listen(same(), Some("old")).unwrap();
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let old = "Authorization: Bearer old\r\n";
+    assert_eq!(ask_on(&mut stream, address, "/metrics", old).await, 200);
+    fixture.admin.listen(same(), Some("new")).unwrap();
+    assert_eq!(ask_on(&mut stream, address, "/metrics", old).await, 401);
+    assert_eq!(ask_on(&mut stream, address, "/metrics", "Authorization: Bearer new\r\n").await, 200);
+    // Another address needs no token: this one was not opened by that.
+    fixture.admin.listen(vec![TcpListener::bind("127.0.0.1:0").unwrap()], None).unwrap();
+    assert_eq!(ask_on(&mut stream, address, "/metrics", "").await, 403);
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    fixture.admin.listen(same(), None).unwrap();
+    assert_eq!(ask_on(&mut stream, address, "/metrics", "").await, 200);
+    fixture.admin.listen(Vec::new(), None).unwrap();
+    assert_eq!(ask_on(&mut stream, address, "/metrics", "").await, 403, "the admin listener is off");
 }
 
 #[tokio::test]

@@ -14,13 +14,14 @@ pub(super) fn status(body: &Value, coloured: bool) -> String {
         rows(body, "pools", |pool| vec![text(pool, "name"), up_of_all(pool.get("servers_up"), pool.get("servers"))]);
     let seconds = body.get("uptime_seconds").and_then(Value::as_u64).unwrap_or(0);
     format!(
-        "sumun {}, process {}, up {}, workers {}, requests {}, errors {}\n\n{}\n{}",
+        "sumun {}, process {}, up {}, workers {}, requests {}, errors {}\nsandbox: {}\n\n{}\n{}",
         text(body, "version").text,
         text(body, "pid").text,
         uptime(seconds),
         text(body, "workers").text,
         text(body, "requests").text,
         errors(body),
+        text(body, "sandbox").text,
         render(&["listener", "bind", "connections", "requests"], &listeners, coloured),
         render(&["pool", "servers up"], &pools, coloured),
     )
@@ -142,12 +143,14 @@ mod tests {
     fn a_status_is_readable() {
         let body = json!({
             "version": "0.1.0", "pid": 7, "uptime_seconds": 3725, "workers": 2,
+            "sandbox": "landlock 7, seccomp, user nobody",
             "listeners": [{"name": "web", "bind": ["0.0.0.0:80", "[::]:80"], "connections": 5, "requests": 1000}],
             "pools": [{"name": "app", "servers_up": 1, "servers": 2}],
             "requests": 1000, "errors": {"client": 1, "config": 0, "host": 0, "server": 2}
         });
         let expected = "\
 sumun 0.1.0, process 7, up 1h 2m, workers 2, requests 1000, errors client 1, server 2
+sandbox: landlock 7, seccomp, user nobody
 
 listener  bind                 connections  requests
 web       0.0.0.0:80, [::]:80            5      1000

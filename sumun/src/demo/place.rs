@@ -1,9 +1,9 @@
 //! The directory of the demonstration: config file and site, removed at its end.
 
-use std::fs::{self, DirBuilder};
+use std::fs::{self, DirBuilder, Permissions};
 use std::io;
 use std::net::SocketAddr;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -55,9 +55,15 @@ impl Place {
             .replace("{{config}}", &escape(&config));
         let site = self.directory.join("site");
         fs::create_dir_all(&site)?;
-        fs::write(site.join("index.html"), page)?;
-        fs::write(site.join("style.css"), STYLE)?;
-        fs::write(site.join("demo.js"), SCRIPT)?;
+        // Started by root it is served by another user, whatever the umask is.
+        for directory in [&self.directory, &site] {
+            fs::set_permissions(directory, Permissions::from_mode(0o755))?;
+        }
+        for (name, content) in [("index.html", page.as_str()), ("style.css", STYLE), ("demo.js", SCRIPT)] {
+            let path = site.join(name);
+            fs::write(&path, content)?;
+            fs::set_permissions(&path, Permissions::from_mode(0o644))?;
+        }
         fs::write(&self.config, config)
     }
 }

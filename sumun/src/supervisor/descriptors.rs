@@ -7,10 +7,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
 use sumun_config::checked::{BindAddress, Config, LogTarget};
 use sumun_engine::lifecycle::{Label, Passed};
 use sumun_host::files;
@@ -22,7 +23,7 @@ const LISTENER_MODE: u32 = 0o660;
 const CONTROL_MODE: u32 = 0o600;
 
 /// What can be opened, whatever the config calls it: a listener that is renamed keeps its socket.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 enum Key {
     Tcp(SocketAddr),
     Unix { path: PathBuf, mode: u32 },
@@ -37,6 +38,19 @@ struct Opened {
     descriptors: Vec<OwnedFd>,
     /// A Unix socket's file: what we remove must be what we made.
     file: Option<FileIdentity>,
+    /// The service manager has opened it. It goes on listening there, so that we could not open one
+    /// of our own beside it or after it: it is shared by all workers, and kept.
+    given: bool,
+}
+
+/// What is open, as it is handed to the next program in this process.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct WrittenDescriptors {
+    key: Key,
+    /// Places among the descriptors that go along.
+    places: Vec<usize>,
+    file: Option<FileIdentity>,
+    given: bool,
 }
 
 /// Device, inode and time of birth (as a socket is never written to, its modification time in
@@ -71,6 +85,9 @@ impl Descriptors {
         let mut problems = BTreeSet::new();
         for wanted in wanted(config) {
             let there = self.count(&wanted.key) + added.count(&wanted.key);
+            if self.open.get(&wanted.key).is_some_and(|opened| opened.given) {
+                continue;
+            }
             let needed = match (&wanted.key, &wanted.name) {
                 (Key::Tcp(_), Name::Listener { .. }) => config.workers,
                 _ => 1,
@@ -104,11 +121,59 @@ impl Descriptors {
         }
     }
 
-    /// Closes what `config` does not need.
+    /// Closes what `config` does not need, but nothing that was given.
     pub(super) fn keep_only(&mut self, config: &Config) {
         let needed: BTreeSet<Key> = wanted(config).into_iter().map(|wanted| wanted.key).collect();
-        let gone = Self { open: self.open.extract_if(.., |key, _| !needed.contains(key)).collect() };
+        let is_gone = |key: &Key, opened: &mut Opened| !needed.contains(key) && !opened.given;
+        let gone = Self { open: self.open.extract_if(.., is_gone).collect() };
         gone.remove_files();
+    }
+
+    /// Takes a listening TCP socket of the service manager.
+    pub(super) fn give_tcp(&mut self, address: SocketAddr, socket: OwnedFd) {
+        self.insert(Key::Tcp(address), Opened { descriptors: vec![socket], file: None, given: true });
+    }
+
+    /// Takes a listening Unix socket of the service manager, whose file it made and removes. It may
+    /// be for a listener or for the command line.
+    pub(super) fn give_unix(&mut self, path: &Path, config: &Config, socket: OwnedFd) {
+        let mode = if config.control == path { CONTROL_MODE } else { LISTENER_MODE };
+        let key = Key::Unix { path: path.to_owned(), mode };
+        self.insert(key, Opened { descriptors: vec![socket], file: None, given: true });
+    }
+
+    /// For the next program. `place` gives a descriptor its place among those that go along.
+    pub(super) fn to_written<'a>(&'a self, mut place: impl FnMut(BorrowedFd<'a>) -> usize) -> Vec<WrittenDescriptors> {
+        let written = self.open.iter().map(|(key, opened)| WrittenDescriptors {
+            key: key.clone(),
+            places: opened.descriptors.iter().map(|descriptor| place(descriptor.as_fd())).collect(),
+            file: opened.file,
+            given: opened.given,
+        });
+        written.collect()
+    }
+
+    /// Takes over what the program before this one wrote.
+    pub(super) fn from_written(
+        written: Vec<WrittenDescriptors>,
+        take: &mut impl FnMut(usize) -> io::Result<OwnedFd>,
+    ) -> io::Result<Self> {
+        let mut taken = Self::default();
+        for WrittenDescriptors { key, places, file, given } in written {
+            let descriptors = places.into_iter().map(&mut *take).collect::<io::Result<Vec<OwnedFd>>>()?;
+            taken.insert(key, Opened { descriptors, file, given });
+        }
+        Ok(taken)
+    }
+
+    /// Whether `config` listens at this address; `0.0.0.0` of a TCP port is another one than `[::]`.
+    pub(super) fn is_wanted_tcp(config: &Config, address: SocketAddr) -> bool {
+        wanted(config).iter().any(|wanted| wanted.key == Key::Tcp(address))
+    }
+
+    /// Whether `config` listens at this path.
+    pub(super) fn is_wanted_unix(config: &Config, path: &Path) -> bool {
+        wanted(config).iter().any(|wanted| matches!(&wanted.key, Key::Unix { path: there, .. } if there == path))
     }
 
     /// Closes everything but leaves the files of Unix sockets for [`Self::remove_files`]: a new
@@ -168,7 +233,7 @@ impl Descriptors {
         let opened = files::open_log(path)?;
         let copy = || Ok(Passed { label: Label::AccessLog, descriptor: opened.try_clone()? });
         let copies = (0..copies).map(|_| copy()).collect();
-        let opened = Opened { descriptors: vec![opened], file: None };
+        let opened = Opened { descriptors: vec![opened], file: None, given: false };
         self.open.insert(Key::LogFile(path.clone()), opened);
         copies
     }
@@ -179,7 +244,10 @@ impl Descriptors {
 
     fn insert(&mut self, key: Key, opened: Opened) {
         match self.open.get_mut(&key) {
-            Some(there) => there.descriptors.extend(opened.descriptors),
+            Some(there) => {
+                there.descriptors.extend(opened.descriptors);
+                there.given |= opened.given;
+            }
             None => {
                 self.open.insert(key, opened);
             }
@@ -194,11 +262,11 @@ impl Descriptors {
 
 fn open(key: &Key, count: usize, claim: Claim) -> Result<Opened, String> {
     let failed = |what: &str, error: io::Error| format!("cannot open {what}: {error}");
-    let one = |descriptor| Opened { descriptors: vec![descriptor], file: None };
+    let one = |descriptor| Opened { descriptors: vec![descriptor], file: None, given: false };
     match key {
         Key::Tcp(address) => {
             let descriptors = reuseport_listeners(*address, count, claim).map_err(|error| error.to_string())?;
-            Ok(Opened { descriptors, file: None })
+            Ok(Opened { descriptors, file: None, given: false })
         }
         Key::Unix { path, mode } => {
             if let (&CONTROL_MODE, Some(directory)) = (mode, path.parent()) {
@@ -207,7 +275,7 @@ fn open(key: &Key, count: usize, claim: Claim) -> Result<Opened, String> {
                     .map_err(|error| failed(&format!("the control socket in {}", directory.display()), error))?;
             }
             let socket = unix_listener(path, *mode).map_err(|error| error.to_string())?;
-            Ok(Opened { descriptors: vec![socket], file: identity(path) })
+            Ok(Opened { descriptors: vec![socket], file: identity(path), given: false })
         }
         Key::LogFile(path) => {
             files::open_log(path).map(one).map_err(|error| failed(&format!("the access log {}", path.display()), error))

@@ -1,19 +1,24 @@
 //! Reload: read, check, open what is new, apply, close what is gone. Anything that fails on the
 //! way leaves everything as it was.
 
+use std::path::Path;
 use std::time::Instant;
 
+use serde::{Deserialize, Serialize};
 use sumun_config::Sources;
 use sumun_config::checked::Config;
-use sumun_engine::lifecycle::{Apply, Start, ToWorker};
+use sumun_engine::lifecycle::{Apply, ToWorker};
+use sumun_host::program::THIS_PROGRAM;
 
+use super::certificates::Certificates;
 use super::descriptors::Descriptors;
 use super::process::Phase;
 use super::{Supervisor, log_lines};
-use crate::limits::{APPLY_TIMEOUT, START_TIMEOUT, WAITING_RELOADS};
+use crate::limits::{APPLY_TIMEOUT, RUNTIME_STATE_TIMEOUT, START_TIMEOUT, WAITING_RELOADS};
+use crate::sandbox::Allowed;
 
 /// Who wants to know how it went; the log does in any case.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Requester {
     Signal,
     /// The API, in the worker process of this number, which gave the request this id.
@@ -31,10 +36,13 @@ pub(super) struct Pending {
     config: Config,
     /// Opened for it; closed again if it fails.
     added: Descriptors,
+    certificates: Certificates,
     pub(super) until: Instant,
     /// The process that applies it, or
     pub(super) applied_by: Option<u64>,
-    /// the process that begins with it.
+    /// the process that is to hand over to one that begins with it, and
+    pub(super) handed_over_by: Option<u64>,
+    /// that one.
     pub(super) new_process: Option<u64>,
     /// What the new process said before it ended.
     pub(super) refused: Option<String>,
@@ -53,7 +61,7 @@ impl Supervisor {
 
     /// Begins the next reload once nothing is in its way.
     pub(super) fn next_reload(&mut self, now: Instant) {
-        while self.reload.is_none() && self.failure.is_none() {
+        while self.reload.is_none() && self.upgrade.is_none() && self.failure.is_none() {
             let starting = self.processes.iter().any(|process| matches!(process.phase, Phase::Starting { .. }));
             if starting {
                 return;
@@ -66,12 +74,17 @@ impl Supervisor {
     }
 
     fn begin_reload(&mut self, requester: Requester, now: Instant) {
+        self.service_manager.reloading();
         let (sources, checked) = match crate::checked::load(&self.path) {
             Ok(loaded) => loaded,
             Err(report) => return self.answer(requester, false, report.render(false)),
         };
         log_lines(tracing::Level::WARN, &checked.warnings.render(false));
         let config = checked.config;
+        let certificates = match Certificates::read(&config, Some(&self.certificates), now) {
+            Ok(certificates) => certificates,
+            Err(problems) => return self.answer(requester, false, problems),
+        };
         let added = match self.descriptors.open_missing(&config) {
             Ok(added) => added,
             Err(problems) => return self.answer(requester, false, problems),
@@ -83,25 +96,49 @@ impl Supervisor {
             sources,
             config,
             added,
+            certificates,
             until: now + APPLY_TIMEOUT,
             applied_by: None,
+            handed_over_by: None,
             new_process: None,
             refused: None,
         };
-        let Some(current) = self.current().map(|process| process.number) else {
+        let current = self.current().map(|process| (process.number, process.allowed.clone()));
+        let Some((current, allowed)) = current else {
             // Between two worker processes: the next one begins with it.
             self.reload = Some(pending);
             return self.finish_reload(Ok(()), now);
         };
-        let handed_over = if pending.config.workers == self.config.workers {
+        let forbidden = allowed.forbids(&self.config, &pending.config);
+        if let Some(why) = &forbidden {
+            tracing::info!("the sandbox of the worker process forbids this config ({why}): a new one starts");
+        }
+        let sent = if pending.config.workers == self.config.workers && forbidden.is_none() {
             pending.applied_by = Some(current);
             self.send_apply(current, &pending)
         } else {
-            pending.until = now + START_TIMEOUT;
-            self.start_with(&pending).map(|number| pending.new_process = Some(number))
+            pending.until = now + RUNTIME_STATE_TIMEOUT;
+            pending.handed_over_by = Some(current);
+            self.ask_to_hand_over(current);
+            Ok(())
         };
         self.reload = Some(pending);
-        if let Err(why) = handed_over {
+        if let Err(why) = sent {
+            self.finish_reload(Err(why), now);
+        }
+    }
+
+    /// The process that is to hand over has said what it knows, or never will: the new one starts.
+    pub(super) fn reload_with_new_process(&mut self, now: Instant) {
+        let Some(mut pending) = self.reload.take() else {
+            return;
+        };
+        pending.handed_over_by = None;
+        pending.until = now + START_TIMEOUT;
+        let started = self.start_with(&pending);
+        pending.new_process = started.as_ref().ok().copied();
+        self.reload = Some(pending);
+        if let Err(why) = started {
             self.finish_reload(Err(why), now);
         }
     }
@@ -112,7 +149,8 @@ impl Supervisor {
             .descriptors
             .copies(&pending.added, &pending.config, Some(&self.config))
             .map_err(|error| error.to_string())?;
-        let apply = Apply { id: pending.id, sources: pending.sources.to_json().to_string(), added };
+        let tls = pending.certificates.material();
+        let apply = Apply { id: pending.id, sources: pending.sources.to_json().to_string(), added, tls };
         let sent = self.process(number).is_some_and(|process| process.send(ToWorker::Apply(apply)));
         if sent { Ok(()) } else { Err("the worker process cannot be reached".to_owned()) }
     }
@@ -120,13 +158,8 @@ impl Supervisor {
     fn start_with(&mut self, pending: &Pending) -> Result<u64, String> {
         let text = |error: std::io::Error| error.to_string();
         let descriptors = self.descriptors.copies(&pending.added, &pending.config, None).map_err(text)?;
-        let first = ToWorker::Start(Start {
-            sources: pending.sources.to_json().to_string(),
-            descriptors,
-            instance: self.instance.clone(),
-            state_key: self.state_key,
-        });
-        self.start_process(first).map_err(text)
+        let first = self.first_message(&pending.sources, descriptors, &pending.certificates);
+        self.start_process(Path::new(THIS_PROGRAM), first, Allowed::by(&pending.config)).map_err(text)
     }
 
     /// The worker process took the new config, or did not.
@@ -138,13 +171,17 @@ impl Supervisor {
     }
 
     pub(super) fn reload_timed_out(&mut self, now: Instant) {
+        if self.reload.as_ref().is_some_and(|reload| reload.handed_over_by.is_some()) {
+            tracing::warn!("the worker process does not say what it knows of servers: what it said last is used");
+            return self.reload_with_new_process(now);
+        }
         let hangs = self.reload.as_ref().and_then(|reload| reload.applied_by);
         self.finish_reload(Err("the worker process did not answer in time".to_owned()), now);
         // Whatever it does now, it does not listen: another one takes over, with what ran before.
         let deadline = self.config.drain;
         if let Some(process) = hangs.and_then(|number| self.process(number)) {
             tracing::error!("worker process {} does not answer: it is replaced", process.pid());
-            process.drain(deadline, now);
+            process.drain(deadline, true, now);
             self.start_again = Some(now);
         }
     }
@@ -154,13 +191,16 @@ impl Supervisor {
         let Some(reload) = self.reload.take() else {
             return;
         };
-        let Pending { requester, sources, config, added, new_process, .. } = reload;
+        let Pending { requester, sources, config, added, certificates, new_process, .. } = reload;
         if let Err(why) = result {
             added.remove_files();
             drop(added);
             let deadline = self.config.drain;
             if let Some(process) = new_process.and_then(|number| self.process(number)) {
-                process.drain(deadline, now);
+                process.drain(deadline, true, now);
+            }
+            if let Some(current) = self.current() {
+                current.send(ToWorker::GoOn);
             }
             return self.answer(requester, false, why);
         }
@@ -168,19 +208,21 @@ impl Supervisor {
         let deadline = self.config.drain;
         self.descriptors.adopt(added);
         self.descriptors.keep_only(&config);
+        self.certificates = certificates;
         self.sources = sources;
         self.config = config;
-        self.answer(requester, true, changes);
         if new_process.is_some() {
             // Also one that replaces a process that died meanwhile: it has the old config.
             self.start_again = None;
             for process in &mut self.processes {
                 let ending = matches!(process.phase, Phase::Ending { .. });
                 if Some(process.number) != new_process && !ending {
-                    process.drain(deadline, now);
+                    process.drain(deadline, true, now);
                 }
             }
         }
+        // It comes from a process that is drained only once that one accepts nothing more.
+        self.answer(requester, true, changes);
     }
 
     pub(super) fn answer(&mut self, requester: Requester, ok: bool, text: String) {
@@ -190,6 +232,13 @@ impl Supervisor {
             tracing::error!("reload refused, everything stays as it was:");
             log_lines(tracing::Level::ERROR, &text);
         }
+        let status = self.serving();
+        self.service_manager.reloaded(&status);
+        self.tell(requester, ok, text);
+    }
+
+    /// Tells who asked for it over the API.
+    pub(super) fn tell(&mut self, requester: Requester, ok: bool, text: String) {
         if let Requester::Process { number, id } = requester
             && let Some(process) = self.process(number)
         {

@@ -1,8 +1,9 @@
 //! The real program, started with a config of its own and stopped when dropped.
 
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::net::{SocketAddr, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -23,25 +24,39 @@ pub(crate) struct Gateway {
     _scratch: Scratch,
 }
 
+/// A program that reads nothing and writes to the log.
+pub(crate) fn command(program: impl AsRef<OsStr>, log: &File) -> Command {
+    let handle = || log.try_clone().expect("another handle of the log");
+    let mut command = Command::new(program);
+    command.stdin(Stdio::null()).stdout(handle()).stderr(handle());
+    command
+}
+
 impl Gateway {
     /// Starts `sumun run` and waits until every address takes connections.
     ///
     /// `config` gets the directory of the test and returns the text of the config file.
     pub(crate) fn start(config: impl FnOnce(&Scratch) -> String, listening: &[SocketAddr]) -> Self {
+        Self::start_as(|_, log| command(env!("CARGO_BIN_EXE_sumun"), log), config, listening)
+    }
+
+    /// The same with another command in place of the program's name; it is made for the directory of
+    /// the test, and gets a log to write to.
+    pub(crate) fn start_as(
+        command: impl FnOnce(&Path, &File) -> Command,
+        config: impl FnOnce(&Scratch) -> String,
+        listening: &[SocketAddr],
+    ) -> Self {
         let scratch = Scratch::new();
         let file = scratch.path().join("sumun.yaml");
         fs::write(&file, config(&scratch)).expect("the config can be written");
         let log = scratch.path().join("log");
-        let output = File::create(&log).expect("the log can be created");
-        let errors = output.try_clone().expect("a second handle of the log");
-        let child = Command::new(env!("CARGO_BIN_EXE_sumun"))
+        let output = File::options().create(true).append(true).open(&log).expect("the log can be created");
+        let child = command(scratch.path(), &output)
             .arg("run")
             .arg("-c")
             .arg(&file)
             .current_dir(scratch.path())
-            .stdin(Stdio::null())
-            .stdout(output)
-            .stderr(errors)
             .spawn()
             .expect("the program starts");
         let mut gateway = Self { child, log, _scratch: scratch };

@@ -1,7 +1,7 @@
 //! A running instance as most tests want it: a config with the addresses filled in, commands and
 //! signals, and its processes.
 
-use std::fs;
+use std::fs::{self, File};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{self, Command, Output};
@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 use std::{panic, thread};
 
-use super::gateway::Gateway;
+use super::gateway::{self, Gateway};
 use super::talk::{Answer, Client};
 
 /// How long anything that has to happen may take on a machine that is busy with other tests.
@@ -92,9 +92,30 @@ impl Instance {
 
     /// The same, with something put into the directory first.
     pub(crate) fn start_in(place: Place, config: &str, prepare: impl FnOnce(&Path)) -> Self {
-        let address = place.free_address();
+        Self::start_as(place, config, prepare, |_, log| gateway::command(env!("CARGO_BIN_EXE_sumun"), log))
+    }
+
+    /// The same with another command in place of the program's name ([`Gateway::start_as`]).
+    pub(crate) fn start_as(
+        place: Place,
+        config: &str,
+        prepare: impl FnOnce(&Path),
+        command: impl FnOnce(&Path, &File) -> Command,
+    ) -> Self {
+        Self::start_at(place.free_address(), place, config, prepare, command)
+    }
+
+    /// The same at an address that is not free to take.
+    pub(crate) fn start_at(
+        address: SocketAddr,
+        place: Place,
+        config: &str,
+        prepare: impl FnOnce(&Path),
+        command: impl FnOnce(&Path, &File) -> Command,
+    ) -> Self {
         let (mut directory, mut preamble) = (PathBuf::new(), String::new());
-        let gateway = Gateway::start(
+        let gateway = Gateway::start_as(
+            command,
             |scratch| {
                 scratch.path().clone_into(&mut directory);
                 prepare(&directory);
@@ -241,6 +262,12 @@ pub(crate) fn proxy_config(servers: &[SocketAddr], pool: &str, listener: &str) -
          listeners: {{ web: {{ {listener} bind: \"$BIND\", routes: [{{ path: /, proxy: app }}] }} }}\n",
         servers.join(", ")
     )
+}
+
+/// The config with one more pool, so that the sandbox lets the worker process connect to this server
+/// when it is added at run time.
+pub(crate) fn with_spare(config: &str, server: SocketAddr) -> String {
+    config.replacen("pools: {", &format!("pools: {{ spare: {{ servers: [\"{server}\"] }},"), 1)
 }
 
 pub(crate) fn signal(process: u32, name: &str) {

@@ -14,6 +14,7 @@ pub(crate) mod talk;
 
 use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::{env, fs, process};
@@ -35,6 +36,8 @@ impl Scratch {
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let path = env::temp_dir().join(format!("sumun-test-{}-{number}", process::id()));
         fs::create_dir_all(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        // Whatever the umask is: the worker process that serves from here is another user.
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("its mode");
         Self(path)
     }
 

@@ -179,7 +179,10 @@ fn failed(error: &OperationError) -> Response {
     let status = match error {
         OperationError::NoPool(_) | OperationError::NoServer(_) => 404,
         OperationError::BadAddress(_) | OperationError::BadWeight(_) => 400,
-        OperationError::AlreadyThere(_) | OperationError::TooManyServers | OperationError::PartOfName(_) => 409,
+        OperationError::AlreadyThere(_)
+        | OperationError::TooManyServers
+        | OperationError::PartOfName(_)
+        | OperationError::OutOfReach(_) => 409,
     };
     Response::error(status, &error.to_string())
 }

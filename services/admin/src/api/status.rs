@@ -44,6 +44,7 @@ pub(crate) fn status(shared: &Shared) -> Json {
         "pid": std::process::id(),
         "uptime_seconds": shared.inputs.started.elapsed().as_secs(),
         "workers": config.workers,
+        "sandbox": config.sandbox,
         "draining": shared.is_draining(),
         "listeners": listeners,
         "pools": pools,

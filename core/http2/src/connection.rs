@@ -18,7 +18,7 @@ use crate::event::{Cause, Event, StreamId};
 use crate::frame::{self, FrameHeader, setting};
 use crate::hpack::{Decoder, Encoder};
 use crate::limits::{
-    OUTPUT_BYTES_MAX, OUTPUT_IDLE_BYTES, OUTPUT_KEPT_BYTES, STALL_PROGRESS_BYTES, STREAMS_MAX, TABLE_BYTES_MAX,
+    OUTPUT_BYTES_MAX, OUTPUT_IDLE_BYTES, OUTPUT_KEPT_BYTES, STALL_PROGRESS_BYTES, STREAMS_AT_FIRST, TABLE_BYTES_MAX,
     WINDOW_DEFAULT,
 };
 use crate::message::{Asked, Bounds, FieldSet, RequestExtra, Section};
@@ -189,7 +189,11 @@ impl Connection {
             ready: Ready { end: false, status: 0, asked: Asked::Other },
             output: Output::default(),
             encoder: Encoder::default(),
-            peer: PeerSettings { initial_window: WINDOW_DEFAULT, streams_max: STREAMS_MAX, extended_connect: false },
+            peer: PeerSettings {
+                initial_window: WINDOW_DEFAULT,
+                streams_max: STREAMS_AT_FIRST,
+                extended_connect: false,
+            },
             settings_came: false,
             settings_due_ms: Some(now_ms.saturating_add(settings.settings_ack_ms)),
             send_window: i64::from(WINDOW_DEFAULT),

@@ -25,6 +25,10 @@ pub const WINDOW_DEFAULT: u32 = 65_535;
 /// Streams at once that `Settings` can allow.
 pub const STREAMS_MAX: u32 = 1_024;
 
+/// Streams that a client opens before it has read the server's settings: the least that RFC 9113
+/// section 6.5.2 recommends to allow.
+pub const STREAMS_AT_FIRST: u32 = 100;
+
 /// What `Settings::head_bytes` can be. Places in a head are 32 bits.
 pub const HEAD_BYTES_LIMITS: std::ops::RangeInclusive<usize> = 256..=16 * 1024 * 1024;
 

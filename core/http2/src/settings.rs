@@ -50,6 +50,9 @@ impl Settings {
             connection_window: self.connection_window.clamp(WINDOW_DEFAULT, WINDOW_MAX),
             head_bytes: self.head_bytes.clamp(*HEAD_BYTES_LIMITS.start(), *HEAD_BYTES_LIMITS.end()),
             fields_max: self.fields_max.clamp(1, sumun_http::limits::FIELDS_MAX),
+            stall_ms: self.stall_ms.max(1),
+            head_ms: self.head_ms.max(1),
+            settings_ack_ms: self.settings_ack_ms.max(1),
             ..self
         }
     }

@@ -297,6 +297,13 @@ fn streams_that_open_no_window() {
     let error = play.connection.expire(6_000).unwrap_err();
     assert_eq!((error.fault, error.code), (Fault::Abuse(Abuse::Stalled), ErrorCode::ENHANCE_YOUR_CALM));
 
+    // No patience at all is one millisecond.
+    let mut play = Play::server(&Settings { stall_ms: 0, ..settings });
+    play.feed(&setting(4, 0)).feed(&get(1)).connection.send_response(1, 200, false, |_| {}).unwrap();
+    assert_eq!(play.connection.send_data(5_000, 1, b"x", true), Ok(0));
+    assert_eq!(play.connection.expire(5_000), Ok(None));
+    assert!(play.connection.expire(5_001).unwrap().is_some());
+
     // Many streams that share a slow connection wait longer than that, and it goes on.
     let mut play = begin(1_000_000);
     while play.connection.send_data(5_000, 1, &[0; 16_384], false).unwrap() == 16_384 {

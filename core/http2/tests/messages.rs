@@ -288,6 +288,8 @@ fn a_request_as_the_gateway_gets_it() {
     let (head, text, extra) = take(&block(&[(":method", "CONNECT"), (":authority", "a.test:22")]), 0);
     assert_eq!((head.method, head.websocket, extra.scheme), (Method::Connect, false, Scheme::None));
     assert_eq!(head.target.of_bytes(text.as_bytes()), b"a.test:22");
+    let (head, ..) = take(&block(&[(":method", "CONNECT"), (":authority", "a.test:22"), ("content-length", "3")]), 0);
+    assert_eq!(head.body, BodyLength::Chunked);
 }
 
 #[test]

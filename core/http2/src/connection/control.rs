@@ -76,7 +76,11 @@ impl Connection {
             return Ok(None);
         }
         self.budgets.take(now_ms, Abuse::Settings)?;
-        self.settings_came = true;
+        if !self.settings_came {
+            // What is not said is not limited.
+            self.settings_came = true;
+            self.peer.streams_max = u32::MAX;
+        }
         for (identifier, value) in frame::parameters(payload) {
             self.peer_setting(identifier, value)?;
         }

@@ -1,5 +1,7 @@
 //! What our side says.
 
+use sumun_http::Known;
+
 use super::{Connection, Drain};
 use crate::Abuse;
 use crate::error::ErrorCode;
@@ -53,6 +55,29 @@ impl Fields<'_> {
             Treatment::Indexed => self.encoder.field(self.output, name, value),
             Treatment::NeverIndexed => self.encoder.never_indexed(self.output, name, value),
             Treatment::LeftOut => {}
+        }
+    }
+
+    /// A field whose name is known: `add` without a look at its letters.
+    #[inline]
+    pub fn add_known(&mut self, known: Known, value: &[u8]) {
+        debug_assert!(
+            known != Known::Other && !value.iter().any(|byte| b"\r\n\0".contains(byte)),
+            "{known:?}: {value:?}"
+        );
+        let name = known.name().as_bytes();
+        match known {
+            Known::Connection
+            | Known::KeepAlive
+            | Known::ProxyConnection
+            | Known::TransferEncoding
+            | Known::Upgrade
+            | Known::Te
+            | Known::Cookie
+            | Known::SetCookie
+            | Known::Authorization
+            | Known::ProxyAuthorization => self.add(name, value),
+            _ => self.encoder.add(self.output, name, value),
         }
     }
 

@@ -152,7 +152,7 @@ impl Encoder {
 
     /// Appends a field that may be kept; `name` is in lower case.
     #[inline]
-    fn add(&mut self, output: &mut Vec<u8>, name: &[u8], value: &[u8]) {
+    pub(crate) fn add(&mut self, output: &mut Vec<u8>, name: &[u8], value: &[u8]) {
         let name_hash = hash(NAME_SEED, name);
         let field_hash = hash(name_hash, value);
         for inserted in self.fields[set_of(field_hash, FIELD_SETS)] {

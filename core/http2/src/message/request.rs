@@ -89,6 +89,10 @@ impl Section {
         let (fields, mut nominated) = (std::mem::take(&mut head.fields), std::mem::take(&mut head.nominated));
         nominated.clear();
         let pseudos = &self.pseudos;
+        let text = |span: Option<Span>| span.map(|span| span.of_bytes(bytes)).unwrap_or_default();
+        let (method, protocol) = (text(pseudos.method), text(pseudos.protocol));
+        // Its length means nothing: a tunnel ends when it ends.
+        let is_connect = method == b"CONNECT";
         *head = RequestHead {
             version: Version::Http11,
             target: pseudos.path.or(pseudos.authority).unwrap_or_default(),
@@ -96,21 +100,19 @@ impl Section {
             fields,
             host: self.host,
             body: match (self.content_length, end) {
-                (Some(length), _) => BodyLength::Length(length),
-                (None, true) => BodyLength::None,
-                (None, false) => BodyLength::Chunked,
+                (Some(length), _) if !is_connect => BodyLength::Length(length),
+                (_, true) => BodyLength::None,
+                (_, false) => BodyLength::Chunked,
             },
             keep_alive: true,
             nominated,
             present: self.present,
             ..RequestHead::default()
         };
-        let text = |span: Option<Span>| span.map(|span| span.of_bytes(bytes)).unwrap_or_default();
-        let protocol = text(pseudos.protocol);
         if let Some(reject) = self.reject {
             return Err(reject);
         }
-        head.method = Method::from_bytes(text(pseudos.method)).ok_or(Reject::Method)?;
+        head.method = Method::from_bytes(method).ok_or(Reject::Method)?;
         head.websocket = protocol == b"websocket";
         let scheme = match text(pseudos.scheme) {
             b"http" => Scheme::Http,

@@ -11,7 +11,7 @@ mod probe;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use sumun_config::checked::{Action, Config, Files, Pool, Sandbox, ServerAddress};
+use sumun_config::checked::{Action, Config, Files, Pool, Sandbox, ServerAddress, User};
 use sumun_engine::lifecycle::HostFiles;
 use sumun_host::sandbox::{self, Allowances, Entered};
 use sumun_host::{files, process, users};
@@ -139,8 +139,11 @@ pub(crate) fn enter(config: &Config) -> Result<Inside, String> {
         Err(why) if config.user.is_some() => return Err(why),
         Err(why) => (None, Some(why)),
     };
-    if config.user.is_some() && process::effective_uid() != 0 {
-        tracing::warn!("`user` is for a start as root: the worker process stays {}", users::current_name());
+    if let Some(user) = &config.user
+        && process::effective_uid() != 0
+        && !is_us(user)
+    {
+        tracing::warn!("only root becomes another user: the worker process stays {}", users::current_name());
     }
     if config.sandbox == Sandbox::Off {
         if let Some(account) = account {
@@ -176,6 +179,13 @@ pub(crate) fn enter(config: &Config) -> Result<Inside, String> {
         host_files: Some(host_files),
         _entered: Some(entered),
     })
+}
+
+fn is_us(user: &User) -> bool {
+    match user {
+        User::Name(name) => *name == users::current_name(),
+        User::Ids { uid, .. } => *uid == process::effective_uid(),
+    }
 }
 
 fn cannot_become(name: &str, why: &str) -> String {

@@ -55,12 +55,13 @@ use upgrade::Upgrade;
 
 /// Runs until told to end. Exit 2: the config is wrong; 1: it could not start.
 pub(crate) fn run(path: PathBuf) -> ExitCode {
+    if takeover::is_expected() {
+        crate::log::start();
+        return conclude(takeover::take_over().and_then(Supervisor::supervise));
+    }
     // Before anything else is open in this process.
     let given = given::take();
     crate::log::start();
-    if let Some(taken_over) = takeover::take_over() {
-        return conclude(taken_over.and_then(Supervisor::supervise));
-    }
     let (sources, checked) = match crate::checked::load(&path) {
         Ok(loaded) => loaded,
         Err(report) => {
@@ -412,7 +413,8 @@ impl Supervisor {
     /// Ends the oldest drain where there are too many: a process that an upgrade leaves behind holds
     /// memory and connections to servers for as long as one WebSocket lives.
     fn bound_draining(&mut self, now: Instant) {
-        let draining = |process: &WorkerProcess| matches!(process.phase, Phase::Ending { .. }) && !process.is_stopped();
+        let draining =
+            |process: &WorkerProcess| matches!(process.phase, Phase::Ending { .. }) && !process.is_ending_soon();
         let count = self.processes.iter().filter(|process| draining(process)).count();
         if count > DRAINING_PROCESSES
             && let Some(oldest) = self.processes.iter_mut().find(|process| draining(process))
@@ -446,8 +448,10 @@ impl Supervisor {
         // refuses newcomers instead of letting them wait for nobody.
         self.descriptors.close();
         for process in &mut self.processes {
-            if !matches!(process.phase, Phase::Ending { .. }) {
-                process.drain(deadline, false, now);
+            match process.phase {
+                // Its successor ends, too.
+                Phase::Ending { .. } => process.hold_nothing_up(deadline),
+                Phase::Starting { .. } | Phase::Serving => process.drain(deadline, false, now),
             }
         }
     }

@@ -66,6 +66,16 @@ fn every_config_in_the_docs_is_accepted() {
     assert!(wrong.is_empty(), "\n{wrong}");
 }
 
+/// What a package or an image begins with.
+#[test]
+fn packaged_configs_are_accepted() {
+    for name in ["packaging/sumun.yaml", "packaging/container.yaml"] {
+        let checked = sumun_config::check_text(name, &read(name));
+        let warnings = checked.map(|checked| checked.warnings.render(false));
+        assert_eq!(warnings.unwrap_or_else(|report| report.render(false)), "");
+    }
+}
+
 /// Every text in quotes that begins in this way, up to the first other character.
 fn quoted_words(source: &str, before: &str) -> BTreeSet<String> {
     let is_word = |character: char| character.is_ascii_lowercase() || character == '_';

@@ -5,7 +5,7 @@ mod support;
 use std::fs::{self, File};
 use std::io::Read as _;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -357,9 +357,15 @@ fn the_program_before_takes_everything_back() {
 #[test]
 fn who_cannot_take_over_gives_back() {
     let memory = |bytes: &[u8]| sumun_host::program::memory_file("state", bytes).expect("a file in memory");
-    let echo: OwnedFd = File::open("/bin/echo").expect("every system has it").into();
+    // As it is held: not to be read, only to be executed (O_PATH).
+    let echo = File::options().read(true).custom_flags(0o10000000).open("/bin/echo");
+    let echo: OwnedFd = echo.expect("every system has it").into();
     let nothing: OwnedFd = File::open("/dev/null").expect("every system has it").into();
-    for state in ["", "{}", r#"{"format":0,"version":"9.9.9"}"#, r#"{"format":1,"version":"9.9.9"}"#] {
+    for (state, why) in [
+        ("", "cannot be read"),
+        (r#"{"format":0,"version":"9.9.9"}"#, "sumun 9.9.9 writes its state in another form"),
+        (r#"{"format":1,"version":"9.9.9"}"#, "missing field"),
+    ] {
         let state = memory(state.as_bytes());
         let queue = sumun_host::pass::queue_descriptors(&[state.as_fd(), echo.as_fd(), nothing.as_fd()]);
         let mut child = Command::new(PROGRAM)
@@ -372,6 +378,8 @@ fn who_cannot_take_over_gives_back() {
             .expect("the program starts");
         let mut said = String::new();
         child.stdout.take().expect("it is piped").read_to_string(&mut said).expect("it is text");
+        let errors = std::io::read_to_string(child.stderr.take().expect("it is piped")).expect("it is text");
+        assert!(errors.contains(why), "{errors}");
         assert!(child.wait().expect("it ends").success());
         assert_eq!(said, "run -c nowhere.yaml\n", "the program before, with the same arguments");
     }
@@ -462,6 +470,47 @@ fn so_many_drain_at_once_and_no_more() {
             assert!(echo(socket, b"stay"));
         }
         eventually("four drain, and one serves", || worker_processes(&gateway).len() == 5);
+    });
+}
+
+/// A signal that comes while the one program becomes the next finds no handler there: it has to wait.
+#[test]
+fn signals_do_no_harm_while_programs_change() {
+    everywhere(|place| {
+        let gateway = start(place, "listeners: { web: { bind: \"$BIND\", routes: [{ path: /, respond: 204 }] } }\n");
+        let supervisor = gateway.gateway.process_id();
+        let script =
+            format!("while kill -HUP {supervisor} && kill -USR1 {supervisor} && kill -USR2 {supervisor}; do :; done");
+        let mut flood = Command::new("sh").args(["-c", &script]).spawn().expect("a shell");
+        let mut client = gateway.connect();
+        eventually("many upgrades", || {
+            if client.get("/").expect(204).header("connection") == Some("close") {
+                client = gateway.connect();
+            }
+            gateway.log().matches("upgraded from").count() >= 10
+        });
+        flood.kill().expect("it runs");
+        flood.wait().expect("it ends");
+        // Whatever was asked for last is done, and then it is quiet.
+        eventually("it obeys", || gateway.command(&["upgrade"]).status.success());
+        gateway.command_ok(&["reload"]);
+        gateway.get("/").expect(204);
+    });
+}
+
+/// Who was left behind by an upgrade has no successor any more: idle connections hold nothing up.
+#[test]
+fn a_stop_ends_those_that_drain_already() {
+    everywhere(|place| {
+        let server = serving(place);
+        let mut gateway = start(place, &format!("drain: 1h\n{}", proxy_config(&[server.address()], "", "")));
+        let mut idle = gateway.connect();
+        idle.get("/").expect(200);
+        upgrade(&gateway);
+        assert_eq!(worker_processes(&gateway).len(), 2);
+        gateway.signal("TERM");
+        assert_eq!(idle.end(), End::Closed);
+        gateway.await_end();
     });
 }
 

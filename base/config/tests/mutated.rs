@@ -113,6 +113,10 @@ const VALUES: &[&str] = &[
     ".5",
     ".inf",
     ".nan",
+    "1.3",
+    "required",
+    "\"\u{feff}:80\"",
+    "\"\u{85}:80\"",
 ];
 
 /// Keys of some map, and keys of none.

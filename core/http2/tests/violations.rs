@@ -239,6 +239,36 @@ fn streams_that_ended_are_told_from_streams_that_were_reset() {
 }
 
 #[test]
+fn tables_stay_in_step_whatever_becomes_of_a_block() {
+    // A field that is added to the table, and one that means it.
+    let adds = |fields: &[(&str, &str)]| [&block(fields)[..], b"\x40\x01k\x01v"].concat();
+    let means = [&block(&GET)[..], b"\xbe"].concat();
+    let bad = [&b"\x00\x01A\x01b"[..], &adds(&[])].concat();
+    let on_itself = [&5_u32.to_be_bytes()[..], &[0], &adds(&GET)].concat();
+    let cases: [(&str, Vec<Vec<u8>>); 8] = [
+        ("refused", vec![post(1), frame(HEADERS, 5, 3, &adds(&GET))]),
+        ("malformed", vec![frame(HEADERS, 5, 1, &bad)]),
+        ("too many fields", vec![frame(HEADERS, 5, 1, &adds(&[("a", "b"); 101]))]),
+        ("behind the end", vec![get(1), frame(HEADERS, 5, 1, &adds(&GET))]),
+        ("behind a reset", vec![get(1), word(RST_STREAM, 1, 8), frame(HEADERS, 5, 1, &adds(&GET))]),
+        ("trailers without an end", vec![post(1), frame(HEADERS, 4, 1, &adds(&[]))]),
+        ("a dependency on itself", vec![frame(HEADERS, 5 | WITH_PRIORITY, 5, &on_itself)]),
+        ("a dependency on itself, again", vec![post(5), frame(HEADERS, 5 | WITH_PRIORITY, 5, &on_itself)]),
+    ];
+    for (name, frames) in cases {
+        let mut play = Play::server(&Settings { streams_max: 1, ..Settings::default() });
+        for frame in frames {
+            play.feed(&frame);
+        }
+        for stream in [1, 3, 5] {
+            play.connection.reset(stream, ErrorCode::CANCEL);
+        }
+        play.feed(&frame(HEADERS, 5, 7, &means));
+        assert_eq!((play.error, play.texts.last().map(String::as_str)), (None, Some("k=v")), "{name}");
+    }
+}
+
+#[test]
 fn the_preface_comes_first() {
     for bad in [&b"GET / HTTP/1.1\r\n"[..], b"PRI * HTTP/2.0\r\n\r\nSM\r\n\rX", b"\0"] {
         let mut play = Play::of(Connection::server(&Settings::default(), 0));

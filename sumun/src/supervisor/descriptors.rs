@@ -423,6 +423,34 @@ mod tests {
     }
 
     #[test]
+    fn what_is_open_goes_along_into_the_next_program() {
+        let directory = scratch("along");
+        let config = config(&directory, 2, free_address());
+        let mut open = Descriptors::default().open_missing(&config).unwrap();
+        let given = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = given.local_addr().unwrap();
+        open.give_tcp(address, given.into());
+        let mut along: Vec<OwnedFd> = Vec::new();
+        let written = open.to_written(|descriptor| {
+            along.push(descriptor.try_clone_to_owned().unwrap());
+            along.len() - 1
+        });
+        let text = serde_json::to_string(&written).unwrap();
+        drop(open);
+        let mut taken: Vec<Option<OwnedFd>> = along.into_iter().map(Some).collect();
+        let mut take = |place: usize| taken.get_mut(place).and_then(Option::take).ok_or(io::ErrorKind::NotFound.into());
+        let mut next = Descriptors::from_written(serde_json::from_str(&text).unwrap(), &mut take).unwrap();
+        assert!(taken.iter().all(Option::is_none), "each is taken once");
+        // Nothing is missing, nothing was closed: the addresses are still ours.
+        assert!(next.open_missing(&config).unwrap().open.is_empty());
+        assert!(std::net::TcpListener::bind(address).is_err());
+        next.keep_only(&config);
+        assert!(next.open.contains_key(&Key::Tcp(address)), "what was given is kept");
+        next.remove_files();
+        assert!(!config.control.exists(), "what was made is removed");
+    }
+
+    #[test]
     fn a_failure_names_every_address_and_leaves_nothing_open() {
         let directory = scratch("failure");
         let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();

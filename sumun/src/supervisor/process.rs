@@ -36,7 +36,9 @@ pub(super) struct WorkerProcess {
     pub(super) number: u64,
     pub(super) phase: Phase,
     pub(super) started: Instant,
-    /// Was told to end at once, or soon.
+    /// Was told to end what it has left,
+    hurried: bool,
+    /// and to end at once.
     stopped: bool,
     child: ChildProcess,
     /// `None` once it was closed or broke.
@@ -56,6 +58,7 @@ pub(super) struct WrittenProcess {
     pub(super) pid: u32,
     phase: WrittenPhase,
     age: Duration,
+    hurried: bool,
     stopped: bool,
     /// The place of its channel among the descriptors, and what was read of a message.
     channel: Option<usize>,
@@ -86,8 +89,9 @@ impl WorkerProcess {
         let channel = Some(SupervisorEnd::new(channel)?);
         let phase = Phase::Starting { until: now + START_TIMEOUT };
         let gathered = Some(String::new());
-        let (started, stopped, host_files) = (now, false, None);
-        let mut process = Self { number, phase, started, stopped, child, channel, gathered, allowed, host_files };
+        let (started, hurried, stopped, host_files) = (now, false, false, None);
+        let mut process =
+            Self { number, phase, started, hurried, stopped, child, channel, gathered, allowed, host_files };
         process.try_send(first).map_err(|error| process.give_up(error))?;
         Ok(process)
     }
@@ -120,6 +124,7 @@ impl WorkerProcess {
                 Phase::Ending { until } => WrittenPhase::Ending { left: until.saturating_duration_since(now) },
             },
             age: now.saturating_duration_since(self.started),
+            hurried: self.hurried,
             stopped: self.stopped,
             channel: parts.map(|(descriptor, _)| place(descriptor)),
             unread: parts.map(|(_, unread)| unread.to_vec()).unwrap_or_default(),
@@ -146,6 +151,7 @@ impl WorkerProcess {
                 WrittenPhase::Ending { left } => Phase::Ending { until: now + left },
             },
             started: now.checked_sub(written.age).unwrap_or(now),
+            hurried: written.hurried,
             stopped: written.stopped,
             child: ChildProcess::adopt(written.pid)?,
             channel,
@@ -221,20 +227,29 @@ impl WorkerProcess {
 
     /// Ends its drain before its time: what lives is told that it ends, as at the end of the drain.
     pub(super) fn hurry(&mut self, now: Instant) {
-        if !std::mem::replace(&mut self.stopped, true) {
+        if !std::mem::replace(&mut self.hurried, true) {
             self.drain(Duration::ZERO, true, now);
         }
     }
 
-    /// Ends it now, with a moment for its logs.
+    /// It drains already, and has no successor any more: idle connections are not to hold the end up.
+    pub(super) fn hold_nothing_up(&mut self, deadline: Duration) {
+        if !self.stopped && self.channel.is_some() {
+            self.send(ToWorker::Drain { deadline, successor: false });
+        }
+    }
+
+    /// Ends it now, with a moment for its logs; asking again changes nothing.
     pub(super) fn stop(&mut self, now: Instant) {
-        self.stopped = true;
+        if std::mem::replace(&mut self.stopped, true) {
+            return;
+        }
         self.phase = Phase::Ending { until: now + STOP_GRACE };
         self.send(ToWorker::Stop);
     }
 
-    pub(super) fn is_stopped(&self) -> bool {
-        self.stopped
+    pub(super) fn is_ending_soon(&self) -> bool {
+        self.hurried || self.stopped
     }
 
     pub(super) fn kill(&self) {

@@ -52,6 +52,8 @@ impl Supervisor {
     pub(super) fn ask_for_reload(&mut self, requester: Requester) {
         if self.stopping {
             self.answer(requester, false, "the instance is ending".to_owned());
+        } else if requester == Requester::Signal && self.waiting.contains(&requester) {
+            // Nobody waits for its answer, and the one that waits will read what this one would.
         } else if self.waiting.len() >= WAITING_RELOADS {
             self.answer(requester, false, "too many reloads are waiting".to_owned());
         } else {
@@ -61,7 +63,9 @@ impl Supervisor {
 
     /// Begins the next reload once nothing is in its way.
     pub(super) fn next_reload(&mut self, now: Instant) {
-        while self.reload.is_none() && self.upgrade.is_none() && self.failure.is_none() {
+        // An upgrade that is wanted comes first: the next program does the reloads that wait.
+        let is_free = |this: &Self| this.upgrade.is_none() && this.upgrade_wanted.is_none() && this.reload.is_none();
+        while is_free(self) && self.failure.is_none() {
             let starting = self.processes.iter().any(|process| matches!(process.phase, Phase::Starting { .. }));
             if starting {
                 return;

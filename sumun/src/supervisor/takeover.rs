@@ -192,26 +192,28 @@ struct Inherited {
     descriptors: Vec<OwnedFd>,
 }
 
-/// The supervisor that another program in this process left; `None` where this is the first one. An
-/// error is final: there is nothing to go on with.
-pub(super) fn take_over() -> Option<Result<Supervisor, String>> {
-    let count = std::env::var(TAKEOVER).ok()?;
-    Some(Inherited::receive(&count).and_then(|inherited| {
-        let refused = std::env::var(TAKEOVER_REFUSED).ok();
-        let rebuilt = inherited.rebuild();
-        match (rebuilt, refused) {
-            (Ok((mut supervisor, outcome)), refused) => {
-                let now = Instant::now();
-                match refused {
-                    None => supervisor.took_over(&outcome, now),
-                    Some(why) => supervisor.came_back(&outcome, why),
-                }
-                Ok(supervisor)
+/// Whether another program in this process has left its state to this one.
+pub(super) fn is_expected() -> bool {
+    std::env::var_os(TAKEOVER).is_some()
+}
+
+/// The supervisor that another program in this process left. An error is final: there is nothing to
+/// go on with.
+pub(super) fn take_over() -> Result<Supervisor, String> {
+    let count = std::env::var(TAKEOVER).unwrap_or_default();
+    let inherited = Inherited::receive(&count)?;
+    let refused = std::env::var(TAKEOVER_REFUSED).ok();
+    match (inherited.rebuild(), refused) {
+        (Ok((mut supervisor, outcome)), refused) => {
+            match refused {
+                None => supervisor.took_over(&outcome, Instant::now()),
+                Some(why) => supervisor.came_back(&outcome, why),
             }
-            (Err(why), None) => Err(inherited.go_back(&why)),
-            (Err(why), Some(before)) => Err(format!("{before}; and the program before cannot go on either: {why}")),
+            Ok(supervisor)
         }
-    }))
+        (Err(why), None) => Err(inherited.go_back(&why)),
+        (Err(why), Some(before)) => Err(format!("{before}; and the program before cannot go on either: {why}")),
+    }
 }
 
 /// What was asked for, and by whom.

@@ -116,7 +116,6 @@ impl Supervisor {
         let starting = self.processes.iter().any(|process| matches!(process.phase, Phase::Starting { .. }));
         if self.upgrade.is_none()
             && self.reload.is_none()
-            && self.waiting.is_empty()
             && !starting
             && self.failure.is_none()
             && let Some(requester) = self.upgrade_wanted.take()

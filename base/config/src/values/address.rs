@@ -13,7 +13,9 @@ pub(crate) enum Bind {
     Unix(String),
 }
 
-pub(crate) const BIND_PATTERN: &str = r"^(unix:.+|[^/\s]*:[0-9]{1,5}(/(tcp|udp))?)$";
+/// White space is written out in these patterns: what `\s` stands for beyond ASCII differs between
+/// the expressions of Rust and those of a JSON Schema.
+pub(crate) const BIND_PATTERN: &str = r"^(unix:.+|[^/\x09-\x0d\x20]*:[0-9]{1,5}(/(tcp|udp))?)$";
 
 /// `127.0.0.1:8080`, `[::1]:8080`, `:8080` for all addresses of both families, `unix:PATH`.
 pub(crate) fn bind(text: &str) -> Result<Bind, Wrong> {
@@ -46,7 +48,7 @@ pub(crate) fn bind(text: &str) -> Result<Bind, Wrong> {
     }
 }
 
-pub(crate) const ADMIN_PATTERN: &str = r"^[^/\s]+:[0-9]{1,5}$";
+pub(crate) const ADMIN_PATTERN: &str = r"^[^/\x09-\x0d\x20]+:[0-9]{1,5}$";
 
 /// One address with its TCP port.
 pub(crate) fn admin(text: &str) -> Result<SocketAddr, Wrong> {
@@ -66,7 +68,7 @@ pub(crate) enum ServerAt {
     Unix(String),
 }
 
-pub(crate) const SERVER_PATTERN: &str = r"^(unix:.+|[^/\s]+:[0-9]{1,5}(-[0-9]{1,5})?)$";
+pub(crate) const SERVER_PATTERN: &str = r"^(unix:.+|[^/\x09-\x0d\x20]+:[0-9]{1,5}(-[0-9]{1,5})?)$";
 
 /// `10.0.0.5:8000`, `10.0.0.5:8000-8010` for one server a TCP port, `[::1]:80`,
 /// `app.example.com:80`, `unix:PATH`.

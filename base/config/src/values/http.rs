@@ -112,7 +112,7 @@ pub(crate) fn method(text: &str) -> Result<(), Wrong> {
     Ok(())
 }
 
-pub(crate) const HOST_PATTERN: &str = r"^(\*\.[^/*\s:]+|[^/*\s:]+|\[[0-9A-Fa-f:.]+\])$";
+pub(crate) const HOST_PATTERN: &str = r"^(\*\.[^/*\x09-\x0d\x20:]+|[^/*\x09-\x0d\x20:]+|\[[0-9A-Fa-f:.]+\])$";
 
 /// `example.com`, `*.example.com`, an IP address (IPv6 in brackets).
 pub(crate) fn host(text: &str) -> Result<HostMatch, Wrong> {
@@ -322,7 +322,7 @@ pub(crate) fn redirect(text: &str) -> Result<(), Wrong> {
     Ok(())
 }
 
-pub(crate) const HOST_HEADER_PATTERN: &str = r"^[^/\s,]+$";
+pub(crate) const HOST_HEADER_PATTERN: &str = r"^[^/\x09-\x0d\x20,]+$";
 
 /// `keep`, `server`, or a host with or without a TCP port.
 pub(crate) fn host_header(text: &str) -> Result<(), Wrong> {

@@ -18,7 +18,7 @@ pub(crate) fn version(text: &str) -> Result<TlsVersion, Wrong> {
     }
 }
 
-pub(crate) const SERVER_NAME_PATTERN: &str = r"^[^/*\s:\[\]]+$";
+pub(crate) const SERVER_NAME_PATTERN: &str = r"^[^/*\x09-\x0d\x20:\[\]]+$";
 
 /// In lower case.
 pub(crate) fn server_name(text: &str) -> Result<String, Wrong> {

@@ -17,9 +17,8 @@ use super::{Allowances, LANDLOCK_WITH_PORTS};
 
 const NEWEST: ABI = ABI::V6;
 
-/// What each version of the interface brought, and the kernel that has it.
-const BROUGHT: [(u32, &str); 5] = [
-    (1, "files (Linux 5.13 with Landlock turned on)"),
+/// What each version of the interface brought after the first, and the kernel that has it.
+const BROUGHT: [(u32, &str); 4] = [
     (3, "truncation of files (Linux 6.2)"),
     (LANDLOCK_WITH_PORTS, "TCP ports to connect to and to bind (Linux 6.7)"),
     (5, "ioctl on devices (Linux 6.10)"),
@@ -66,6 +65,9 @@ impl Rules {
 }
 
 fn missing(version: u32) -> Vec<String> {
+    if version == 0 {
+        return vec!["files, TCP ports and signals (this needs Landlock: Linux 6.12, with it turned on)".to_owned()];
+    }
     BROUGHT.iter().filter(|(since, _)| *since > version).map(|(_, what)| (*what).to_owned()).collect()
 }
 
@@ -128,6 +130,7 @@ mod tests {
         assert!(missing(6).is_empty() && missing(7).is_empty());
         assert_eq!(missing(4).len(), 2);
         assert!(missing(3)[0].contains("TCP ports"));
-        assert_eq!(missing(0).len(), BROUGHT.len());
+        assert_eq!(missing(1).len(), BROUGHT.len());
+        assert_eq!(missing(0).len(), 1);
     }
 }

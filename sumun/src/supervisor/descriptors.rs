@@ -438,7 +438,8 @@ mod tests {
         let text = serde_json::to_string(&written).unwrap();
         drop(open);
         let mut taken: Vec<Option<OwnedFd>> = along.into_iter().map(Some).collect();
-        let mut take = |place: usize| taken.get_mut(place).and_then(Option::take).ok_or(io::ErrorKind::NotFound.into());
+        let mut take =
+            |place: usize| taken.get_mut(place).and_then(Option::take).ok_or_else(|| io::ErrorKind::NotFound.into());
         let mut next = Descriptors::from_written(serde_json::from_str(&text).unwrap(), &mut take).unwrap();
         assert!(taken.iter().all(Option::is_none), "each is taken once");
         // Nothing is missing, nothing was closed: the addresses are still ours.

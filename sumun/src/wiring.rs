@@ -119,6 +119,7 @@ async fn run(mut beginning: Beginning) -> Result<(), String> {
     workers.apply(&beginning.config, sockets).await?;
     let gone = |error: std::io::Error| format!("the supervisor cannot be told: {error}");
     beginning.supervisor.send(FromWorker::Ready).map_err(gone)?;
+    sumun_host::image::forget_what_was_used();
     // On this thread as everything that sends it, so that its pieces stay together.
     let telling = tokio::task::spawn_local(tell_operations(Arc::clone(&pools), beginning.supervisor.clone()));
 

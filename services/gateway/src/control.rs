@@ -342,7 +342,7 @@ impl Listening {
                 ready!(listener.poll_accept(context)).map(|(stream, client)| (Stream::Tcp(stream), Some(client)))
             }
             ListeningSocket::Unix(listener) => {
-                ready!(listener.poll_accept(context)).map(|(stream, _)| (Stream::Unix(stream), None))
+                ready!(listener.poll_accept(context)).map(|(stream, _)| (Stream::Unix(Box::new(stream)), None))
             }
         })
     }

@@ -150,7 +150,10 @@ impl LocalPool {
                 wait_connected(&stream, deadline).await?;
                 Stream::Tcp(stream)
             }
-            Target::Unix(path) => Stream::Unix(UnixStream::connect(path).await.map_err(|_| ConnectError::Failed)?),
+            Target::Unix(path) => {
+                let stream = UnixStream::connect(path).await.map_err(|_| ConnectError::Failed)?;
+                Stream::Unix(Box::new(stream))
+            }
         };
         Ok(ServerConnection { stream })
     }
@@ -217,7 +220,7 @@ mod tests {
         let ours = UnixStream::from_std(ours).unwrap();
         theirs.write_all(b"x").unwrap();
         ours.readable().await.unwrap();
-        (Stream::Unix(ours), theirs)
+        (Stream::Unix(Box::new(ours)), theirs)
     }
 
     #[tokio::test]

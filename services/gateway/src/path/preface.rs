@@ -237,7 +237,7 @@ mod tests {
         run(async {
             let deadline = Rc::<Deadlines>::default().enter().await;
             let (near, mut far) = UnixStream::pair().unwrap();
-            let mut stream = Stream::Unix(near);
+            let mut stream = Stream::Unix(Box::new(near));
             let send = async {
                 for byte in [LINE, b"x"].concat() {
                     far.write_all(&[byte]).await.unwrap();

@@ -101,9 +101,8 @@ async fn run(mut beginning: Beginning) -> Result<(), String> {
     }
 
     let tls = Tls::new(beginning.config.workers);
-    is_plain(&beginning.config)?;
     tls.apply(&beginning.config, &std::mem::take(&mut beginning.tls))?;
-    let gateway = Gateway::new(Arc::clone(&pools), &beginning.instance);
+    let gateway = Gateway::new(Arc::clone(&pools), Arc::clone(&tls), &beginning.instance);
     gateway.prepare(&beginning.config);
     let log = AccessLog::start(beginning.config.workers).map_err(|error| format!("access log: {error}"))?;
     let mut format = format_of(&beginning.config);
@@ -128,7 +127,6 @@ async fn run(mut beginning: Beginning) -> Result<(), String> {
             Some(ToWorker::Apply(apply)) => {
                 let id = apply.id;
                 let received = crate::checked::received(&apply.sources).and_then(|checked| {
-                    is_plain(&checked.config)?;
                     tls.apply(&checked.config, &apply.tls)?;
                     Ok(checked)
                 });
@@ -225,13 +223,6 @@ fn copies(files: HostFiles, supervisor: &WorkerSender) -> Copies {
 /// `None`: there is no access log.
 fn format_of(config: &Config) -> Option<LogFormat> {
     config.access_log.as_ref().map(|log| log.format.clone())
-}
-
-/// The gateway does not speak TLS yet: an address that should is better closed than plain.
-fn is_plain(config: &Config) -> Result<(), String> {
-    let listeners = config.listeners.values().all(|listener| listener.tls.is_empty());
-    let pools = config.pools.values().all(|pool| pool.tls.is_none());
-    if listeners && pools { Ok(()) } else { Err("TLS is not spoken yet: take `tls` out for now".to_owned()) }
 }
 
 /// Gives each descriptor to who needs it; what is left are the workers' sockets.

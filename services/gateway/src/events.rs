@@ -1,5 +1,6 @@
 //! How requests end, and every line that the gateway writes to the log.
 
+use sumun_engine::tls::Failure;
 use sumun_http::Reject;
 
 use crate::path::preface::Refusal;
@@ -35,6 +36,8 @@ pub enum Reason {
     /// Answered in full.
     Done,
     Rejected(Reject),
+    /// A request in plain text where TLS is spoken.
+    PlainHttp,
     NoRoute,
     MethodNotAllowed,
     Denied,
@@ -82,6 +85,7 @@ impl Reason {
         match self {
             Self::Done => "done",
             Self::Rejected(reject) => reject.reason(),
+            Self::PlainHttp => "plain_http",
             Self::NoRoute => "no_route",
             Self::MethodNotAllowed => "method_not_allowed",
             Self::Denied => "denied",
@@ -118,6 +122,7 @@ impl Reason {
         match self {
             Self::Done | Self::TunnelClosed => Side::Nobody,
             Self::Rejected(_)
+            | Self::PlainHttp
             | Self::NoRoute
             | Self::MethodNotAllowed
             | Self::Denied
@@ -151,6 +156,7 @@ impl Reason {
         match self {
             Self::Done | Self::TunnelClosed => 200,
             Self::Rejected(reject) => reject.status(),
+            Self::PlainHttp => 400,
             Self::NoRoute | Self::NotFound => 404,
             Self::MethodNotAllowed => 405,
             Self::Refused => 409,
@@ -179,6 +185,8 @@ impl Reason {
 #[derive(Debug)]
 pub(crate) enum Event<'a> {
     AcceptFailed { listener: &'a str, error: &'a std::io::Error },
+    HandshakeFailed { listener: &'a str, client: Option<std::net::SocketAddr>, failure: &'a Failure },
+    TlsUnusable { listener: &'a str, error: &'a std::io::Error },
     Loop { listener: &'a str, path: &'a [u8] },
     PrefaceRefused { listener: &'a str, peer: Option<std::net::SocketAddr>, refusal: Refusal },
     PageUnreadable { page: &'a std::path::Path, error: &'a std::io::Error },
@@ -190,6 +198,13 @@ impl Event<'_> {
         match self {
             Self::AcceptFailed { listener, error } => {
                 tracing::error!("listener {listener}: cannot accept: {error}");
+            }
+            // Clients and scanners decide how many there are: they are counted.
+            Self::HandshakeFailed { listener, client, failure } => {
+                tracing::debug!(?client, reason = failure.reason.word(), "listener {listener}: handshake: {failure}");
+            }
+            Self::TlsUnusable { listener, error } => {
+                tracing::error!("listener {listener}: no TLS: {error}");
             }
             Self::PageUnreadable { page, error } => {
                 tracing::error!("error page {}: {error}; the built-in one is used", page.display());

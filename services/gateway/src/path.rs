@@ -10,10 +10,12 @@ mod files;
 mod guard;
 mod http2;
 mod log;
+pub(crate) mod open;
 pub(crate) mod preface;
 mod proxy;
 mod queue;
 mod relay;
+mod request_id;
 mod splice;
 mod tunnel;
 
@@ -27,14 +29,16 @@ use sumun_config::checked::Name;
 use sumun_engine::accept::Admitted;
 use sumun_engine::access_log::KeptHeaders;
 use sumun_engine::{Deadline, Lease, Worker};
+use sumun_http::field::is_same_name;
 use sumun_http::forward::Edits;
 use sumun_http::scan::HeadScan;
-use sumun_http::{Known, Method, Reject, RequestHead, Span, Version, target};
+use sumun_http::{Known, Method, Reject, RequestHead, Version, target};
 
 use crate::client::ClientText;
+use crate::control::Listening;
 use crate::events::Reason;
 use crate::heads::HeadLease;
-use crate::io::{self, Stopped, Stream};
+use crate::io::{self, Security, Stopped, Stream};
 use crate::limits::BUSY;
 use crate::site::{Action, Question, Route, Site};
 use crate::upstream::LocalPool;
@@ -69,6 +73,7 @@ pub(crate) struct Exchange<'a> {
     pub(crate) site: &'a Rc<Site>,
     pub(crate) client: Option<SocketAddr>,
     pub(crate) client_text: &'a ClientText,
+    pub(crate) security: Option<&'a Security>,
     /// The client's forwarding fields are believed.
     pub(crate) trusted: bool,
     pub(crate) head: &'a RequestHead,
@@ -150,13 +155,13 @@ fn serve(mut connection: Connection) -> impl Future<Output = ()> {
             // Boxed, so that a connection that waits is a few hundred bytes and not a few thousand.
             let after = Box::pin(serve_busy(&mut connection)).await;
             let first = match after {
-                After::Close => break,
+                After::Close => return,
                 After::Idle => None,
                 After::Http2(first) => Some(first),
             };
             if let Some(first) = first {
                 Box::pin(http2::serve(&mut connection, first)).await;
-                break;
+                return;
             }
             // Who was let in and has asked nothing within the time for a header asks nothing.
             if connection.requests == 0 {
@@ -164,21 +169,8 @@ fn serve(mut connection: Connection) -> impl Future<Output = ()> {
             }
             connection.deadline.set(connection.site.borrow().config.bounds.idle);
         }
+        connection.stream.say_goodbye();
     }
-}
-
-/// Serves a connection that begins with the header of a proxy in front.
-async fn serve_named(mut connection: Connection, mut admitted: Admitted, site: Rc<Site>) {
-    connection.deadline.wake_this_task().await;
-    let Connection { stream, deadline, worker, client, .. } = &mut connection;
-    let peer = client.map(SocketAddr::from);
-    match preface::accept_proxy_header(stream, deadline, worker, &site, peer, &mut admitted).await {
-        Ok(named) => *client = named.map(packed),
-        Err(()) => return,
-    }
-    drop(site);
-    connection.admitted = Some(admitted);
-    serve(connection).await;
 }
 
 fn packed(address: SocketAddr) -> (IpAddr, u16) {
@@ -187,6 +179,9 @@ fn packed(address: SocketAddr) -> (IpAddr, u16) {
 
 /// Serves requests as long as they follow each other closely: who is busy keeps what it works with.
 async fn serve_busy(connection: &mut Connection) -> After {
+    if connection.stream.security().is_some_and(|security| security.is_http2) {
+        return After::Http2(Box::new(Lease::of(0)));
+    }
     let client_text = ClientText::of(connection.client.map(SocketAddr::from));
     loop {
         match serve_burst(connection, &client_text).await {
@@ -228,7 +223,7 @@ async fn serve_burst(connection: &mut Connection, client_text: &ClientText) -> A
         };
         connection.requests += 1;
         let (bytes, arrived) = input.filled().split_at(length);
-        let request = Request { head: &head, bytes, arrived, began_us };
+        let request = Request { head: &mut head, bytes, arrived, began_us };
         let (ended, used, leftover) = serve_request(connection, client_text, &site, request).await;
         if ended.abort {
             connection.stream.reset_on_close();
@@ -273,6 +268,11 @@ async fn read_head(
     let mut scan: Option<HeadScan> = None;
     let mut empty_lines = 0;
     let mut waiting = false;
+    // Over TLS the first byte of a head may be known only when its whole record is here.
+    let is_secure = connection.stream.security().is_some();
+    if is_secure {
+        connection.deadline.set(bounds.header_timeout);
+    }
     loop {
         // RFC 9112 section 2.2: an empty line before the request line is forgiven.
         while scan.is_none() && input.filled().starts_with(b"\r\n") {
@@ -284,7 +284,8 @@ async fn read_head(
         }
         // A lone CR may be half of such a line: nothing is said of it before its LF is here.
         let may_be_empty_line = scan.is_none() && input.filled() == b"\r";
-        let is_preface = connection.requests == 0 && may_be_preface(input.filled());
+        // Over TLS it is agreed on in the handshake or not spoken (RFC 9113 section 3.2).
+        let is_preface = connection.requests == 0 && !is_secure && may_be_preface(input.filled());
         if is_preface && input.len() >= sumun_http2::PREFACE.len() {
             return Err(HeadEnd::Http2);
         }
@@ -308,7 +309,9 @@ async fn read_head(
                 return Err(HeadEnd::Closed);
             }
             Ok(count) => input.advance(count),
-            Err(Stopped::Deadline) if input.is_empty() => return Err(HeadEnd::Nothing),
+            Err(Stopped::Deadline) if input.is_empty() && !connection.stream.has_part_of_record() => {
+                return Err(HeadEnd::Nothing);
+            }
             Err(Stopped::Deadline) => return Err(HeadEnd::Refused(Reason::HeaderTimeout)),
             Err(Stopped::Broken) => return Err(HeadEnd::Closed),
         }
@@ -380,7 +383,7 @@ fn make_room(input: &mut Lease, head_max: usize) {
 
 /// A parsed request.
 struct Request<'a> {
-    head: &'a RequestHead,
+    head: &'a mut RequestHead,
     /// The head's bytes.
     bytes: &'a [u8],
     /// What arrived behind the head.
@@ -399,11 +402,16 @@ async fn serve_request(
 ) -> (Ended, usize, Option<Lease>) {
     let Request { head, bytes, arrived, began_us } = request;
     let start_us = connection.worker.clock.now_us();
+    for name in &*site.subject_headers {
+        head.take_out(bytes, |found| is_same_name(found, name.as_bytes()));
+    }
+    let head = &*head;
     let path = if head.path_is_plain {
         std::borrow::Cow::Borrowed(head.path.of_bytes(bytes))
     } else {
         target::normalize(head.path.of_bytes(bytes))
     };
+    let security = connection.stream.security();
     let host = if site.matches_hosts { crate::site::canonical_host(head.host_value(bytes)) } else { Vec::new() };
     let last = u64::from(connection.requests) >= site.config.bounds.requests;
     let mut exchange = Exchange {
@@ -414,6 +422,7 @@ async fn serve_request(
         site,
         client: connection.client.map(SocketAddr::from),
         client_text,
+        security: security.as_deref(),
         head,
         bytes,
         arrived,
@@ -429,8 +438,11 @@ async fn serve_request(
         used: 0,
         extra_edits: None,
     };
-    let route = site.route(&Question { head, bytes, path: &path, host: &host }).cloned();
+    let goes_elsewhere = exchange.must_come_over_tls();
+    let question = Question { head, bytes, path: &path, host: &host };
+    let route = if goes_elsewhere { None } else { site.route(&question).cloned() };
     let mut ended = match &route {
+        None if goes_elsewhere => answer::to_https(&mut exchange).await,
         None => answer::of_reason(&mut exchange, Reason::NoRoute).await,
         Some(route) => serve_route(&mut exchange, route).await,
     };
@@ -478,6 +490,7 @@ async fn refuse(connection: &mut Connection, client_text: &ClientText, site: &Rc
         site.cell.timeouts.increment();
     }
     let head = RequestHead { method: Method::Get, version: Version::Http11, ..RequestHead::default() };
+    let security = connection.stream.security();
     let mut exchange = Exchange {
         stream: &mut connection.stream,
         deadline: &connection.deadline,
@@ -485,6 +498,7 @@ async fn refuse(connection: &mut Connection, client_text: &ClientText, site: &Rc
         site,
         client: connection.client.map(SocketAddr::from),
         client_text,
+        security: security.as_deref(),
         trusted: false,
         head: &head,
         bytes: b"",
@@ -548,7 +562,35 @@ impl Pace {
     }
 }
 
-impl Exchange<'_> {
+impl<'a> Exchange<'a> {
+    /// As it stands in `X-Forwarded-Proto`.
+    pub(crate) fn scheme(&self) -> &'static [u8] {
+        if self.security.is_some() { b"https" } else { b"http" }
+    }
+
+    /// What servers are told of the client's certificate: field and value.
+    pub(crate) fn client_subject(&self) -> Option<(&'a [u8], &'a [u8])> {
+        let (name, subject) = self.security?.subject.as_ref()?;
+        Some((name.as_bytes(), subject.as_bytes()))
+    }
+
+    /// Value of `Strict-Transport-Security`, which has no meaning without TLS (RFC 6797 section 7.2).
+    pub(crate) fn hsts(&self) -> Option<&'a [u8]> {
+        self.security.and_then(|_| self.site.hsts.as_deref())
+    }
+
+    /// The listener sends requests without TLS to where there is. A proxy in front that is believed
+    /// may have taken the TLS off.
+    fn must_come_over_tls(&self) -> bool {
+        let came_secure = || {
+            self.trusted && self.head.known(self.bytes, Known::XForwardedProto).is_some_and(|proto| proto == b"https")
+        };
+        self.site.config.redirect_https.is_some()
+            && self.security.is_none()
+            && self.head.method != Method::Connect
+            && !came_secure()
+    }
+
     /// The deadline of a phase, never behind that of the whole request.
     pub(crate) fn set_deadline(&self, after: std::time::Duration) {
         let at_ms = self.deadline.now_ms().saturating_add(after.as_millis() as u64);
@@ -559,71 +601,11 @@ impl Exchange<'_> {
     pub(crate) fn is_over_limit(&self) -> bool {
         self.deadline.now_ms() >= self.limit_ms
     }
-
-    /// The request's id: the client's if it is sane, else one made once for this request.
-    pub(crate) fn request_id(&mut self) -> RequestId {
-        let name = self.site.config.request_id.as_bytes();
-        let known = Known::of(name);
-        let given = if known == Known::Other {
-            self.head.values(self.bytes, name).next()
-        } else {
-            self.head.known(self.bytes, known)
-        };
-        match given.filter(|value| is_sane_id(value)) {
-            Some(value) => RequestId::Given(Span::of(self.bytes, value)),
-            None => RequestId::Made(*self.record.request_id.get_or_insert_with(new_id)),
-        }
-    }
 }
-
-/// Where a request's id lies.
-pub(crate) enum RequestId {
-    /// In the bytes of the head.
-    Given(Span),
-    Made([u8; 32]),
-}
-
-impl RequestId {
-    pub(crate) fn bytes<'a>(&'a self, head: &'a [u8]) -> &'a [u8] {
-        match self {
-            Self::Given(span) => span.of_bytes(head),
-            Self::Made(id) => id,
-        }
-    }
-}
-
-fn is_sane_id(value: &[u8]) -> bool {
-    !value.is_empty()
-        && value.len() <= crate::limits::REQUEST_ID_BYTES
-        && value
-            .iter()
-            .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b':' | b'/' | b'+' | b'='))
-}
-
-/// 128 random bits as hexadecimal digits.
-fn new_id() -> [u8; 32] {
-    let mut id = [0; 32];
-    let number = fastrand::u128(..).to_le_bytes();
-    for (pair, byte) in id.as_chunks_mut::<2>().0.iter_mut().zip(number) {
-        *pair = HEX_PAIRS[usize::from(byte)];
-    }
-    id
-}
-
-static HEX_PAIRS: [[u8; 2]; 256] = {
-    let digits = b"0123456789abcdef";
-    let mut table = [[0; 2]; 256];
-    let mut byte = 0;
-    while byte < 256 {
-        table[byte] = [digits[byte >> 4], digits[byte & 15]];
-        byte += 1;
-    }
-    table
-};
 
 /// A listener's accept loop on one worker. In a drain it empties the queue of connections that the
 /// kernel has accepted already, and ends.
-pub(crate) async fn accept(listener: crate::control::Listening, worker: Rc<Worker>) {
+pub(crate) async fn accept(listener: Listening, worker: Rc<Worker>) {
     // Never set: it is there to be woken by when a drain begins.
     let wake = worker.deadlines.enter().await;
     let mut taken = 0;
@@ -636,7 +618,7 @@ pub(crate) async fn accept(listener: crate::control::Listening, worker: Rc<Worke
         match accepted {
             None => break drop(wake),
             Some(Ok((stream, client))) => {
-                begin(stream, client, &listener.site, &worker);
+                begin(stream, client, &listener, &worker);
                 taken += 1;
                 if taken % crate::limits::ACCEPT_BATCH == 0 {
                     tokio::task::yield_now().await;
@@ -651,8 +633,8 @@ pub(crate) async fn accept(listener: crate::control::Listening, worker: Rc<Worke
 }
 
 /// Decides whether a connection may be there, and starts its task.
-fn begin(stream: Stream, client: Option<SocketAddr>, site: &Rc<std::cell::RefCell<Rc<Site>>>, worker: &Rc<Worker>) {
-    let now = Rc::clone(&site.borrow());
+fn begin(stream: Stream, client: Option<SocketAddr>, listener: &Listening, worker: &Rc<Worker>) {
+    let now = Rc::clone(&listener.site.borrow());
     now.cell.accepted.increment();
     // A proxy is let in for the client it names, once it has named it.
     let awaited = preface::is_awaited(&now, client);
@@ -663,14 +645,15 @@ fn begin(stream: Stream, client: Option<SocketAddr>, site: &Rc<std::cell::RefCel
     let connection = Connection {
         stream,
         worker: Rc::clone(worker),
-        site: Rc::clone(site),
+        site: Rc::clone(&listener.site),
         client: client.map(packed),
         deadline: worker.deadlines.reserve(),
         requests: 0,
         admitted: None,
     };
-    if now.config.proxy_protocol {
-        tokio::task::spawn_local(serve_named(connection, admitted, now));
+    let door = listener.door.borrow().clone();
+    if now.config.proxy_protocol || door.is_some() {
+        tokio::task::spawn_local(open::open(connection, admitted, now, door));
     } else {
         tokio::task::spawn_local(serve(Connection { admitted: Some(admitted), ..connection }));
     }

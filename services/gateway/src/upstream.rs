@@ -88,9 +88,9 @@ impl LocalPool {
     pub(crate) fn take_idle(&self, server: &ServerLease) -> Option<ServerConnection> {
         let mut table = self.idle.borrow_mut();
         let list = table.get_mut(&server.server().id())?;
-        while let Some(idle) = list.pop() {
+        while let Some(mut idle) = list.pop() {
             self.idle_count.set(self.idle_count.get() - 1);
-            if is_quiet(&idle.stream) {
+            if is_quiet(&mut idle.stream) {
                 self.cell.reused.increment();
                 return Some(ServerConnection { stream: idle.stream });
             }
@@ -123,11 +123,11 @@ impl LocalPool {
         let keep_ms = self.config.timeouts.keepalive.as_millis() as u64;
         let mut count = 0;
         self.idle.borrow_mut().retain(|_, list| {
-            list.retain(|idle| {
+            list.retain_mut(|idle| {
                 // The waker of the task that used it last holds that task's memory, for which there
                 // may be no client any more; this one takes its place.
                 drop(idle.stream.poll_readable(&mut Context::from_waker(Waker::noop())));
-                idle.since_ms + keep_ms > now_ms && is_quiet(&idle.stream)
+                idle.since_ms + keep_ms > now_ms && is_quiet(&mut idle.stream)
             });
             count += list.len();
             !list.is_empty()
@@ -193,7 +193,7 @@ async fn wait_connected(stream: &TcpStream, deadline: &Deadline) -> Result<(), C
 /// network at that moment: nothing in HTTP/1 tells that from the answer to the request that it
 /// crosses. The gap would be smaller and still there, so it is left. Into it falls a server that
 /// answers twice, or says 408 before it closes an idle connection, at that very moment.
-fn is_quiet(stream: &Stream) -> bool {
+fn is_quiet(stream: &mut Stream) -> bool {
     matches!(stream.try_read(&mut [0]), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
 }
 
@@ -225,12 +225,12 @@ mod tests {
 
     #[tokio::test]
     async fn bytes_nobody_asked_for_are_seen_by_a_task_without_budget() {
-        let (stream, _peer) = loud().await;
+        let (mut stream, _peer) = loud().await;
         poll_fn(|context| {
             // So many looks at it, until the runtime has the task believe that there is nothing.
             while stream.poll_readable(context).is_ready() {}
             assert!(!tokio::task::coop::has_budget_remaining());
-            assert!(!is_quiet(&stream));
+            assert!(!is_quiet(&mut stream));
             Poll::Ready(())
         })
         .await;
@@ -238,11 +238,11 @@ mod tests {
 
     #[tokio::test]
     async fn an_end_is_no_quiet_and_silence_is() {
-        let (stream, peer) = loud().await;
-        assert!(!is_quiet(&stream));
-        assert!(is_quiet(&stream), "the byte was read");
+        let (mut stream, peer) = loud().await;
+        assert!(!is_quiet(&mut stream));
+        assert!(is_quiet(&mut stream), "the byte was read");
         drop(peer);
         poll_fn(|context| stream.poll_readable(context)).await.unwrap();
-        assert!(!is_quiet(&stream));
+        assert!(!is_quiet(&mut stream));
     }
 }

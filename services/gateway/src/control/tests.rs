@@ -9,6 +9,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use sumun_engine::access_log::AccessLog;
+use sumun_engine::tls::Tls;
 use sumun_engine::worker;
 use sumun_pools::{health, resolve};
 use tokio::runtime::Handle;
@@ -55,7 +56,7 @@ impl Running {
     fn start() -> Self {
         let started = Instant::now();
         let pools = Arc::new(Pools::new(started, b"key"));
-        let gateway = Gateway::new(Arc::clone(&pools), "0");
+        let gateway = Gateway::new(Arc::clone(&pools), Tls::new(WORKERS), "0");
         let log = AccessLog::start(WORKERS).unwrap();
         let workers = (0..WORKERS).map(|index| {
             let (orders, mut ordered) = unbounded_channel::<Order>();

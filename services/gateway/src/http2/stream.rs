@@ -8,7 +8,7 @@ use sumun_http::chunked::Decoder;
 use sumun_http2::{ErrorCode, SendError, StreamId};
 
 use super::{Inbox, Mux, register};
-use crate::io::Gone;
+use crate::io::{Gone, Security};
 
 /// So much is given to the machine in one go: streams share the connection fairly.
 const PIECE_BYTES: usize = 16 * 1024;
@@ -20,6 +20,8 @@ pub(crate) struct Http2Stream {
     inbox: Rc<Inbox>,
     is_head_request: bool,
     sending: Sending,
+    /// Of the connection.
+    pub(crate) security: Option<Rc<Security>>,
 }
 
 /// Where the answer is.
@@ -54,7 +56,7 @@ impl std::fmt::Debug for Http2Stream {
 
 impl Http2Stream {
     pub(super) fn new(mux: Rc<Mux>, id: StreamId, inbox: Rc<Inbox>, is_head_request: bool) -> Self {
-        Self { mux, id, inbox, is_head_request, sending: Sending::Head }
+        Self { mux, id, inbox, is_head_request, sending: Sending::Head, security: None }
     }
 
     /// Takes bytes of the request's body; 0 is its end.

@@ -185,20 +185,22 @@ fn reason_of(status: u16) -> Reason {
 }
 
 /// What a head needs to know of its request.
-struct HeadFacts {
+struct HeadFacts<'a> {
     status: u16,
     date: [u8; 29],
     connection: ConnectionLine,
+    hsts: Option<&'a [u8]>,
 }
 
-impl HeadFacts {
-    fn of(exchange: &Exchange<'_>, status: u16) -> Self {
+impl<'a> HeadFacts<'a> {
+    fn of(exchange: &Exchange<'a>, status: u16) -> Self {
         let connection = ConnectionLine::of(exchange.keep_alive, exchange.head.version);
-        Self { status, date: exchange.worker.clock.date(), connection }
+        Self { status, date: exchange.worker.clock.date(), connection, hsts: exchange.hsts() }
     }
 
     fn write(&self, output: &mut Vec<u8>, route: &Route, fields: &[u8], is_chunked: bool) {
         answer::write_status_line(output, self.status, &self.date, &route.response_edits);
+        sumun_http::forward::write_hsts(output, self.hsts, &route.response_edits);
         route.response_edits.write_filtered(output, fields);
         if is_chunked {
             output.extend_from_slice(b"Transfer-Encoding: chunked\r\n");

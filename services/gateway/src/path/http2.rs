@@ -145,7 +145,8 @@ fn begin(
     rejected: Option<Reason>,
 ) {
     let is_chunked = matches!(head.body, BodyLength::Chunked);
-    let stream = mux.open(id, is_chunked, head.method == Method::Head);
+    let mut stream = mux.open(id, is_chunked, head.method == Method::Head);
+    stream.security = connection.stream.security();
     if end {
         mux.deliver(id, b"", true);
     }
@@ -166,14 +167,20 @@ fn begin(
     tokio::task::spawn_local(answer(request, site, head, bytes, rejected));
 }
 
-async fn answer(mut request: Connection, site: Rc<Site>, head: HeadLease, bytes: Vec<u8>, rejected: Option<Reason>) {
+async fn answer(
+    mut request: Connection,
+    site: Rc<Site>,
+    mut head: HeadLease,
+    bytes: Vec<u8>,
+    rejected: Option<Reason>,
+) {
     request.deadline.wake_this_task().await;
     let client_text = ClientText::of(request.client.map(SocketAddr::from));
     if let Some(reason) = rejected {
         refuse(&mut request, &client_text, &site, reason).await;
         return;
     }
-    let parsed = Request { head: &head, bytes: &bytes, arrived: b"", began_us: None };
+    let parsed = Request { head: &mut head, bytes: &bytes, arrived: b"", began_us: None };
     let (ended, ..) = serve_request(&mut request, &client_text, &site, parsed).await;
     if ended.abort {
         request.stream.reset_on_close();

@@ -379,9 +379,10 @@ fn compose(
         client_host,
         client: exchange.client_text.plain(),
         client_node: exchange.client_text.node(),
-        scheme: b"http",
+        scheme: exchange.scheme(),
         trusted: exchange.trusted,
         request_id: (exchange.site.config.request_id.as_bytes(), id.bytes(exchange.bytes)),
+        client_subject: exchange.client_subject(),
         loop_id: &exchange.site.loop_id,
         framing,
         websocket: head.websocket,
@@ -575,6 +576,7 @@ async fn pass_interim(
         connection: ConnectionLine::Silent,
         date: b"",
         cookie: None,
+        hsts: None,
         edits: &route.response_edits,
     };
     forward::write_response(&mut output, response, bytes, &plan);
@@ -599,6 +601,7 @@ async fn switch(
         connection: ConnectionLine::Websocket,
         date: b"",
         cookie: None,
+        hsts: exchange.hsts(),
         edits: &route.response_edits,
     };
     forward::write_response(&mut output, response, input.filled().get(..head_length).unwrap_or_default(), &plan);

@@ -432,7 +432,7 @@ fn failures_say_why() {
     let distrusting = Arc::new(client(&certificates::authority("Another"), &VERSIONS, None));
     assert_eq!(outcome(&config, &material, &distrusting).0, Err(Reason::Refused));
     let mut other_protocol = client(&authority, &VERSIONS, None);
-    other_protocol.alpn_protocols = vec![b"h2".to_vec()];
+    other_protocol.alpn_protocols = vec![b"spdy/3".to_vec()];
     assert_eq!(outcome(&config, &material, &Arc::new(other_protocol)).0, Err(Reason::Protocol));
 
     let listener = listener(&tls(&config, &material), &config);

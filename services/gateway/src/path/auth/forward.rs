@@ -154,7 +154,7 @@ fn compose(
     if !client_host.is_empty() {
         line(&mut output, b"X-Forwarded-Host", &[before(Known::XForwardedHost).unwrap_or(client_host)]);
     }
-    line(&mut output, b"X-Forwarded-Proto", &[before(Known::XForwardedProto).unwrap_or(b"http")]);
+    line(&mut output, b"X-Forwarded-Proto", &[before(Known::XForwardedProto).unwrap_or_else(|| exchange.scheme())]);
     let own = exchange.client_text.plain();
     list_line(
         &mut output,
@@ -167,6 +167,9 @@ fn compose(
     let via: &[u8] = if head.version == Version::Http10 { b"1.0 sumun" } else { b"1.1 sumun" };
     list_line(&mut output, b"Via", exchange, Some(Known::Via), via);
     line(&mut output, exchange.site.config.request_id.as_bytes(), &[request_id]);
+    if let Some((name, subject)) = exchange.client_subject() {
+        line(&mut output, name, &[subject]);
+    }
     for field in head.fields.iter().filter(|field| matches!(field.known, Known::Cookie | Known::Authorization)) {
         line(&mut output, field.name.of_bytes(bytes), &[field.value.of_bytes(bytes)]);
     }
@@ -373,6 +376,7 @@ async fn pass_on(exchange: &mut Exchange<'_>, route: &Route, verdict: &Verdict) 
         connection: ConnectionLine::of(exchange.keep_alive, exchange.head.version),
         date: &date,
         cookie: None,
+        hsts: exchange.hsts(),
         edits: &route.response_edits,
     };
     let mut output = Vec::with_capacity(512 + verdict.body.len());

@@ -92,16 +92,16 @@ async fn run(mut beginning: Beginning) -> Result<(), String> {
     if let Some(Err(why)) = beginning.runtime.take().map(|text| pools.carry_in(&text)) {
         tracing::warn!("what the worker process before this one said of its servers is not understood: {why}");
     }
+    let tls = Tls::new(beginning.config.workers);
+    tls.apply(&beginning.config, &std::mem::take(&mut beginning.tls))?;
     let host_files = beginning.sandbox.host_files.take().map(|files| copies(files, &beginning.supervisor));
     let name_servers = host_files.clone().map_or(NameServers::System, NameServers::Copies);
     tokio::spawn(resolve::run(Arc::clone(&pools), name_servers));
-    tokio::spawn(health::run(Arc::clone(&pools)));
+    tokio::spawn(health::run(Arc::clone(&pools), Arc::clone(&tls)));
     if tokio::time::timeout(FIRST_NAMES, resolve::settled(&pools)).await.is_err() {
         tracing::warn!("some names of servers have no address yet: {}", pools.unresolved().join(", "));
     }
 
-    let tls = Tls::new(beginning.config.workers);
-    tls.apply(&beginning.config, &std::mem::take(&mut beginning.tls))?;
     let gateway = Gateway::new(Arc::clone(&pools), Arc::clone(&tls), &beginning.instance);
     gateway.prepare(&beginning.config);
     let log = AccessLog::start(beginning.config.workers).map_err(|error| format!("access log: {error}"))?;

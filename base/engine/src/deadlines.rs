@@ -87,7 +87,11 @@ pub struct Deadline {
 impl Deadline {
     /// From now on the current task is woken when the deadline has passed.
     pub async fn wake_this_task(&self) {
-        poll_fn(|context| Poll::Ready(self.wake(context.waker()))).await;
+        poll_fn(|context| {
+            self.wake(context.waker());
+            Poll::Ready(())
+        })
+        .await;
     }
 
     /// From now on this one is woken when the deadline has passed.

@@ -13,12 +13,12 @@ pub fn forget_what_was_used() {
         if length == 0 {
             continue;
         }
+        let start = std::ptr::with_exposed_provenance_mut(first);
         // SAFETY: the range lies in a segment of this program's file that is mapped privately and was
         // never written to, since it is not writable and the linker leaves no relocations in such:
         // whoever reads or executes a page of it finds the same bytes, loaded again from the file.
         #[allow(unsafe_code)]
-        let advised =
-            unsafe { rustix::mm::madvise(std::ptr::with_exposed_provenance_mut(first), length, Advice::LinuxDontNeed) };
+        let advised = unsafe { rustix::mm::madvise(start, length, Advice::LinuxDontNeed) };
         // It is advice: where it cannot be taken, the pages stay.
         advised.unwrap_or_default();
     }

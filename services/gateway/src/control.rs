@@ -15,7 +15,7 @@ use sumun_config::checked::{self as config, BindAddress, Config, Name};
 use sumun_engine::Worker;
 use sumun_engine::accept::Admittance;
 use sumun_engine::access_log::LogSender;
-use sumun_engine::tls::Tls;
+use sumun_engine::tls::{Tls, TlsConnector};
 use sumun_pools::{Admission, AdmissionLimits, Pools};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::task::AbortHandle;
@@ -266,7 +266,9 @@ impl LocalGateway {
         pools.retain(|name, local| {
             let is_same = config.pools.get(name).is_some_and(|pool| **pool == *local.config);
             // A config that was not taken over by all may have dropped the pool and another brought it back.
-            let stays = is_same && self.gateway.pools.pool(name).is_some_and(|pool| Arc::ptr_eq(&pool, &local.pool));
+            let stays = is_same
+                && self.gateway.pools.pool(name).is_some_and(|pool| Arc::ptr_eq(&pool, &local.pool))
+                && local.speaks(self.gateway.tls.pool(name).as_ref());
             if !stays {
                 local.retire();
             }
@@ -278,7 +280,8 @@ impl LocalGateway {
             }
             if let Some(pool) = self.gateway.pools.pool(name) {
                 let cell = self.gateway.metrics.pool(name, self.worker.index);
-                pools.insert(Arc::clone(name), Rc::new(LocalPool::new(&pool, pool_config, cell)));
+                let tls = self.gateway.tls.pool(name).map(|tls| TlsConnector::new(tls, self.worker.index));
+                pools.insert(Arc::clone(name), Rc::new(LocalPool::new(&pool, pool_config, cell, tls)));
             }
         }
     }

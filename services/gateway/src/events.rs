@@ -54,6 +54,8 @@ pub enum Reason {
     NoServer,
     ConnectFailed,
     ConnectTimeout,
+    /// Connected, and TLS could not be agreed on or the certificate is not accepted.
+    ServerHandshake,
     FirstByteTimeout,
     /// The server closed before it answered.
     ServerClosed,
@@ -99,6 +101,7 @@ impl Reason {
             Self::NoServer => "no_server",
             Self::ConnectFailed => "connect_failed",
             Self::ConnectTimeout => "connect_timeout",
+            Self::ServerHandshake => "server_handshake",
             Self::FirstByteTimeout => "first_byte_timeout",
             Self::ServerClosed => "server_closed",
             Self::ServerProtocol => "server_protocol",
@@ -137,6 +140,7 @@ impl Reason {
             Self::NoServer
             | Self::ConnectFailed
             | Self::ConnectTimeout
+            | Self::ServerHandshake
             | Self::FirstByteTimeout
             | Self::ServerClosed
             | Self::ServerProtocol
@@ -166,7 +170,11 @@ impl Reason {
             Self::HeaderTimeout | Self::BodyTimeout => 408,
             // nginx's number for "nobody is there to read a status".
             Self::ClientClosed | Self::ClientStalled => 499,
-            Self::ConnectFailed | Self::ServerClosed | Self::ServerProtocol | Self::ServerCutShort => 502,
+            Self::ConnectFailed
+            | Self::ServerHandshake
+            | Self::ServerClosed
+            | Self::ServerProtocol
+            | Self::ServerCutShort => 502,
             Self::NoServer
             | Self::QueueFull
             | Self::QueueTimeout
@@ -186,6 +194,7 @@ impl Reason {
 pub(crate) enum Event<'a> {
     AcceptFailed { listener: &'a str, error: &'a std::io::Error },
     HandshakeFailed { listener: &'a str, client: Option<std::net::SocketAddr>, failure: &'a Failure },
+    ServerHandshakeFailed { pool: &'a str, server: &'a str, failure: &'a Failure },
     TlsUnusable { listener: &'a str, error: &'a std::io::Error },
     Loop { listener: &'a str, path: &'a [u8] },
     PrefaceRefused { listener: &'a str, peer: Option<std::net::SocketAddr>, refusal: Refusal },
@@ -202,6 +211,9 @@ impl Event<'_> {
             // Clients and scanners decide how many there are: they are counted.
             Self::HandshakeFailed { listener, client, failure } => {
                 tracing::debug!(?client, reason = failure.reason.word(), "listener {listener}: handshake: {failure}");
+            }
+            Self::ServerHandshakeFailed { pool, server, failure } => {
+                tracing::warn!(pool, server, reason = failure.reason.word(), "no TLS with the server: {failure}");
             }
             Self::TlsUnusable { listener, error } => {
                 tracing::error!("listener {listener}: no TLS: {error}");

@@ -8,6 +8,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
+use sumun_engine::limits::LARGE_BUFFER_BYTES;
+use sumun_engine::tls::limits::WRITE_BYTES;
 use sumun_engine::tls::{Peer, TlsStream, Transport};
 use sumun_engine::{Deadline, Lease};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
@@ -172,6 +174,14 @@ impl Stream {
     /// Over TLS: a record has begun and its end is not here.
     pub(crate) fn has_part_of_record(&self) -> bool {
         matches!(self, Self::Tls(stream) if stream.tls.has_part_of_record())
+    }
+
+    /// So much is best written at once.
+    pub(crate) fn piece_bytes(&self) -> usize {
+        match self {
+            Self::Tls(_) => WRITE_BYTES,
+            Self::Tcp(_) | Self::Unix(_) | Self::Http2(_) => LARGE_BUFFER_BYTES,
+        }
     }
 
     /// The kernel can move bytes in and out by itself.

@@ -54,6 +54,7 @@ pub(crate) struct Connection {
     pub(crate) deadline: Deadline,
     pub(crate) requests: u32,
     /// Counts this connection until it ends; `None` for a stream of one that is counted.
+    #[expect(dead_code, reason = "it does what it is for when it is dropped")]
     pub(crate) admitted: Option<Admitted>,
 }
 
@@ -149,7 +150,11 @@ impl Ended {
 #[expect(clippy::manual_async_fn, reason = "an async fn moves its arguments and holds them twice; an idle client pays")]
 fn serve(mut connection: Connection) -> impl Future<Output = ()> {
     async move {
-        poll_fn(|context| Poll::Ready(connection.deadline.wake(context.waker()))).await;
+        poll_fn(|context| {
+            connection.deadline.wake(context.waker());
+            Poll::Ready(())
+        })
+        .await;
         connection.deadline.set(connection.site.borrow().config.bounds.header_timeout);
         while poll_fn(|context| connection.poll_bytes(context)).await {
             // Boxed, so that a connection that waits is a few hundred bytes and not a few thousand.

@@ -10,12 +10,14 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use sumun_config::checked as config;
+use sumun_engine::tls::{Failure, TlsConnector, TlsPool, Transport, server_name};
 use sumun_engine::{Deadline, Lease};
 use sumun_pools::{Lease as ServerLease, Picker, Pool, Target};
 use tokio::net::{TcpStream, UnixStream};
 
-use crate::io::Stream;
-use crate::limits::{IDLE_CONNECTIONS, RESPONSE_HEAD_BYTES};
+use crate::events::{Event, Reason};
+use crate::io::{Secured, Stream};
+use crate::limits::{HANDSHAKE_LOG_PAUSE, IDLE_CONNECTIONS, RESPONSE_HEAD_BYTES};
 use crate::metrics::PoolCell;
 
 /// What one worker has of one pool.
@@ -30,6 +32,10 @@ pub(crate) struct LocalPool {
     retired: Cell<bool>,
     /// Which source address comes next.
     next_source: Cell<usize>,
+    /// `None`: its servers are spoken to without TLS.
+    tls: Option<TlsConnector>,
+    /// When a failed handshake may be logged again: there may be one for each request.
+    quiet_until_ms: Cell<u64>,
 }
 
 /// Keyed by the server's own number, which needs no hashing.
@@ -68,10 +74,27 @@ pub(crate) struct ServerConnection {
 pub(crate) enum ConnectError {
     Timeout,
     Failed,
+    /// It is connected, and not the server it should be, or it speaks no TLS that we do.
+    Handshake,
+}
+
+impl ConnectError {
+    pub(crate) fn reason(&self) -> Reason {
+        match self {
+            Self::Timeout => Reason::ConnectTimeout,
+            Self::Failed => Reason::ConnectFailed,
+            Self::Handshake => Reason::ServerHandshake,
+        }
+    }
 }
 
 impl LocalPool {
-    pub(crate) fn new(pool: &Arc<Pool>, config: &Arc<config::Pool>, cell: Arc<PoolCell>) -> Self {
+    pub(crate) fn new(
+        pool: &Arc<Pool>,
+        config: &Arc<config::Pool>,
+        cell: Arc<PoolCell>,
+        tls: Option<TlsConnector>,
+    ) -> Self {
         Self {
             picker: RefCell::new(Picker::new(Arc::clone(pool))),
             pool: Arc::clone(pool),
@@ -81,6 +104,16 @@ impl LocalPool {
             idle_count: Cell::new(0),
             retired: Cell::new(false),
             next_source: Cell::new(0),
+            tls,
+            quiet_until_ms: Cell::new(0),
+        }
+    }
+
+    /// It speaks this with its servers.
+    pub(crate) fn speaks(&self, tls: Option<&Arc<TlsPool>>) -> bool {
+        match (&self.tls, tls) {
+            (Some(own), Some(tls)) => own.is_of(tls),
+            (own, tls) => own.is_none() && tls.is_none(),
         }
     }
 
@@ -99,22 +132,26 @@ impl LocalPool {
     }
 
     /// Keeps a connection for the next request.
-    pub(crate) fn give_back(&self, server: &ServerLease, connection: ServerConnection, now_ms: u64) {
+    pub(crate) fn give_back(&self, server: &ServerLease, mut connection: ServerConnection, now_ms: u64) {
         if self.retired.get() || self.idle_count.get() >= IDLE_CONNECTIONS || !server.server().accepts() {
-            return;
+            return connection.stream.say_goodbye();
         }
         let mut table = self.idle.borrow_mut();
         let list = table.entry(server.server().id()).or_default();
         if list.len() < self.config.keepalive as usize {
             list.push(Idle { stream: connection.stream, since_ms: now_ms });
             self.idle_count.set(self.idle_count.get() + 1);
+        } else {
+            connection.stream.say_goodbye();
         }
     }
 
     /// Closes all idle connections and keeps none from now on.
     pub(crate) fn retire(&self) {
         self.retired.set(true);
-        self.idle.borrow_mut().clear();
+        for mut idle in self.idle.borrow_mut().drain().flat_map(|(_, list)| list) {
+            idle.stream.say_goodbye();
+        }
         self.idle_count.set(0);
     }
 
@@ -127,7 +164,11 @@ impl LocalPool {
                 // The waker of the task that used it last holds that task's memory, for which there
                 // may be no client any more; this one takes its place.
                 drop(idle.stream.poll_readable(&mut Context::from_waker(Waker::noop())));
-                idle.since_ms + keep_ms > now_ms && is_quiet(&mut idle.stream)
+                let stays = idle.since_ms + keep_ms > now_ms && is_quiet(&mut idle.stream);
+                if !stays {
+                    idle.stream.say_goodbye();
+                }
+                stays
             });
             count += list.len();
             !list.is_empty()
@@ -142,20 +183,58 @@ impl LocalPool {
         deadline: &Deadline,
     ) -> Result<ServerConnection, ConnectError> {
         self.cell.connects.increment();
-        let stream = match server.target() {
+        let transport = match server.target() {
             Target::Tcp(address) => {
                 let stream = sumun_host::connect::start_connect(*address, self.source_for(address.ip()))
                     .map_err(|_| ConnectError::Failed)?;
                 let stream = TcpStream::from_std(stream).map_err(|_| ConnectError::Failed)?;
                 wait_connected(&stream, deadline).await?;
-                Stream::Tcp(stream)
+                Transport::Tcp(stream)
             }
-            Target::Unix(path) => {
-                let stream = UnixStream::connect(path).await.map_err(|_| ConnectError::Failed)?;
-                Stream::Unix(Box::new(stream))
-            }
+            Target::Unix(path) => Transport::Unix(UnixStream::connect(path).await.map_err(|_| ConnectError::Failed)?),
+        };
+        let stream = match &self.tls {
+            None => transport.into(),
+            Some(tls) => self.secure(tls, transport, server, deadline).await?,
         };
         Ok(ServerConnection { stream })
+    }
+
+    /// Does the handshake, which verifies whom we are connected with.
+    async fn secure(
+        &self,
+        tls: &TlsConnector,
+        transport: Transport,
+        server: &ServerLease,
+        deadline: &Deadline,
+    ) -> Result<Stream, ConnectError> {
+        let name = server_name(&server.server().address());
+        let tls = tls.connect(transport, &name).map_err(|_| ConnectError::Handshake)?;
+        let mut stream = Box::new(Secured { tls, security: None });
+        let opened = poll_fn(|context| match stream.tls.poll_handshake(context) {
+            Poll::Pending if deadline.passed() => Poll::Ready(Err(None)),
+            other => other.map(|result| result.map_err(Some)),
+        });
+        match opened.await {
+            Ok(_) => Ok(Stream::Tls(stream)),
+            Err(None) => {
+                stream.tls.give_up();
+                Err(ConnectError::Timeout)
+            }
+            Err(Some(failure)) => {
+                self.note_handshake(server, &failure, deadline.now_ms());
+                Err(ConnectError::Handshake)
+            }
+        }
+    }
+
+    /// The operator is told: a certificate that is not valid does not mend itself.
+    fn note_handshake(&self, server: &ServerLease, failure: &Failure, now_ms: u64) {
+        if now_ms >= self.quiet_until_ms.get() {
+            self.quiet_until_ms.set(now_ms + HANDSHAKE_LOG_PAUSE.as_millis() as u64);
+            let (pool, server) = (&self.config.name, server.server().name());
+            Event::ServerHandshakeFailed { pool, server, failure }.write();
+        }
     }
 
     /// The next source address of the destination's family.

@@ -30,10 +30,13 @@ pub struct TlsPool {
     counts: Arc<Counts>,
 }
 
+/// Counts nothing: counters are written by workers alone.
+const NO_WORKER: usize = usize::MAX;
+
 /// What new connections are opened with.
 #[derive(Debug)]
 pub(super) struct Built {
-    config: ClientConfig,
+    config: Arc<ClientConfig>,
     sni: Option<ServerName<'static>>,
     /// Of our own certificate: (name, seconds since 1970).
     pub(super) expiry: Option<(Arc<str>, u64)>,
@@ -80,6 +83,19 @@ impl TlsPool {
 
     pub(super) fn counts(&self) -> &Arc<Counts> {
         &self.counts
+    }
+
+    /// Of a health check: always with a full handshake, so that a certificate is seen to expire, and
+    /// not counted among those of requests.
+    ///
+    /// # Errors
+    /// Not for anything a server does.
+    pub fn check(&self, transport: Transport, name: &ServerName<'static>) -> io::Result<TlsStream> {
+        let current = self.current.load();
+        let name = current.sni.as_ref().unwrap_or(name).clone();
+        let connection =
+            UnbufferedClientConnection::new(Arc::clone(&current.config), name).map_err(io::Error::other)?;
+        Ok(TlsStream::new(transport, Connection::Client(connection), Arc::clone(&self.counts), NO_WORKER))
     }
 }
 
@@ -129,7 +145,7 @@ pub(super) fn build(
     // Each worker has its own, see `TlsConnector`.
     config.resumption = Resumption::disabled();
     let sni = tls.sni.clone().map(|name| ServerName::try_from(name).map_err(|error| error.to_string())).transpose()?;
-    Ok(Arc::new(Built { config, sni, expiry, made_of }))
+    Ok(Arc::new(Built { config: Arc::new(config), sni, expiry, made_of }))
 }
 
 /// One worker's way to the servers of a pool. Sessions with them are its own, so that no worker
@@ -153,6 +169,12 @@ impl TlsConnector {
         Self { pool, worker, own: RefCell::new(None) }
     }
 
+    /// This is what the pool speaks.
+    #[must_use]
+    pub fn is_of(&self, pool: &Arc<TlsPool>) -> bool {
+        Arc::ptr_eq(&self.pool, pool)
+    }
+
     /// Over a connected socket. `name` is that of the server's address ([`server_name`]).
     ///
     /// # Errors
@@ -170,7 +192,7 @@ impl TlsConnector {
         if let Some(own) = own.as_ref().filter(|own| Arc::ptr_eq(&own.built, &current)) {
             return (Arc::clone(&own.config), name);
         }
-        let mut config = current.config.clone();
+        let mut config = (*current.config).clone();
         config.resumption = Resumption::in_memory_sessions(POOL_SESSIONS);
         let config = Arc::new(config);
         *own = Some(Own { built: Arc::clone(&current), config: Arc::clone(&config) });

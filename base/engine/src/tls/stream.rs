@@ -139,8 +139,8 @@ impl TlsStream {
         (self.transport, self.incoming)
     }
 
-    /// Reads once. 0 is the end, said by the other side. After [`Self::poll_shutdown`] what comes
-    /// is only good to be thrown away: it is not decrypted.
+    /// Reads once. 0 is the end, said by the other side. That we have ended our direction
+    /// ([`Self::poll_shutdown`]) ends only that.
     ///
     /// # Errors
     /// `UnexpectedEof`: it ended and nobody said so, what came may be cut short.
@@ -153,10 +153,6 @@ impl TlsStream {
                     self.say_why(context);
                     return Poll::Ready(Err(failure.into()));
                 }
-            }
-            if self.close_sent {
-                // Nobody wants it any more; it is only read so that the last answer arrives.
-                return self.transport.poll_read(context, bytes);
             }
             match self.poll_fill(context) {
                 Poll::Ready(Ok(0)) => return Poll::Ready(Err(cut_off())),

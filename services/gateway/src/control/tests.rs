@@ -167,7 +167,7 @@ impl Control {
                 // Nobody answers there.
                 let name_servers = resolve::NameServers::At(vec!["127.0.0.1:9".parse().unwrap()]);
                 tokio::select! {
-                    () = health::run(Arc::clone(&pools)) => {}
+                    () = health::run(Arc::clone(&pools), Tls::new(WORKERS)) => {}
                     () = resolve::run(pools, name_servers) => {}
                     _ = stopped => {}
                 }

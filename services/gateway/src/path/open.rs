@@ -67,8 +67,7 @@ async fn secure(connection: Connection, site: &Rc<Site>, door: &Door) -> Option<
         other => other.map(|result| result.map(drop)),
     })
     .await;
-    let over =
-        |stream| Connection { stream, worker, site: newest, client, deadline, requests: 0, admitted: None };
+    let over = |stream| Connection { stream, worker, site: newest, client, deadline, requests: 0, admitted: None };
     match opened {
         Ok(()) => {
             let header = door.subject_header.as_ref();
@@ -77,7 +76,12 @@ async fn secure(connection: Connection, site: &Rc<Site>, door: &Door) -> Option<
             Some(over(Stream::Tls(stream)))
         }
         Err(failure) => {
-            Event::HandshakeFailed { listener: &site.config.name, client: client.map(SocketAddr::from), failure: &failure }.write();
+            Event::HandshakeFailed {
+                listener: &site.config.name,
+                client: client.map(SocketAddr::from),
+                failure: &failure,
+            }
+            .write();
             if failure.reason == TlsReason::NotTls {
                 answer_in_plain(stream.tls, site, over).await;
             }

@@ -255,11 +255,7 @@ fn may_reconnect(exchange: &Exchange<'_>, body: &Body<'_>, failure: &Failure) ->
 }
 
 fn connect_failure(error: &ConnectError) -> Failure {
-    let reason = match error {
-        ConnectError::Timeout => Reason::ConnectTimeout,
-        ConnectError::Failed => Reason::ConnectFailed,
-    };
-    Failure { reason, outcome: Outcome::ConnectFailed, untouched: true }
+    Failure { reason: error.reason(), outcome: Outcome::ConnectFailed, untouched: true }
 }
 
 /// What a server said.

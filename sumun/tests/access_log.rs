@@ -105,7 +105,20 @@ fn a_template() {
 #[test]
 fn only_bodies_are_counted() {
     everywhere(|place| {
-        let server = Server::saying(place.ip, "hi");
+        let server = Server::start(place.ip, |peer| {
+            while let Some(request) = peer.request() {
+                let answer = match request.target.as_str() {
+                    "/chunks" => b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n\
+                        5;a=b\r\nhello\r\n6\r\n world\r\n0\r\nX-After: 1\r\n\r\n"
+                        .to_vec(),
+                    "/until-the-end" => b"HTTP/1.1 200 OK\r\n\r\nhello world".to_vec(),
+                    _ => ok("hi"),
+                };
+                if !peer.send(answer) || request.target == "/until-the-end" {
+                    return;
+                }
+            }
+        });
         let login = Server::answering(place.ip, |_| {
             b"HTTP/1.1 302 Found\r\nLocation: /login\r\nContent-Length: 4\r\n\r\ngo!\n".to_vec()
         });
@@ -142,6 +155,12 @@ fn only_bodies_are_counted() {
         expect("GET /guarded 302 4 0".to_owned());
         gateway.connect().request("HEAD", "/guarded", "", b"").expect(302);
         expect("HEAD /guarded 302 0 0".to_owned());
+        // Chunked on its way here and again on its way on; and put into chunks here.
+        for target in ["/chunks", "/until-the-end"] {
+            let answer = gateway.get(target).expect(200);
+            assert_eq!((answer.framing, answer.text()), (Framing::Chunked, "hello world".to_owned()));
+            expect(format!("GET {target} 200 11 0"));
+        }
         for target in ["/files/new", "/to-server"] {
             let mut client = gateway.connect();
             client.send(format!("PUT {target} HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n12345"));

@@ -175,6 +175,50 @@ fn a_server_that_fails_live_requests_is_ejected() {
     });
 }
 
+/// Who fails again after its time is over stays away for longer.
+#[test]
+fn ejections_grow() {
+    everywhere(|place| {
+        let failing = Server::answering(place.ip, |_| b"HTTP/1.1 502 No\r\nContent-Length: 0\r\n\r\n".to_vec());
+        let good = Server::saying(place.ip, "b");
+        let config = "balance: round-robin, outlier: { failures: 2, eject: 200ms, eject_max: 500ms },";
+        let gateway = Instance::proxy(place, &[failing.address(), good.address()], config, "");
+        for (count, for_ms) in [(1, 200), (2, 400), (3, 500)] {
+            eventually("it fails until it is ejected", || {
+                gateway.get("/");
+                gateway.log().contains(&format!("for_ms={for_ms} count={count} "))
+            });
+        }
+    });
+}
+
+/// A server that came back is not given its whole share at once.
+#[test]
+fn who_came_back_starts_slowly() {
+    everywhere(|place| {
+        let shares = ["", "slow_start: 600s,"].map(|slow_start| {
+            let up = Arc::new(AtomicBool::new(false));
+            let now = Arc::clone(&up);
+            let back = Server::answering(place.ip, move |request| match request.target.as_str() {
+                "/healthz" if !now.load(Ordering::SeqCst) => b"HTTP/1.1 503 No\r\nContent-Length: 0\r\n\r\n".to_vec(),
+                _ => ok("a"),
+            });
+            let other = Server::saying(place.ip, "b");
+            let config = format!(
+                "health: {{ http: /healthz, every: 50ms, rise: 1, fall: 1 }}, balance: round-robin, {slow_start}"
+            );
+            let gateway = Instance::proxy(place, &[back.address(), other.address()], &config, "");
+            gateway.await_state("app", back.address(), "down");
+            up.store(true, Ordering::SeqCst);
+            gateway.await_state("app", back.address(), "up");
+            answers(&gateway, 60).matches('a').count()
+        });
+        assert!((25..=35).contains(&shares[0]), "{shares:?}");
+        // A tenth of the weight: one in eleven.
+        assert!((2..=12).contains(&shares[1]), "{shares:?}");
+    });
+}
+
 #[test]
 fn sticky_sessions_stay() {
     everywhere(|place| {

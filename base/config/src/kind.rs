@@ -45,6 +45,7 @@ pub(crate) enum Kind {
     Method,
     HeaderName,
     EditedHeader,
+    RequestIdHeader,
     HeaderValue,
     FieldMatch,
     CookieName,
@@ -119,7 +120,9 @@ impl Kind {
             Self::RequestPath => Form::Text(http::REQUEST_PATH_PATTERN),
             Self::RewriteTarget => Form::Scalar(http::REWRITE_TARGET_PATTERN),
             Self::Method => Form::Text(http::METHOD_PATTERN),
-            Self::HeaderName | Self::EditedHeader | Self::CookieName => Form::Text(http::TOKEN_PATTERN),
+            Self::HeaderName | Self::EditedHeader | Self::RequestIdHeader | Self::CookieName => {
+                Form::Text(http::TOKEN_PATTERN)
+            }
             Self::HeaderValue => Form::Scalar(http::HEADER_VALUE_PATTERN),
             Self::FieldMatch => Form::Scalar(ANY),
             Self::StatusRange => Form::Text(http::STATUS_RANGE_PATTERN),
@@ -171,7 +174,7 @@ impl Kind {
             Self::RequestPath => "a path such as /healthz",
             Self::RewriteTarget => "a path with groups such as /v2/$1",
             Self::Method => "a method such as GET",
-            Self::HeaderName | Self::EditedHeader => "the name of a header field",
+            Self::HeaderName | Self::EditedHeader | Self::RequestIdHeader => "the name of a header field",
             Self::HeaderValue => "the value of a header field",
             Self::FieldMatch => "present, absent, \"~pattern\" or the whole value",
             Self::CookieName => "the name of a cookie",
@@ -232,6 +235,7 @@ impl Kind {
             Self::HeaderName => http::header_name(text),
             Self::CookieName => http::cookie_name(text),
             Self::EditedHeader => http::edited_header(text),
+            Self::RequestIdHeader => http::request_id_header(text),
             Self::HeaderValue => http::header_value(text),
             Self::FieldMatch => http::field_match(text).map(drop),
             Self::StatusRange => http::status_range(text).map(drop),

@@ -24,7 +24,7 @@ pub(crate) static LISTENER: Map = Map {
             .by_default("everybody"),
         key("deny", NETWORKS, "Clients whose connections are closed unanswered.").by_default("nobody"),
         key("trace", ON_OR_OFF, "Answers TRACE (RFC 9110 section 9.3.8) instead of refusing it.").default("off"),
-        key("request_id", Shape::One(Kind::EditedHeader), "Header field that carries the request id.").default("X-Request-Id"),
+        key("request_id", Shape::One(Kind::RequestIdHeader), "Header field that carries the request id.").default("X-Request-Id"),
         key("error_pages", Shape::Names(&Names { title: "an error page", key: Kind::ErrorStatus, value: PATH }),
             "Own pages by status: `{ 404: errors/404.html }`.").by_default("short pages of the gateway's own"),
         key("tls", Shape::Map(&LISTENER_TLS), "TLS on every address of the listener that has no `tls` of its own.")

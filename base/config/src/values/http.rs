@@ -54,6 +54,35 @@ pub(crate) fn edited_header(text: &str) -> Result<(), Wrong> {
     Ok(())
 }
 
+/// Fields that say something else already.
+const TAKEN: &[&str] = &[
+    "authorization",
+    "cdn-loop",
+    "content-encoding",
+    "content-type",
+    "cookie",
+    "date",
+    "forwarded",
+    "host",
+    "proxy-authorization",
+    "range",
+    "set-cookie",
+    "via",
+    "x-forwarded-for",
+    "x-forwarded-host",
+    "x-forwarded-proto",
+];
+
+/// A header field that may carry the request id.
+pub(crate) fn request_id_header(text: &str) -> Result<(), Wrong> {
+    edited_header(text)?;
+    if TAKEN.contains(&plain_name(text).as_str()) {
+        let wrong = Wrong::new(format!("{} says something else already", quoted(text)));
+        return Err(wrong.help("a field of its own carries the request id, such as X-Request-Id"));
+    }
+    Ok(())
+}
+
 /// The name as edits compare it: in lower case and with `-` for `_`, as CGI-like servers read it.
 pub(crate) fn plain_name(name: &str) -> String {
     name.to_ascii_lowercase().replace('_', "-")

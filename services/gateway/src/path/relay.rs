@@ -51,6 +51,8 @@ struct Output {
     /// Of the buffers in the queue, however full they are.
     capacity: usize,
     sent: u64,
+    /// Bytes that were put in between those of the body.
+    framing: u64,
 }
 
 /// How the pump ended.
@@ -222,7 +224,7 @@ pub(super) async fn run(
                             Source::UntilClose => {
                                 source = Source::Complete;
                                 if rechunk {
-                                    output.push_bytes(b"0\r\n\r\n");
+                                    output.push_framing(b"0\r\n\r\n");
                                 }
                                 moved = true;
                             }
@@ -268,7 +270,7 @@ pub(super) async fn run(
     })
     .await;
 
-    exchange.record.bytes_out += output.sent.saturating_sub(head_bytes);
+    exchange.record.bytes_out += output.sent.saturating_sub(head_bytes + output.framing);
     let (reason, outcome) = match pumped {
         Pumped::Complete => {
             return Ended::new(Reason::Done, !uploading && body.is_complete());
@@ -348,6 +350,7 @@ fn take_in(source: &mut Source, mut lease: Lease, rechunk: bool, output: &mut Ou
             let mut at = 0;
             let bytes = lease.filled();
             let mut framed = Vec::with_capacity(bytes.len() + 32);
+            let mut of_body = 0;
             while at < bytes.len() && !decoder.is_done() {
                 let rest = &bytes[at..];
                 let step = decoder.decode(rest).ok()?;
@@ -360,6 +363,7 @@ fn take_in(source: &mut Source, mut lease: Lease, rechunk: bool, output: &mut Ou
                     chunked::begin_chunk(&mut framed, data.len());
                 }
                 framed.extend_from_slice(data);
+                of_body += data.len();
                 if rechunk {
                     framed.extend_from_slice(b"\r\n");
                 }
@@ -372,6 +376,7 @@ fn take_in(source: &mut Source, mut lease: Lease, rechunk: bool, output: &mut Ou
                 *source = Source::Complete;
             }
             drop(lease);
+            output.framing += (framed.len() - of_body) as u64;
             output.push_bytes(&framed);
         }
     }
@@ -402,13 +407,18 @@ impl Output {
         }
     }
 
+    fn push_framing(&mut self, bytes: &[u8]) {
+        self.framing += bytes.len() as u64;
+        self.push_bytes(bytes);
+    }
+
     fn push_body(&mut self, lease: Lease, rechunk: bool) {
         if rechunk {
             let mut line = Vec::with_capacity(18);
             chunked::begin_chunk(&mut line, lease.len());
-            self.push_bytes(&line);
+            self.push_framing(&line);
             self.push(lease);
-            self.push_bytes(b"\r\n");
+            self.push_framing(b"\r\n");
         } else {
             self.push(lease);
         }

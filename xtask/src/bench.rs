@@ -1,4 +1,4 @@
-//! `cargo xtask bench gateway`: us and the rivals in one run.
+//! `cargo xtask bench gateway`, `cargo xtask bench tls`: us and the rivals in one run.
 //!
 //! Two CPUs: the proxy has CPU 0, load and origin have CPU 1. All contenders of a row run at the
 //! same time, fresh, and take turns: A B C A B C. What counts is the CPU time of a proxy's whole
@@ -26,7 +26,7 @@ use crate::process;
 use crate::shell::{Fallible, cargo, find_program, output, passes, target_folder, workspace};
 use report::{Outcome, Round};
 use rivals::{Contender, Setup};
-use rows::{Kind, ORIGIN_FILES, ROWS, Row};
+use rows::{Key, Kind, ORIGIN_FILES, ROWS, Row, TLS_ROWS};
 
 #[derive(Args)]
 pub(crate) struct Options {
@@ -71,22 +71,42 @@ pub(crate) struct Options {
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum What {
     Gateway,
+    Tls,
+}
+
+impl What {
+    fn rows(self) -> &'static [Row] {
+        match self {
+            Self::Gateway => &ROWS,
+            Self::Tls => &TLS_ROWS,
+        }
+    }
+
+    fn title(self) -> &'static str {
+        match self {
+            Self::Gateway => "Gateway",
+            Self::Tls => "TLS",
+        }
+    }
 }
 
 /// Idle memory hardly differs between starts.
 const IDLE_ROUNDS_MAX: u32 = 3;
 
 pub(crate) fn run(options: &Options) -> Fallible<bool> {
-    let What::Gateway = options.what;
     if options.list {
-        for row in &ROWS {
+        for row in options.what.rows() {
             println!("{:<22} {}", row.name, row.what);
         }
         return Ok(true);
     }
-    let rows = chosen_rows(&options.only)?;
-    if let Err(Missing::CannotInstall(why)) = packages::ensure(&[packages::WRK, packages::NGINX, packages::TASKSET])? {
-        return Err(format!("the load generator and the origin are needed: {why}").into());
+    let rows = chosen_rows(options.what.rows(), &options.only)?;
+    let mut needed = vec![packages::WRK, packages::NGINX, packages::TASKSET];
+    if rows.iter().any(|row| row.tls.is_some()) {
+        needed.extend([packages::H2LOAD, packages::OPENSSL, packages::CURL]);
+    }
+    if let Err(Missing::CannotInstall(why)) = packages::ensure(&needed)? {
+        return Err(format!("the load generators and the origin are needed: {why}").into());
     }
     let contenders = contenders(options)?;
     let versions: Vec<(String, String)> = contenders
@@ -125,18 +145,18 @@ pub(crate) fn run(options: &Options) -> Fallible<bool> {
         std::fs::write(path, format!("{all:#}\n"))?;
     }
     if options.record {
-        record(&machine, &heading, &versions, &measured)?;
+        record(options.what, &machine, &heading, &versions, &measured)?;
     }
     Ok(measured.iter().all(|(_, outcomes)| outcomes.iter().filter(|outcome| outcome.ours).all(|ours| !ours.failed)))
 }
 
-fn chosen_rows(names: &[String]) -> Fallible<Vec<&'static Row>> {
+fn chosen_rows(rows: &'static [Row], names: &[String]) -> Fallible<Vec<&'static Row>> {
     if names.is_empty() {
-        return Ok(ROWS.iter().collect());
+        return Ok(rows.iter().collect());
     }
-    let known = || ROWS.map(|row| row.name).join(", ");
+    let known = || rows.iter().map(|row| row.name).collect::<Vec<_>>().join(", ");
     let find = |name: &String| {
-        ROWS.iter().find(|row| row.name == name).ok_or_else(|| format!("no row {name:?}; there are {}", known()).into())
+        rows.iter().find(|row| row.name == name).ok_or_else(|| format!("no row {name:?}; there are {}", known()).into())
     };
     names.iter().map(find).collect()
 }
@@ -206,13 +226,20 @@ impl Stage {
     fn enter<'a>(&self, row: &Row, contender: &'a Contender) -> Fallible<Entrant<'a>> {
         let folder = TemporaryFolder::create()?;
         let listen = loopback(free_tcp_port()?);
+        if let Some(key) = row.tls {
+            make_certificate(key, &folder)?;
+        }
         let setup = Setup { row, listen, origin: self.origin, files: &self.files, folder: &folder };
         let mut running = contender.start(&setup)?;
         running.wait_for(listen, START_LIMIT)?;
         // A health check or a slow start may still keep the server out for a moment.
         let deadline = Instant::now() + START_LIMIT;
         loop {
-            match load::Connection::open(listen).and_then(|mut connection| connection.fetch(&row.path())) {
+            let answer = match row.tls {
+                None => load::Connection::open(listen).and_then(|mut connection| connection.fetch(&row.path())),
+                Some(_) => load::fetch_securely(listen, &row.path()),
+            };
+            match answer {
                 Ok((200, length)) if length == row.body_bytes() => break,
                 answer if Instant::now() >= deadline => {
                     return Err(format!("{} answers {answer:?}\n{}", contender.label(), running.printed()).into());
@@ -223,6 +250,28 @@ impl Stage {
         let outcome = Outcome { label: contender.label().to_owned(), ours: contender.is_ours(), ..Outcome::default() };
         Ok(Entrant { contender, listen, running, outcome, _folder: folder })
     }
+}
+
+/// As `site.pem` and `site.key`, and both together as `both.pem`.
+fn make_certificate(key: Key, folder: &TemporaryFolder) -> Fallible<()> {
+    let kind: &[&str] = match key {
+        Key::Ecdsa => &["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"],
+        Key::Rsa => &["-newkey", "rsa:2048"],
+    };
+    let file = |name: &str| folder.path().join(name);
+    output(
+        Command::new("openssl")
+            .args(["req", "-x509", "-nodes", "-days", "30", "-subj", "/CN=bench.test"])
+            .args(["-addext", "subjectAltName=DNS:bench.test,IP:127.0.0.1"])
+            .args(kind)
+            .arg("-keyout")
+            .arg(file("site.key"))
+            .arg("-out")
+            .arg(file("site.pem")),
+    )?;
+    let both = [std::fs::read(file("site.pem"))?, std::fs::read(file("site.key"))?].concat();
+    folder.write("both.pem", both)?;
+    Ok(())
 }
 
 const START_LIMIT: Duration = Duration::from_secs(15);
@@ -253,7 +302,7 @@ fn measure_requests(row: &Row, contenders: &[Contender], options: &Options) -> F
         }
     }
     for entrant in &entrants {
-        wrk(entrant.listen, &row.path(), row.connections, 2)?;
+        load::run(row, entrant.listen, 2)?;
     }
     for number in 1..=options.rounds {
         for entrant in &mut entrants {
@@ -292,7 +341,7 @@ fn one_round(row: &Row, entrant: &mut Entrant<'_>, seconds: u32) -> Fallible<Rou
     let busy = || row.proxy_cpus().iter().map(|&cpu| process::busy_ticks(cpu)).sum::<u64>();
     let tree = process::tree(entrant.running.id());
     let (cpu_before, busy_before, started) = (process::cpu_time(&tree), busy(), Instant::now());
-    let load = wrk(entrant.listen, &row.path(), row.connections, seconds)?;
+    let load = load::run(row, entrant.listen, seconds)?;
     let (used, busy_ticks, elapsed) = (process::cpu_time(&tree) - cpu_before, busy() - busy_before, started.elapsed());
     if let Some(status) = entrant.running.ended()? {
         return Err(format!(
@@ -398,6 +447,7 @@ fn machine() -> Fallible<String> {
 }
 
 fn record(
+    what: What,
     machine: &str,
     settings: &str,
     versions: &[(String, String)],
@@ -406,7 +456,7 @@ fn record(
     let path: &Path = &workspace().join("docs/benchmarks.md");
     let mut text = std::fs::read_to_string(path).unwrap_or_default();
     let versions: Vec<String> = versions.iter().map(|(label, version)| format!("{label} {version}")).collect();
-    text.push_str(&format!("\n## Gateway, {machine}\n\n{settings}; {}\n", versions.join(", ")));
+    text.push_str(&format!("\n## {}, {machine}\n\n{settings}; {}\n", what.title(), versions.join(", ")));
     for (row, outcomes) in measured {
         text.push_str(&format!("\n{}", report::markdown(row, outcomes)));
     }

@@ -9,6 +9,7 @@ mod gateway;
 mod plain;
 mod servers;
 mod soak;
+mod tls;
 
 use std::path::PathBuf;
 use std::time::Instant;
@@ -80,11 +81,14 @@ const fn peer(
 
 const PYTHON: [Package; 3] = [packages::CURL, packages::PYTHON, packages::PYTHON_VENV];
 
-const PEERS: [Peer; 11] = [
+const TLS: [Package; 5] = [packages::NGINX, packages::CURL, packages::OPENSSL, packages::H2LOAD, packages::PYTHON];
+
+const PEERS: [Peer; 12] = [
     peer("nginx", "nginx as the server behind", &[packages::NGINX, packages::CURL], true, plain::nginx),
     peer("apache", "Apache httpd as the server behind", &[packages::APACHE, packages::CURL], true, plain::apache),
     peer("python", "aiohttp, wsgiref and WebSockets", &PYTHON, true, plain::python),
     peer("curl", "curl as the client", &PYTHON, true, plain::curl_client),
+    peer("tls", "curl, openssl, nghttp, h2load and Python over TLS, nginx with TLS behind", &TLS, true, tls::tls),
     peer("wrk", "wrk as the client", &[packages::NGINX, packages::WRK, packages::TASKSET], false, plain::wrk),
     peer("hey", "hey as the client", &[packages::NGINX, packages::HEY], false, plain::hey),
     peer(

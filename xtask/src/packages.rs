@@ -34,6 +34,8 @@ pub(crate) const TOMCAT_EXAMPLES: Package =
     tool("tomcat10-examples", "/usr/share/tomcat10-examples/examples/META-INF/context.xml");
 pub(crate) const JAVA: Package = tool("default-jre-headless", "java");
 pub(crate) const WRK: Package = tool("wrk", "wrk");
+pub(crate) const H2LOAD: Package = tool("nghttp2-client", "h2load");
+pub(crate) const OPENSSL: Package = tool("openssl", "openssl");
 pub(crate) const HEY: Package = tool("hey", "hey");
 pub(crate) const STRACE: Package = tool("strace", "strace");
 pub(crate) const CURL: Package = tool("curl", "curl");

@@ -10,7 +10,7 @@ use std::process::Command;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use super::load::wrk;
+use super::load;
 use super::rows::Row;
 use crate::children::{Running, TemporaryFolder};
 use crate::shell::Fallible;
@@ -35,7 +35,7 @@ pub(crate) fn per_request(row: &Row, processes: &BTreeSet<u32>, address: SocketA
         }
         sleep(Duration::from_millis(20));
     }
-    let load = wrk(address, &row.path(), row.connections, SECONDS)?;
+    let load = load::run(row, address, SECONDS)?;
     strace.signal("INT")?;
     strace.wait(ATTACH_LIMIT)?;
     let calls = parse(&std::fs::read_to_string(summary)?);

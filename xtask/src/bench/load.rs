@@ -1,10 +1,12 @@
-//! The load: wrk for requests, connections of our own for waiting.
+//! The load: wrk for requests, h2load for those of HTTP/2, openssl for handshakes, connections of our
+//! own for waiting.
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use super::rows::{Kind, Row};
 use crate::shell::{Fallible, output};
 
 /// What wrk says of a run.
@@ -18,14 +20,89 @@ pub(crate) struct Load {
     pub(crate) latency_p99_us: f64,
 }
 
+/// One run of what the row measures, from CPU 1.
+pub(crate) fn run(row: &Row, address: SocketAddr, seconds: u32) -> Fallible<Load> {
+    match row.kind {
+        Kind::Handshake { resumed } => handshakes(row, address, resumed, seconds),
+        Kind::Http2 { streams } => h2load(row, address, streams, seconds),
+        Kind::Proxy(_) | Kind::Files(_) | Kind::Idle => {
+            wrk(&format!("{}://{address}{}", row.scheme(), row.path()), row.connections, seconds)
+        }
+    }
+}
+
+/// Clients that open one connection after the other, each with one request, as openssl has them.
+fn handshakes(row: &Row, address: SocketAddr, resumed: bool, seconds: u32) -> Fallible<Load> {
+    let kind = if resumed { "-reuse" } else { "-new" };
+    let clients: Vec<_> = (0..row.connections)
+        .map(|_| {
+            Command::new("taskset")
+                .args(["-c", "1", "openssl", "s_time", "-tls1_3", kind, "-connect", &address.to_string()])
+                .args(["-www", &row.path(), "-time", &seconds.to_string()])
+                .stdin(Stdio::null())
+                .stdout(Stdio::piped())
+                .stderr(Stdio::null())
+                .spawn()
+        })
+        .collect();
+    let mut load = Load::default();
+    for client in clients {
+        let output = client?.wait_with_output()?;
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let count = parse_s_time(&text).ok_or_else(|| format!("openssl said something else than expected:\n{text}"))?;
+        load.requests += count;
+    }
+    load.requests_per_second = load.requests as f64 / f64::from(seconds);
+    Ok(load)
+}
+
+/// `1234 connections in 6 real seconds, 232 bytes read per connection`.
+fn parse_s_time(text: &str) -> Option<u64> {
+    let line = text.lines().find(|line| line.contains(" connections in ") && line.contains("real seconds"))?;
+    // Where nothing was read, the connections were opened and not served.
+    let is_served = !line.contains(" 0 bytes read");
+    line.split_whitespace().next()?.parse().ok().filter(|_| is_served)
+}
+
+/// One run of h2load with one thread on CPU 1.
+fn h2load(row: &Row, address: SocketAddr, streams: u32, seconds: u32) -> Fallible<Load> {
+    let text = output(
+        Command::new("taskset")
+            .args(["-c", "1", "h2load", "-t", "1", "-c", &row.connections.to_string(), "-m", &streams.to_string()])
+            .args(["-D", &seconds.to_string(), &format!("https://{address}{}", row.path())]),
+    )?;
+    parse_h2load(&text).ok_or_else(|| format!("h2load said something else than expected:\n{text}").into())
+}
+
+/// Reads what h2load prints; `None` if it is something else.
+fn parse_h2load(text: &str) -> Option<Load> {
+    let mut load = Load::default();
+    let mut seen = false;
+    for line in text.lines().map(str::trim) {
+        if let Some(rest) = line.strip_prefix("finished in ") {
+            load.requests_per_second = rest.split(", ").nth(1)?.strip_suffix(" req/s")?.parse().ok()?;
+        } else if let Some(rest) = line.strip_prefix("requests: ") {
+            let number =
+                |what: &str| rest.split(", ").find_map(|part| part.strip_suffix(what)?.trim().parse::<u64>().ok());
+            load.requests = number("succeeded")?;
+            // What was under way at the end counts as neither.
+            load.errors = number("failed")? + number("errored")? + number("timeout")?;
+            seen = true;
+        } else if let Some(rest) = line.strip_prefix("time for request:") {
+            load.latency_p50_us = microseconds(rest.split_whitespace().nth(2)?)?;
+        }
+    }
+    seen.then_some(load)
+}
+
 /// One run of wrk with one thread on CPU 1.
-pub(crate) fn wrk(address: SocketAddr, path: &str, connections: u32, seconds: u32) -> Fallible<Load> {
+pub(crate) fn wrk(url: &str, connections: u32, seconds: u32) -> Fallible<Load> {
     let text = output(Command::new("taskset").args(["-c", "1", "wrk", "-t", "1", "--latency"]).args([
         "-c",
         &connections.to_string(),
         "-d",
         &format!("{seconds}s"),
-        &format!("http://{address}{path}"),
+        url,
     ]))?;
     parse_wrk(&text).ok_or_else(|| format!("wrk said something else than expected:\n{text}").into())
 }
@@ -67,6 +144,19 @@ fn microseconds(text: &str) -> Option<f64> {
         _ => return None,
     };
     Some(number.parse::<f64>().ok()? * factor)
+}
+
+/// GET over TLS, whoever the server says it is; the status code and the length of the body.
+pub(crate) fn fetch_securely(address: SocketAddr, path: &str) -> Fallible<(u16, usize)> {
+    let text = output(
+        Command::new("curl").args(["--insecure", "--silent", "--output", "/dev/null", "--max-time", "5"]).args([
+            "--write-out",
+            "%{http_code} %{size_download}",
+            &format!("https://{address}{path}"),
+        ]),
+    )?;
+    let numbers = text.split_once(' ').and_then(|(status, size)| Some((status.parse().ok()?, size.parse().ok()?)));
+    numbers.ok_or_else(|| format!("curl said {text:?}").into())
 }
 
 /// A keep-alive connection of our own.
@@ -180,5 +270,23 @@ Transfer/sec:     10.15MB
     #[test]
     fn refuses_other_text() {
         assert_eq!(parse_wrk("unable to connect"), None);
+        assert_eq!(parse_h2load("connect failed"), None);
+        assert_eq!(parse_s_time("No CIPHER specified"), None);
+    }
+
+    #[test]
+    fn reads_h2load_and_s_time() {
+        let text = "finished in 1.01s, 41234.50 req/s, 3.10MB/s
+requests: 41400 total, 41500 started, 41300 done, 41290 succeeded, 7 failed, 2 errored, 1 timeout
+status codes: 41290 2xx, 0 3xx, 0 4xx, 7 5xx
+                     min         max         mean         sd        +/- sd
+time for request:      100us      9.10ms       2.50ms       700us    80.00%
+";
+        let load = parse_h2load(text).expect("it is h2load's own text");
+        assert_eq!((load.requests, load.errors), (41_290, 10));
+        assert!((load.requests_per_second - 41_234.5).abs() < 0.01 && (load.latency_p50_us - 2_500.0).abs() < 0.01);
+        let text = "Collecting connection statistics for 5 seconds\n\n\n2049 connections in 0.70s; 2927.14 connections/user sec, bytes read 0\n2049 connections in 6 real seconds, 232 bytes read per connection\n";
+        assert_eq!(parse_s_time(text), Some(2_049));
+        assert_eq!(parse_s_time(&text.replace("232 bytes", "0 bytes")), None);
     }
 }

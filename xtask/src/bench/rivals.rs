@@ -68,8 +68,11 @@ impl Contender {
     pub(crate) fn fits(&self, row: &Row) -> bool {
         match (self, row.kind) {
             (Self::Haproxy | Self::Envoy, Kind::Files(_)) => false,
+            // It is the slowest of them by far where it has been measured without TLS.
+            (Self::Envoy, _) if row.tls.is_some() => false,
             // h2o's proxy is not what anybody compares balancers with.
-            (Self::H2o, Kind::Proxy(_) | Kind::Idle) => false,
+            (Self::H2o, Kind::Files(_)) => true,
+            (Self::H2o, _) => false,
             _ => true,
         }
     }
@@ -177,7 +180,7 @@ control: unix:{folder}/control.sock
 listeners:
   web:
     bind: \"{listen}\"
-    bounds: {{ connections: {CONNECTIONS}, per_client: {CONNECTIONS}, requests: 1000000000 }}
+{tls}    bounds: {{ connections: {CONNECTIONS}, per_client: {CONNECTIONS}, requests: 1000000000 }}
     routes:
       - {{ path: /static/, files: {{ root: {files} }} }}
       - {{ path: /, proxy: app }}
@@ -185,6 +188,13 @@ listeners:
         workers = row.workers,
         folder = folder.path().display(),
         files = files.display(),
+        tls = match row.tls {
+            Some(_) => {
+                let folder = folder.path().display();
+                format!("    tls: {{ certs: {{ cert: {folder}/site.pem, key: {folder}/site.key }} }}\n")
+            }
+            None => String::new(),
+        },
     )
 }
 
@@ -244,18 +254,27 @@ fn nginx_config(setup: &Setup<'_>) -> String {
   open_file_cache max=1000 inactive=60s;
   proxy_max_temp_file_size 0;
   server {{
-    listen {listen} backlog=4096{reuseport};
+    listen {listen} backlog=4096{reuseport}{tls};
+    {certificate}
     location /static/ {{ alias {files}/; }}
     location / {{ proxy_pass http://app; proxy_http_version 1.1; proxy_set_header Connection \"\"; }}
   }}",
         reuseport = if row.workers > 1 { " reuseport" } else { "" },
+        tls = if row.tls.is_some() { " ssl http2" } else { "" },
+        certificate = match row.tls {
+            Some(_) => {
+                let folder = folder.path().display();
+                format!("ssl_certificate {folder}/site.pem; ssl_certificate_key {folder}/site.key;")
+            }
+            None => String::new(),
+        },
         files = files.display(),
     );
     nginx_frame(row.workers, folder.path(), &log, &rest)
 }
 
 fn haproxy_config(setup: &Setup<'_>) -> String {
-    let Setup { row, listen, origin, .. } = setup;
+    let Setup { row, listen, origin, folder, .. } = setup;
     // HAProxy counts two files a connection and refuses to start when they cannot be opened.
     let connections = CONNECTIONS.min(open_files_hard_limit()) / 2 - 400;
     let (target, format) = if row.access_log {
@@ -285,23 +304,27 @@ defaults
   timeout http-keep-alive 600s
   {format}
 frontend web
-  bind {listen} backlog 4096
+  bind {listen} backlog 4096{tls}
   option forwardfor
   default_backend app
 backend app
   server one {origin} pool-max-conn -1 pool-purge-delay 3600s
 ",
         workers = row.workers,
+        tls = match row.tls {
+            Some(_) => format!(" ssl crt {}/both.pem alpn h2,http/1.1", folder.path().display()),
+            None => String::new(),
+        },
     )
 }
 
 fn h2o_config(setup: &Setup<'_>) -> String {
-    let Setup { row, listen, files, .. } = setup;
+    let Setup { row, listen, files, folder, .. } = setup;
     format!(
         "num-threads: {workers}
 max-connections: {CONNECTIONS}
 http1-request-timeout: 600
-listen: {{ host: {host}, port: {port} }}
+listen: {{ host: {host}, port: {port}{tls} }}
 hosts:
   default:
     paths:
@@ -311,6 +334,13 @@ hosts:
         host = listen.ip(),
         port = listen.port(),
         files = files.display(),
+        tls = match row.tls {
+            Some(_) => {
+                let folder = folder.path().display();
+                format!(", ssl: {{ certificate-file: {folder}/site.pem, key-file: {folder}/site.key }}")
+            }
+            None => String::new(),
+        },
     )
 }
 

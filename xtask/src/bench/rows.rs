@@ -12,6 +12,17 @@ pub(crate) struct Row {
     pub(crate) workers: u32,
     /// Every proxy writes a JSON access log to a file of its own.
     pub(crate) access_log: bool,
+    /// Clients come over TLS, and the certificate has such a key.
+    pub(crate) tls: Option<Key>,
+}
+
+/// Of a certificate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Key {
+    /// ECDSA on P-256.
+    Ecdsa,
+    /// RSA of 2,048 bits.
+    Rsa,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,6 +33,10 @@ pub(crate) enum Kind {
     Files(&'static OriginFile),
     /// Connections that made one request and now wait.
     Idle,
+    /// A connection for each GET of the small file of the origin; sessions are resumed or not.
+    Handshake { resumed: bool },
+    /// GET of the small file of the origin, so many at once on each connection of HTTP/2.
+    Http2 { streams: u32 },
 }
 
 /// A file that the origin serves, and the file servers as well.
@@ -40,17 +55,47 @@ const MIB_1: OriginFile = OriginFile { name: "1m.bin", bytes: 1024 * 1024 };
 pub(crate) const ORIGIN_FILES: [&OriginFile; 4] = [&BYTES_64, &KIB_1, &KIB_64, &MIB_1];
 
 const fn proxy(name: &'static str, what: &'static str, file: &'static OriginFile, connections: u32) -> Row {
-    Row { name, what, kind: Kind::Proxy(file), connections, workers: 1, access_log: false }
+    Row { name, what, kind: Kind::Proxy(file), connections, workers: 1, access_log: false, tls: None }
 }
 
 const fn files(name: &'static str, what: &'static str, file: &'static OriginFile, connections: u32) -> Row {
-    Row { name, what, kind: Kind::Files(file), connections, workers: 1, access_log: false }
+    Row { name, what, kind: Kind::Files(file), connections, workers: 1, access_log: false, tls: None }
 }
 
 const fn idle(name: &'static str, what: &'static str, connections: u32) -> Row {
-    Row { name, what, kind: Kind::Idle, connections, workers: 1, access_log: false }
+    Row { name, what, kind: Kind::Idle, connections, workers: 1, access_log: false, tls: None }
 }
 
+const fn secure(name: &'static str, what: &'static str, kind: Kind, connections: u32, key: Key) -> Row {
+    Row { name, what, kind, connections, workers: 1, access_log: false, tls: Some(key) }
+}
+
+/// `cargo xtask bench tls`.
+pub(crate) const TLS_ROWS: [Row; 9] = [
+    secure(
+        "handshake-ecdsa",
+        "a full TLS 1.3 handshake and one proxied request a connection, ECDSA P-256, 8 clients",
+        Kind::Handshake { resumed: false },
+        8,
+        Key::Ecdsa,
+    ),
+    secure("handshake-resumed", "the same with sessions resumed", Kind::Handshake { resumed: true }, 8, Key::Ecdsa),
+    secure("handshake-rsa", "the same, full, RSA 2048", Kind::Handshake { resumed: false }, 8, Key::Rsa),
+    secure("tls-small", "64-byte bodies through a proxy, 64 connections", Kind::Proxy(&BYTES_64), 64, Key::Ecdsa),
+    secure("tls-64k", "64 KiB bodies through a proxy, 64 connections", Kind::Proxy(&KIB_64), 64, Key::Ecdsa),
+    secure("tls-static-64k", "64 KiB files from disk, 64 connections", Kind::Files(&KIB_64), 64, Key::Ecdsa),
+    secure(
+        "http2-1",
+        "64-byte bodies through a proxy, HTTP/2, 32 connections with 1 stream each",
+        Kind::Http2 { streams: 1 },
+        32,
+        Key::Ecdsa,
+    ),
+    secure("http2-32", "the same, 4 connections with 32 streams each", Kind::Http2 { streams: 32 }, 4, Key::Ecdsa),
+    secure("http2-100", "the same, 2 connections with 100 streams each", Kind::Http2 { streams: 100 }, 2, Key::Ecdsa),
+];
+
+/// `cargo xtask bench gateway`.
 pub(crate) const ROWS: [Row; 10] = [
     proxy("proxy-small-64", "64-byte bodies through a proxy, 64 connections", &BYTES_64, 64),
     proxy("proxy-small-512", "64-byte bodies through a proxy, 512 connections", &BYTES_64, 512),
@@ -76,14 +121,19 @@ impl Row {
         match self.kind {
             Kind::Proxy(file) => format!("/{}", file.name),
             Kind::Files(file) => format!("/static/{}", file.name),
-            Kind::Idle => format!("/{}", BYTES_64.name),
+            Kind::Idle | Kind::Handshake { .. } | Kind::Http2 { .. } => format!("/{}", BYTES_64.name),
         }
+    }
+
+    /// What stands before the address in a URL.
+    pub(crate) fn scheme(&self) -> &'static str {
+        if self.tls.is_some() { "https" } else { "http" }
     }
 
     pub(crate) fn body_bytes(&self) -> usize {
         match self.kind {
             Kind::Proxy(file) | Kind::Files(file) => file.bytes,
-            Kind::Idle => BYTES_64.bytes,
+            Kind::Idle | Kind::Handshake { .. } | Kind::Http2 { .. } => BYTES_64.bytes,
         }
     }
 

@@ -238,7 +238,7 @@ fn small_page(stage: &Stage) -> Fallible<(servers::Server, Gateway)> {
 
 pub(crate) fn wrk(stage: &Stage) -> Fallible<String> {
     let (_server, gateway) = small_page(stage)?;
-    let load = crate::bench::wrk(gateway.listen, "/page.txt", 64, 5)?;
+    let load = crate::bench::wrk(&format!("http://{}/page.txt", gateway.listen), 64, 5)?;
     expect("errors", &load.errors, &0)?;
     Ok(format!("{} requests", load.requests))
 }

@@ -24,6 +24,15 @@ impl Server {
 
 /// nginx on this address with these lines in its server block.
 pub(crate) fn nginx(folder: &TemporaryFolder, address: SocketAddr, lines: &str) -> Fallible<Server> {
+    nginx_listening(folder, address, &format!("listen {address}; {lines}"))
+}
+
+/// The same over TLS; `lines` name the certificate.
+pub(crate) fn secure_nginx(folder: &TemporaryFolder, address: SocketAddr, lines: &str) -> Fallible<Server> {
+    nginx_listening(folder, address, &format!("listen {address} ssl; {lines}"))
+}
+
+fn nginx_listening(folder: &TemporaryFolder, address: SocketAddr, lines: &str) -> Fallible<Server> {
     let place = folder.path().join(format!("nginx-{}", address.port()));
     std::fs::create_dir_all(&place)?;
     let at = place.display();
@@ -41,7 +50,7 @@ http {{
   uwsgi_temp_path {at}/uwsgi;
   scgi_temp_path {at}/scgi;
   access_log off;
-  server {{ listen {address}; {lines} }}
+  server {{ {lines} }}
 }}
 "
     );

@@ -27,7 +27,7 @@ mod tickets;
 mod transport;
 mod verifier;
 
-pub use client::{TlsConnector, TlsPool, server_name};
+pub use client::{Offer, TlsConnector, TlsPool, server_name};
 pub use failure::{Failure, Reason};
 pub use material::{Blob, IdentityMaterial, Material, of_path};
 pub use metrics::HandshakeCounts;

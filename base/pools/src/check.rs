@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use sumun_engine::tls::{ServerName, TlsPool, TlsStream, Transport};
+use sumun_engine::tls::{Offer, ServerName, TlsPool, TlsStream, Transport};
 
 use sumun_config::checked::{Check, Health};
 use sumun_http::{Method, Received, ResponseHead, ResponseReceiver};
@@ -69,7 +69,8 @@ async fn ask_secured(
     transport: Transport,
     address: &str,
 ) -> Finding {
-    let mut stream: TlsStream = pool.check(transport, name).map_err(|error| format!("no TLS: {error}"))?;
+    let mut stream: TlsStream =
+        pool.check(transport, name, Offer::Http1).map_err(|error| format!("no TLS: {error}"))?;
     poll_fn(|context| stream.poll_handshake(context)).await.map_err(|failure| format!("no TLS: {failure}"))?;
     let finding = ask(check, &mut stream, address).await;
     stream.say_goodbye();

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use sumun_config::checked as config;
-use sumun_engine::tls::{Failure, TlsConnector, TlsPool, Transport, server_name};
+use sumun_engine::tls::{Failure, Offer, TlsConnector, TlsPool, Transport, server_name};
 use sumun_engine::{Deadline, Lease};
 use sumun_pools::{Lease as ServerLease, Picker, Pool, Target};
 use tokio::net::{TcpStream, UnixStream};
@@ -209,7 +209,7 @@ impl LocalPool {
         deadline: &Deadline,
     ) -> Result<Stream, ConnectError> {
         let name = server_name(&server.server().address());
-        let tls = tls.connect(transport, &name).map_err(|_| ConnectError::Handshake)?;
+        let tls = tls.connect(transport, &name, Offer::Http1).map_err(|_| ConnectError::Handshake)?;
         let mut stream = Box::new(Secured { tls, security: None });
         let opened = poll_fn(|context| match stream.tls.poll_handshake(context) {
             Poll::Pending if deadline.passed() => Poll::Ready(Err(None)),

@@ -17,10 +17,31 @@ use super::limits::POOL_SESSIONS;
 use super::material::{Blob, IdentityMaterial, Material};
 use super::metrics::Counts;
 use super::records::Connection;
-use super::server::{HTTP_1_1, identity, missing, versions};
+use super::server::{HTTP_1_1, HTTP_2, identity, missing, versions};
 use super::stream::TlsStream;
 use super::transport::Transport;
 use super::verifier::{Anybody, Verifier};
+
+/// What is offered to a server in the handshake (RFC 7301); [`TlsStream::is_http2`] tells what it took.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Offer {
+    Http1,
+    Http2,
+    /// HTTP/2 where the server knows it.
+    Either,
+}
+
+impl Offer {
+    const COUNT: usize = 3;
+
+    fn protocols(self) -> Vec<Vec<u8>> {
+        match self {
+            Self::Http1 => vec![HTTP_1_1.to_vec()],
+            Self::Http2 => vec![HTTP_2.to_vec()],
+            Self::Either => vec![HTTP_2.to_vec(), HTTP_1_1.to_vec()],
+        }
+    }
+}
 
 /// TLS of one pool: lives as long as the pool speaks it, while what it speaks with is replaced as
 /// a whole.
@@ -36,7 +57,7 @@ const NO_WORKER: usize = usize::MAX;
 /// What new connections are opened with.
 #[derive(Debug)]
 pub(super) struct Built {
-    config: Arc<ClientConfig>,
+    config: ClientConfig,
     sni: Option<ServerName<'static>>,
     /// Of our own certificate: (name, seconds since 1970).
     pub(super) expiry: Option<(Arc<str>, u64)>,
@@ -90,11 +111,12 @@ impl TlsPool {
     ///
     /// # Errors
     /// Not for anything a server does.
-    pub fn check(&self, transport: Transport, name: &ServerName<'static>) -> io::Result<TlsStream> {
+    pub fn check(&self, transport: Transport, name: &ServerName<'static>, offer: Offer) -> io::Result<TlsStream> {
         let current = self.current.load();
         let name = current.sni.as_ref().unwrap_or(name).clone();
-        let connection =
-            UnbufferedClientConnection::new(Arc::clone(&current.config), name).map_err(io::Error::other)?;
+        let mut config = current.config.clone();
+        config.alpn_protocols = offer.protocols();
+        let connection = UnbufferedClientConnection::new(Arc::new(config), name).map_err(io::Error::other)?;
         Ok(TlsStream::new(transport, Connection::Client(connection), Arc::clone(&self.counts), NO_WORKER))
     }
 }
@@ -141,11 +163,10 @@ pub(super) fn build(
             builder.with_client_cert_resolver(Arc::new(rustls::sign::SingleCertAndKey::from(identity.certified)))
         }
     };
-    config.alpn_protocols = vec![HTTP_1_1.to_vec()];
-    // Each worker has its own, see `TlsConnector`.
+    // Each worker has its own, see `TlsConnector`; what is offered has its protocols.
     config.resumption = Resumption::disabled();
     let sni = tls.sni.clone().map(|name| ServerName::try_from(name).map_err(|error| error.to_string())).transpose()?;
-    Ok(Arc::new(Built { config: Arc::new(config), sni, expiry, made_of }))
+    Ok(Arc::new(Built { config, sni, expiry, made_of }))
 }
 
 /// One worker's way to the servers of a pool. Sessions with them are its own, so that no worker
@@ -160,7 +181,8 @@ pub struct TlsConnector {
 #[derive(Debug)]
 struct Own {
     built: Arc<Built>,
-    config: Arc<ClientConfig>,
+    /// By what is offered.
+    configs: [Option<Arc<ClientConfig>>; Offer::COUNT],
 }
 
 impl TlsConnector {
@@ -179,24 +201,33 @@ impl TlsConnector {
     ///
     /// # Errors
     /// Not for anything a server does.
-    pub fn connect(&self, transport: Transport, name: &ServerName<'static>) -> io::Result<TlsStream> {
-        let (config, name) = self.config(name);
+    pub fn connect(&self, transport: Transport, name: &ServerName<'static>, offer: Offer) -> io::Result<TlsStream> {
+        let (config, name) = self.config(name, offer);
         let connection = UnbufferedClientConnection::new(config, name).map_err(io::Error::other)?;
         Ok(TlsStream::new(transport, Connection::Client(connection), Arc::clone(&self.pool.counts), self.worker))
     }
 
-    fn config(&self, name: &ServerName<'static>) -> (Arc<ClientConfig>, ServerName<'static>) {
-        let current = self.pool.current.load();
+    fn config(&self, name: &ServerName<'static>, offer: Offer) -> (Arc<ClientConfig>, ServerName<'static>) {
+        let current = self.pool.current.load_full();
         let name = current.sni.as_ref().unwrap_or(name).clone();
         let mut own = self.own.borrow_mut();
-        if let Some(own) = own.as_ref().filter(|own| Arc::ptr_eq(&own.built, &current)) {
-            return (Arc::clone(&own.config), name);
+        if own.as_ref().is_none_or(|own| !Arc::ptr_eq(&own.built, &current)) {
+            *own = None;
         }
-        let mut config = (*current.config).clone();
-        config.resumption = Resumption::in_memory_sessions(POOL_SESSIONS);
-        let config = Arc::new(config);
-        *own = Some(Own { built: Arc::clone(&current), config: Arc::clone(&config) });
-        (config, name)
+        let own = own.get_or_insert_with(|| Own { built: Arc::clone(&current), configs: Default::default() });
+        let [http1, http2, either] = &mut own.configs;
+        let place = match offer {
+            Offer::Http1 => http1,
+            Offer::Http2 => http2,
+            Offer::Either => either,
+        };
+        let config = place.get_or_insert_with(|| {
+            let mut config = current.config.clone();
+            config.alpn_protocols = offer.protocols();
+            config.resumption = Resumption::in_memory_sessions(POOL_SESSIONS);
+            Arc::new(config)
+        });
+        (Arc::clone(config), name)
     }
 }
 

@@ -76,7 +76,7 @@ fn ask(connector: &TlsConnector, config: &Arc<ServerConfig>) -> Result<(bool, He
     let name = server_name(&ServerAddress::Name { host: "A.example.".to_owned(), port: 443 });
     run(async {
         let socket = TcpStream::connect(address).await.unwrap();
-        let mut stream = connector.connect(Transport::Tcp(socket), &name).unwrap();
+        let mut stream = connector.connect(Transport::Tcp(socket), &name, Offer::Http1).unwrap();
         let session = handshake(&mut stream).await;
         let session = match session {
             Ok(session) => session,
@@ -182,4 +182,35 @@ fn our_own_certificate_is_shown_to_servers_that_ask() {
     }
     let families = crate::telemetry::render(&tls.families());
     assert!(families.contains("sumun_tls_certificate_expires_seconds{pool=\"app\",name=\"gateway\"} 1"), "{families}");
+}
+
+#[test]
+fn the_protocol_is_agreed_on() {
+    let authority = certificates::authority("Authority");
+    let pair = authority.pair(&["a.example"], Kind::Ecdsa);
+    let config = pool_config("{ ca: /ca.pem }");
+    let mut material = material(&[]);
+    material.authorities = vec![authority_file("/ca.pem", &authority)];
+    let tls = tls(&config, &material);
+    let connector = TlsConnector::new(tls.pool(&config.pools["app"].name).unwrap(), 0);
+    let outcome = |offer: Offer, known: &[&str]| {
+        let mut server_config = (*server(&pair, &VERSIONS, None)).clone();
+        server_config.alpn_protocols = known.iter().map(|name| name.as_bytes().to_vec()).collect();
+        let (address, server) = serve(&Arc::new(server_config));
+        let result = run(async {
+            let socket = TcpStream::connect(address).await.unwrap();
+            let name = server_name(&ServerAddress::Name { host: "a.example".to_owned(), port: 443 });
+            let mut stream = connector.connect(Transport::Tcp(socket), &name, offer).unwrap();
+            handshake(&mut stream).await.map(|_| stream.is_http2()).map_err(|failure| failure.reason)
+        });
+        server.join().unwrap();
+        result
+    };
+    assert_eq!(outcome(Offer::Http1, &["h2", "http/1.1"]), Ok(false));
+    assert_eq!(outcome(Offer::Either, &["h2", "http/1.1"]), Ok(true));
+    assert_eq!(outcome(Offer::Either, &["http/1.1"]), Ok(false));
+    // One that agrees on nothing speaks what it always did.
+    assert_eq!(outcome(Offer::Either, &[]), Ok(false));
+    assert_eq!(outcome(Offer::Http2, &["h2"]), Ok(true));
+    assert_eq!(outcome(Offer::Http2, &["http/1.1"]), Err(Reason::Protocol));
 }

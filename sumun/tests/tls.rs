@@ -276,6 +276,11 @@ fn who_a_client_is_says_its_certificate_alone() {
                 let mut client = connect(Some(&ann));
                 assert_eq!(client.get_with("/", forged).expect(200).text(), "x-who=CN=ann;");
                 assert_eq!(client.get("/").expect(200).text(), "x-who=CN=ann;");
+                // Nor behind a body, where some servers look, too.
+                client.send("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n");
+                client.send("X-Other: 1\r\nx_who: CN=forged\r\nX-Who: CN=forged\r\n\r\n");
+                assert_eq!(client.answer().expect(200).text(), "x-who=CN=ann;");
+                assert_eq!(server.last_request().trailers, [("x-other".to_owned(), "1".to_owned())]);
                 // In TLS 1.3 a client learns of it with the first bytes that it reads.
                 assert!(is_refused(&mut connect(Some(&stranger))));
                 let mut nobody = connect(None);

@@ -68,6 +68,15 @@ impl Decoder {
         if self.is_done() { &self.trailers } else { &[] }
     }
 
+    /// Drops trailers whose names only the gateway may use, once the body is complete.
+    pub fn take_out(&mut self, is_taken: impl Fn(&[u8]) -> bool) {
+        if self.is_done() {
+            let lines = self.trailers.split_inclusive(|&byte| byte == b'\n');
+            let name = |line: &[u8]| line.split(|&byte| byte == b':').next().is_some_and(&is_taken);
+            self.trailers = lines.filter(|line| !name(line)).flatten().copied().collect();
+        }
+    }
+
     /// Body bytes that are known to follow in the current chunk.
     #[must_use]
     pub fn chunk_remaining(&self) -> u64 {

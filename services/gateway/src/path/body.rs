@@ -1,11 +1,13 @@
 //! The request body on its way: what has come, what is held for a second try, what is still to come.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use sumun_engine::limits::{LARGE_BUFFER_BYTES, MEDIUM_BUFFER_BYTES};
 use sumun_engine::{Deadline, Lease, buffers};
 use sumun_http::chunked::{self, Decoder};
+use sumun_http::field::is_same_name;
 use sumun_http::forward::Framing;
 use sumun_http::limits::TRAILER_BYTES_MAX;
 use sumun_http::{BodyLength, Reject};
@@ -36,6 +38,8 @@ pub(crate) struct Body<'a> {
     bound: u64,
     /// Something is no longer held: a second try is impossible.
     streamed: bool,
+    /// Names that no trailer of a client may have.
+    ours: &'a [Arc<str>],
 }
 
 enum Rest {
@@ -60,8 +64,13 @@ impl From<Reject> for BodyError {
 }
 
 impl<'a> Body<'a> {
-    /// `arrived` is what came behind the head.
-    pub(crate) fn begin(length: BodyLength, arrived: &'a [u8], bound: u64) -> Result<Self, BodyError> {
+    /// `arrived` is what came behind the head; `ours` are names that only the gateway may use.
+    pub(crate) fn begin(
+        length: BodyLength,
+        arrived: &'a [u8],
+        bound: u64,
+        ours: &'a [Arc<str>],
+    ) -> Result<Self, BodyError> {
         let mut body = Self {
             early: &[],
             held: VecDeque::new(),
@@ -72,6 +81,7 @@ impl<'a> Body<'a> {
             received: 0,
             bound,
             streamed: false,
+            ours,
         };
         match length {
             BodyLength::None | BodyLength::Length(0) => {}
@@ -328,6 +338,9 @@ impl<'a> Body<'a> {
             }
             take(data);
         }
+        if !self.ours.is_empty() {
+            decoder.take_out(|name| self.ours.iter().any(|ours| is_same_name(name, ours.as_bytes())));
+        }
         Ok(at)
     }
 }
@@ -419,7 +432,7 @@ mod tests {
 
     #[test]
     fn chunks_become_one_for_each_read() {
-        let mut body = Body::begin(BodyLength::Chunked, b"", 1000).unwrap();
+        let mut body = Body::begin(BodyLength::Chunked, b"", 1000, &[]).unwrap();
         let mut passed = |bytes: &[u8]| {
             let mut output = Lease::large();
             let used = body.pass(bytes, &mut output).unwrap();
@@ -431,7 +444,7 @@ mod tests {
         assert_eq!(passed(b"\r\nX-Sum: 1\r\n\r\nGET /next"), ("0\r\nX-Sum: 1\r\n\r\n".into(), 14));
         assert_eq!(body.received, 16);
 
-        let mut body = Body::begin(BodyLength::Chunked, b"", 1000).unwrap();
+        let mut body = Body::begin(BodyLength::Chunked, b"", 1000, &[]).unwrap();
         let mut output = Lease::large();
         body.pass(b"1\r\nx\r\n0\r\n\r\n", &mut output).unwrap();
         assert_eq!(output.filled(), b"1\r\nx\r\n0\r\n\r\n");
@@ -441,7 +454,7 @@ mod tests {
     fn the_largest_read_fits() {
         let data = vec![b'x'; MEDIUM_BUFFER_BYTES];
         let line = format!("{:x}\r\n", data.len());
-        let mut body = Body::begin(BodyLength::Chunked, line.as_bytes(), u64::MAX).unwrap();
+        let mut body = Body::begin(BodyLength::Chunked, line.as_bytes(), u64::MAX, &[]).unwrap();
         let mut output = Lease::large();
         assert_eq!(body.pass(&data, &mut output).unwrap(), data.len());
         assert_eq!(output.len(), data.len() + "4000\r\n\r\n".len());

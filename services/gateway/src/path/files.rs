@@ -77,8 +77,8 @@ async fn upload(
     request: &FilesRequest<'_>,
 ) -> Result<FileAnswer, Reason> {
     let bound = route.config.body.unwrap_or(exchange.site.config.bounds.body);
-    let mut body =
-        Body::begin(exchange.head.body, exchange.arrived, bound).map_err(|error| answer::body_reason(&error))?;
+    let mut body = Body::begin(exchange.head.body, exchange.arrived, bound, &exchange.site.subject_headers)
+        .map_err(|error| answer::body_reason(&error))?;
     let upload = match Upload::begin(cache, root, request).await {
         Ok(upload) => upload,
         Err(answer) => {

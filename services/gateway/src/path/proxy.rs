@@ -33,7 +33,7 @@ pub(super) async fn serve(exchange: &mut Exchange<'_>, route: &Rc<Route>, pool: 
         return answer::of_reason(exchange, Reason::Loop).await;
     }
     let bound = route.config.body.unwrap_or(exchange.site.config.bounds.body);
-    let mut body = match Body::begin(exchange.head.body, exchange.arrived, bound) {
+    let mut body = match Body::begin(exchange.head.body, exchange.arrived, bound, &exchange.site.subject_headers) {
         Ok(body) => body,
         Err(error) => return answer::of_body_error(exchange, &error).await,
     };

@@ -264,7 +264,9 @@ fn nginx_config(setup: &Setup<'_>) -> String {
         certificate = match row.tls {
             Some(_) => {
                 let folder = folder.path().display();
-                format!("ssl_certificate {folder}/site.pem; ssl_certificate_key {folder}/site.key;")
+                format!(
+                    "ssl_certificate {folder}/site.pem; ssl_certificate_key {folder}/site.key; ssl_protocols TLSv1.2 TLSv1.3;"
+                )
             }
             None => String::new(),
         },

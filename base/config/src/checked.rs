@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
+pub use sumun_certificates::KeyType;
 
 pub type Name = Arc<str>;
 
@@ -388,13 +389,6 @@ pub enum AcmeChallenge {
     Http01,
     /// RFC 8737.
     TlsAlpn01,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum KeyType {
-    EcdsaP256,
-    EcdsaP384,
-    Rsa2048,
 }
 
 /// External account binding (RFC 8555 section 7.3.4).

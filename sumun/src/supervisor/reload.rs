@@ -36,7 +36,7 @@ pub(super) struct Pending {
     config: Config,
     /// Opened for it; closed again if it fails.
     added: Descriptors,
-    certificates: Certificates,
+    pub(super) certificates: Certificates,
     pub(super) until: Instant,
     /// The process that applies it, or
     pub(super) applied_by: Option<u64>,

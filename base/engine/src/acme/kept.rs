@@ -18,6 +18,9 @@ const TITLE_CHARACTERS: usize = 64;
 /// Octets of that hash: what is told apart is the operator's own.
 const HASH_BYTES: usize = 8;
 
+/// The end of a certificate's file name.
+const CERTIFICATE: &str = ".pem";
+
 /// The name of a file. Only those of [`entries`] are ever written.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Entry(String);
@@ -26,6 +29,12 @@ impl Entry {
     #[must_use]
     pub fn file_name(&self) -> &str {
         &self.0
+    }
+
+    /// A key and its chain, and not what is known of orders.
+    #[must_use]
+    pub fn is_certificate(&self) -> bool {
+        self.0.ends_with(CERTIFICATE)
     }
 }
 
@@ -78,7 +87,7 @@ impl Names {
         let account = self::hash([acme.directory.url.as_str(), email, key_id].into_iter());
         Self {
             account: Entry(format!("account-{}-{account}.json", file_title(&acme.directory.host))),
-            certificate: Entry(format!("{title}-{hash}.pem")),
+            certificate: Entry(format!("{title}-{hash}{CERTIFICATE}")),
             progress: Entry(format!("{title}-{hash}.json")),
             id: format!("{title}-{hash}"),
         }

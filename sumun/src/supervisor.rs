@@ -114,6 +114,8 @@ struct Supervisor {
     runtime: Option<String>,
     /// The worker process that obtains certificates.
     cares: Option<u64>,
+    /// It obtained one while a config was on its way.
+    untold: bool,
     service_manager: ServiceManager,
     stopping: bool,
     /// Why it cannot go on, if so.
@@ -155,6 +157,7 @@ impl Supervisor {
             upgrade_wanted: None,
             runtime: None,
             cares: None,
+            untold: false,
             service_manager,
             stopping: false,
             failure: None,

@@ -180,6 +180,7 @@ async fn run(mut beginning: Beginning) -> Result<(), String> {
                 if let Err(why) = tls.apply(&beginning.config, &material) {
                     tracing::error!("{why}; the certificates before go on");
                 }
+                acme.change_keys(&material);
             }
             Some(ToWorker::HostFiles(files)) => {
                 if let Some(copies) = &host_files {

@@ -3,6 +3,7 @@
 //! The peers come from Debian and PyPI and are installed by this command. The fast ones are part
 //! of `cargo xtask test`.
 
+mod acme;
 mod client;
 mod drills;
 mod gateway;
@@ -80,11 +81,18 @@ const fn peer(
 
 const PYTHON: [Package; 3] = [packages::CURL, packages::PYTHON, packages::PYTHON_VENV];
 
-const PEERS: [Peer; 11] = [
+const PEERS: [Peer; 12] = [
     peer("nginx", "nginx as the server behind", &[packages::NGINX, packages::CURL], true, plain::nginx),
     peer("apache", "Apache httpd as the server behind", &[packages::APACHE, packages::CURL], true, plain::apache),
     peer("python", "aiohttp, wsgiref and WebSockets", &PYTHON, true, plain::python),
     peer("curl", "curl as the client", &PYTHON, true, plain::curl_client),
+    peer(
+        "acme",
+        "certificates from pebble, from the first to the last",
+        &[packages::PEBBLE, packages::OPENSSL, packages::CURL],
+        false,
+        acme::life,
+    ),
     peer("wrk", "wrk as the client", &[packages::NGINX, packages::WRK, packages::TASKSET], false, plain::wrk),
     peer("hey", "hey as the client", &[packages::NGINX, packages::HEY], false, plain::hey),
     peer(

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use instant_acme::CertificateIdentifier;
 use rustls::pki_types::Der;
-use sumun_certificates::{Identity, Leaf, date};
+use sumun_certificates::{Identity, Leaf, date, moment};
 use sumun_config::checked::{self, Config, HmacKey};
 use sumun_engine::acme::{self, Challenges, Entry, Kept, Names, Pledge};
 use sumun_engine::tls::{Blob, Material, Tls};
@@ -118,7 +118,7 @@ impl Acme {
             }
         }
         inner.store.kept.replace(kept);
-        inner.hmac_keys.replace(material.hmac_keys.clone());
+        self.change_keys(material);
         inner.shown.keep(|id| wanted.contains_key(id));
         let mut orders = inner.orders.borrow_mut();
         orders.retain(|id, order| {
@@ -138,6 +138,11 @@ impl Acme {
         }
         drop(orders);
         self.go_on();
+    }
+
+    /// Files with keys of accounts were replaced.
+    pub fn change_keys(&self, material: &Material) {
+        self.0.hmac_keys.replace(material.hmac_keys.clone());
     }
 
     /// This is the process that cares for certificates, or is again.
@@ -225,7 +230,7 @@ impl Inner {
         if !self.keep_progress(id, names, progress) {
             return tokio::time::sleep(CLOCK_LOOK).await;
         }
-        let ended = match self.job(acme, names, pledges, progress, leaf) {
+        let ended = match self.job(id, acme, names, pledges, progress, leaf) {
             Ok(job) => job.obtain(progress).await,
             Err(fault) => Err(fault),
         };
@@ -265,8 +270,8 @@ impl Inner {
         self.shown.count(id, None);
         let renewal = crate::schedule::renewal(&progress.timing, validity);
         let host = &acme.directory.host;
-        let (until, renewal) = (date(leaf.not_after), date(renewal));
-        tracing::info!("certificate {id}: obtained from {host}, valid until {until}, to be renewed on {renewal}");
+        let (until, renewal) = (moment(leaf.not_after), moment(renewal));
+        tracing::info!("certificate {id}: obtained from {host}, valid until {until}, to be renewed after {renewal}");
         if progress.timing.failures > 0 {
             tracing::warn!("certificate {id} is not valid now: is the clock of this host right?");
         }
@@ -294,7 +299,7 @@ impl Inner {
     ) {
         let before = progress.timing.window;
         let certificate = leaf.and_then(certificate_identifier);
-        let found = match (self.job(acme, names, pledges, progress, leaf), certificate) {
+        let found = match (self.job(id, acme, names, pledges, progress, leaf), certificate) {
             (Ok(job), Some(certificate)) => job.window(&certificate).await,
             (Err(fault), _) => Err(fault),
             (Ok(_), None) => Ok(None),
@@ -319,6 +324,7 @@ impl Inner {
 
     fn job<'a>(
         &'a self,
+        id: &'a str,
         acme: &'a checked::Acme,
         names: &'a Names,
         pledges: &'a RefCell<Vec<Pledge>>,
@@ -345,6 +351,7 @@ impl Inner {
             line: Line::open(authority),
             hmac_key: self.hmac_key(acme)?,
             account_turn,
+            on_placed: Box::new(move || self.show(id, acme, names, Some(now()))),
             replaces: progress.timing.window.and(leaf).and_then(certificate_identifier),
         })
     }
@@ -410,7 +417,8 @@ impl Inner {
             state,
             expires,
             next_try,
-            failures: progress.timing.failures,
+            // The one in flight has been counted beforehand.
+            failures: progress.timing.failures.saturating_sub(u32::from(progress.order.is_some())),
             error: progress.error,
         };
         self.shown.put(id, row);

@@ -38,6 +38,8 @@ pub(crate) struct Job<'a> {
     pub(crate) hmac_key: Option<Zeroizing<Vec<u8>>>,
     /// Two certificates with one account make it once.
     pub(crate) account_turn: Rc<tokio::sync::Mutex<()>>,
+    /// The authority has the order: others are told.
+    pub(crate) on_placed: Box<dyn Fn() + 'a>,
     /// The certificate that the new one takes the place of, where the authority wants to know.
     pub(crate) replaces: Option<CertificateIdentifier<'static>>,
 }
@@ -169,6 +171,7 @@ impl Job<'_> {
         progress.order = Some(Placed { url, key: key.to_string() });
         progress.timing.placed(now());
         self.store.keep(&self.names.progress, progress.write().to_vec())?;
+        (self.on_placed)();
         Ok(order)
     }
 
@@ -248,7 +251,7 @@ impl Job<'_> {
             let pledge = match self.acme.challenge {
                 AcmeChallenge::Http01 => self.challenges.answer_http(&challenge.token, answer.as_str()),
                 AcmeChallenge::TlsAlpn01 => match make::challenge(&name, answer.digest().as_ref(), now()) {
-                    Ok(Identity { certified, .. }) => self.challenges.answer_tls(&asked_name(&name), certified),
+                    Ok(certified) => self.challenges.answer_tls(&asked_name(&name), certified),
                     Err(why) => {
                         return Ok(Err(Fault::new(Side::Authority, format!("no proof can be made for {name}: {why}"))));
                     }

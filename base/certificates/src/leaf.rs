@@ -91,6 +91,13 @@ pub fn date(seconds: u64) -> String {
     }
 }
 
+/// `2026-12-04 08:05 UTC`, of seconds since 1970.
+#[must_use]
+pub fn moment(seconds: u64) -> String {
+    let of_day = seconds % (24 * 3600);
+    format!("{} {:02}:{:02} UTC", date(seconds), of_day / 3600, of_day / 60 % 60)
+}
+
 /// Other characters as escaped octets (RFC 4514 section 2.4), so that the text fits a header field.
 fn ascii(text: &str) -> String {
     let mut out = String::with_capacity(text.len());

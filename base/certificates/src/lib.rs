@@ -20,7 +20,7 @@ use std::sync::{Arc, LazyLock};
 use rustls::crypto::CryptoProvider;
 
 pub use identity::Identity;
-pub use leaf::{Leaf, date};
+pub use leaf::{Leaf, date, moment};
 pub use make::KeyType;
 pub use pem::authorities;
 pub use problem::{Part, Problem};

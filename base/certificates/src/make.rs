@@ -7,9 +7,13 @@ use rcgen::{
     CertificateParams, CustomExtension, DistinguishedName, DnType, KeyPair, PKCS_ECDSA_P256_SHA256,
     PKCS_ECDSA_P384_SHA384, PKCS_RSA_SHA256, RsaKeySize, date_time_ymd,
 };
+use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls::sign::CertifiedKey;
 use zeroize::Zeroizing;
 
 use crate::identity::Identity;
+use crate::leaf::Leaf;
+use crate::provider;
 
 /// What kind of key a certificate is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -62,7 +66,9 @@ pub fn request(key_pem: &str, names: &[String]) -> Result<Vec<u8>, String> {
 pub fn stand_in(names: &[String], now: u64) -> Result<Identity, String> {
     let mut params = params(names, now)?;
     params.distinguished_name.push(DnType::CommonName, STAND_IN_NAME);
-    signed(&params)
+    let certified = signed(&params)?;
+    let leaf = certified.end_entity_cert().map_err(|error| error.to_string()).and_then(Leaf::parse)?;
+    Ok(Identity { certified, leaf })
 }
 
 /// The certificate that proves to an authority that a name is ours (RFC 8737 section 3). `name`
@@ -70,7 +76,7 @@ pub fn stand_in(names: &[String], now: u64) -> Result<Identity, String> {
 ///
 /// # Errors
 /// The name is none; the words of the library.
-pub fn challenge(name: &str, digest: &[u8], now: u64) -> Result<Identity, String> {
+pub fn challenge(name: &str, digest: &[u8], now: u64) -> Result<CertifiedKey, String> {
     let mut params = params(&[name.to_owned()], now)?;
     params.custom_extensions.push(CustomExtension::new_acme_identifier(digest));
     signed(&params)
@@ -85,11 +91,13 @@ fn params(names: &[String], now: u64) -> Result<CertificateParams, String> {
     Ok(params)
 }
 
-fn signed(params: &CertificateParams) -> Result<Identity, String> {
+/// Whether the two fit is known, and rustls would not say: it does not know the extension of a proof.
+fn signed(params: &CertificateParams) -> Result<CertifiedKey, String> {
     let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(text)?;
     let certificate = params.self_signed(&key).map_err(text)?;
-    let key = Zeroizing::new(key.serialize_pem());
-    Identity::parse(certificate.pem().as_bytes(), key.as_bytes()).map_err(|problem| problem.to_string())
+    let signing = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
+    let signing = provider().key_provider.load_private_key(signing).map_err(|error| error.to_string())?;
+    Ok(CertifiedKey::new(vec![certificate.der().clone()], signing))
 }
 
 fn text(error: rcgen::Error) -> String {
@@ -98,7 +106,6 @@ fn text(error: rcgen::Error) -> String {
 
 #[cfg(test)]
 mod tests {
-    use rustls::sign::CertifiedKey;
     use x509_cert::certificate::{CertificateInner, Raw};
     use x509_cert::der::Decode;
 
@@ -135,7 +142,7 @@ mod tests {
     #[test]
     fn the_proof_holds_the_digest() {
         let digest = [7; 32];
-        let CertifiedKey { cert, .. } = challenge("a.example", &digest, NOW).unwrap().certified;
+        let CertifiedKey { cert, .. } = challenge("a.example", &digest, NOW).unwrap();
         let parsed = CertificateInner::<Raw>::from_der(&cert[0]).unwrap();
         let extensions = parsed.tbs_certificate().extensions().unwrap();
         let found = extensions.iter().find(|one| one.extn_id.to_string() == "1.3.6.1.5.5.7.1.31").unwrap();

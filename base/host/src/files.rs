@@ -233,7 +233,7 @@ mod tests {
         let directory = scratch("trust");
         private_directory(&directory).unwrap();
         let set = |mode| {
-            std::fs::set_permissions(&directory, std::fs::Permissions::from_mode(mode)).unwrap();
+            std::fs::set_permissions(&directory, Permissions::from_mode(mode)).unwrap();
         };
         for (mode, trusted) in [(0o700, true), (0o755, true), (0o775, false), (0o777, false), (0o1777, true)] {
             set(mode);

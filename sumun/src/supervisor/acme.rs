@@ -93,6 +93,17 @@ impl Supervisor {
             reload.certificates.keep(entry, content);
         }
         if is_certificate {
+            // A config on its way is told of it once it is known which one is in force.
+            self.untold = self.reload.is_some();
+            if !self.untold {
+                self.tell_certificates();
+            }
+        }
+    }
+
+    /// No config is on its way any more.
+    pub(super) fn tell_what_waited(&mut self) {
+        if std::mem::take(&mut self.untold) {
             self.tell_certificates();
         }
     }
@@ -103,5 +114,74 @@ impl Supervisor {
                 process.send(ToWorker::Certificates(self.certificates.material()));
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    fn config(state: &Path, domains: &str) -> Config {
+        let text = format!(
+            "state: {}\nlisteners: {{ web: {{ bind: [':80', {{ address: ':443', tls: {{ acme: {{ directory: \
+             'https://acme.example/dir', domains: {domains} }} }} }}], routes: [ {{ respond: 204 }} ] }} }}",
+            state.display()
+        );
+        sumun_config::check_text("sumun.yaml", &text).unwrap_or_else(|report| panic!("{report}")).config
+    }
+
+    fn state(name: &str) -> PathBuf {
+        std::env::temp_dir().join(format!("sumun-acme-state-{}-{name}", std::process::id()))
+    }
+
+    #[test]
+    fn what_the_config_wants_is_found_again() {
+        let state = state("found");
+        let one = config(&state, "a.example");
+        assert_eq!(read(&one, None), Ok(Kept::default()));
+        let folder = state.join(FOLDER);
+        assert_eq!(fs::metadata(&folder).unwrap().permissions().mode() & 0o777, 0o700);
+        for entry in entries(&one) {
+            files::replace_private(&folder.join(entry.file_name()), entry.file_name().as_bytes()).unwrap();
+        }
+        let kept = read(&one, None).unwrap();
+        assert!(
+            entries(&one).iter().all(|entry| {
+                kept.get(entry).is_some_and(|content| content.bytes() == entry.file_name().as_bytes())
+            })
+        );
+        // What a worker process has said meanwhile is newer, and what nobody wants is left where it is.
+        let mut newer = kept.clone();
+        let certificate = entries(&one).into_iter().find(Entry::is_certificate).unwrap();
+        newer.put(certificate.clone(), Blob::new(b"newer".to_vec()));
+        assert_eq!(read(&one, Some(&newer)).unwrap().get(&certificate).map(Blob::bytes), Some(&b"newer"[..]));
+        let other = config(&state, "b.example");
+        let of_other = read(&other, Some(&newer)).unwrap();
+        assert!(of_other.get(&certificate).is_none());
+        assert!(folder.join(certificate.file_name()).exists());
+        // The account is the same.
+        assert!(of_other.bytes() > 0);
+        fs::remove_dir_all(state).unwrap();
+    }
+
+    #[test]
+    fn a_place_that_is_no_good_is_named() {
+        let state = state("bad");
+        let one = config(&state, "a.example");
+        read(&one, None).unwrap();
+        let entry = entries(&one).into_iter().next().unwrap();
+        let path = state.join(FOLDER).join(entry.file_name());
+        fs::write(&path, vec![b'a'; ENTRY_BYTES + 1]).unwrap();
+        assert!(read(&one, None).is_err_and(|why| why.contains(entry.file_name()) && why.contains("larger")));
+        fs::remove_dir_all(&state).unwrap();
+        fs::write(&state, "").unwrap();
+        assert!(read(&one, None).is_err_and(|why| why.contains("cannot be kept in")));
+        fs::remove_file(state).unwrap();
+        // Who obtains nothing needs no place.
+        let text = "state: /proc/no/such\nlisteners: { web: { bind: ':80', routes: [ { respond: 204 } ] } }";
+        assert_eq!(read(&sumun_config::check_text("sumun.yaml", text).unwrap().config, None), Ok(Kept::default()));
     }
 }

@@ -279,6 +279,7 @@ impl Inherited {
             upgrade_wanted: None,
             runtime: written.runtime,
             cares: None,
+            untold: false,
             service_manager: ServiceManager::find(),
             stopping: false,
             failure: None,

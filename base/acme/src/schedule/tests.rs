@@ -115,6 +115,7 @@ fn certificates_that_are_over_at_once_are_not_obtained_at_full_speed() {
     while now < NOW + 1001 * DAY {
         timing.begin(now, 0);
         timing.obtained(ninety_days(NOW), now, 0);
+        timing.looked(None, WINDOW_LOOK_UNKNOWN, now);
         orders += 1;
         now = next(&timing, Some(ninety_days(NOW)), now).at;
     }

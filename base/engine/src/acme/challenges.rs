@@ -126,7 +126,7 @@ mod tests {
         assert_eq!(challenges.key_authorization(b"a").as_deref(), Some(&b"after"[..]));
         drop(after);
 
-        let made = |name: &str| sumun_certificates::make::challenge(name, &[1; 32], 1_800_000_000).unwrap().certified;
+        let made = |name: &str| sumun_certificates::make::challenge(name, &[1; 32], 1_800_000_000).unwrap();
         let before = challenges.answer_tls("a.example", made("a.example"));
         let after = challenges.answer_tls("a.example", made("a.example"));
         drop(before);

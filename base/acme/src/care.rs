@@ -74,6 +74,11 @@ impl Store {
         self.kept.borrow().get(entry).cloned()
     }
 
+    /// For this process alone.
+    fn remember(&self, entry: &Entry, content: Vec<u8>) {
+        self.kept.borrow_mut().put(entry.clone(), Blob::new(content));
+    }
+
     pub(crate) fn keep(&self, entry: &Entry, content: Vec<u8>) -> Result<(), Fault> {
         let content = Blob::new(content);
         (self.keep)(entry.clone(), content.clone())
@@ -379,6 +384,8 @@ impl Inner {
             let mut progress = Progress::default();
             progress.timing.begin(now(), fastrand::u32(..));
             progress.timing.failed(Failed::Unreached, None, now(), fastrand::u32(..));
+            // Once: the pause is not to begin anew with every look.
+            self.store.remember(&names.progress, progress.write().to_vec());
             progress
         })
     }

@@ -151,7 +151,7 @@ pub fn next(timing: &Timing, validity: Option<Validity>, now: u64) -> Next {
 #[must_use]
 pub fn renewal(timing: &Timing, validity: Validity) -> u64 {
     let lifetime = validity.lifetime();
-    let of_span = |span: u64| (u128::from(span) * u128::from(timing.draw) >> 32) as u64;
+    let of_span = |span: u64| ((u128::from(span) * u128::from(timing.draw)) >> 32) as u64;
     let usual = validity.not_before + lifetime / 3 * 2 + of_span(lifetime / RENEWAL_JITTER);
     match timing.window {
         // It may bring the renewal forward as it likes, and not put it off to the last moment.

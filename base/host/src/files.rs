@@ -60,7 +60,7 @@ pub fn replace_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
         std::fs::remove_file(&partial).ok();
         return Err(error);
     }
-    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
     File::open(directory)?.sync_all()
 }
 

@@ -16,7 +16,7 @@ use tokio::sync::oneshot;
 
 use crate::guard::Door;
 use crate::limits::{BODY_BYTES, CONNECTIONS, HEAD_BYTES};
-use crate::{Admin, Inputs, ListenerRow, Status, start};
+use crate::{Admin, CertificateRow, Inputs, ListenerRow, Status, start};
 
 /// Somebody waits for this.
 type Reload = oneshot::Sender<Result<String, String>>;
@@ -202,6 +202,7 @@ fn config_with(servers: &[&str]) -> Config {
         drain: second,
         user: None,
         sandbox: config::Sandbox::Off,
+        state: None,
         pools: BTreeMap::from([("app".into(), Arc::new(pool))]),
         listeners: BTreeMap::new(),
     }

@@ -154,6 +154,12 @@ impl AcmeServer {
         lock(&self.inner.books).orders.iter().map(|order| order.replaces.clone()).collect()
     }
 
+    /// There is an order, and all of its names were found to be ours.
+    pub(crate) fn is_proven(&self) -> bool {
+        let books = lock(&self.inner.books);
+        books.orders.last().is_some_and(|order| order.proven.iter().all(|proven| *proven == Some(true)))
+    }
+
     pub(crate) fn issued(&self) -> usize {
         lock(&self.inner.books).orders.iter().filter(|order| order.chain.is_some()).count()
     }
@@ -165,13 +171,6 @@ impl AcmeServer {
     /// Orders that were made to wait do not wait any more.
     pub(crate) fn settle(&self) {
         lock(&self.inner.books).orders.iter_mut().for_each(|order| order.looks = 0);
-    }
-
-    /// As if it had been restored from nothing.
-    pub(crate) fn forget_everything(&self) {
-        let mut books = lock(&self.inner.books);
-        books.orders.clear();
-        books.accounts.iter_mut().for_each(|account| *account = None);
     }
 }
 
@@ -321,7 +320,7 @@ impl Inner {
     fn look(&self, base: &str, number: usize) -> Answer {
         let mut books = lock(&self.books);
         let Some(order) = books.orders.get_mut(number) else {
-            return Err((404, "malformed", "no such order".to_owned()));
+            return Err(no_order());
         };
         let all_proven = order.proven.iter().all(|proven| *proven == Some(true));
         let status = if order.chain.is_some() {
@@ -354,7 +353,7 @@ impl Inner {
 
     fn authorization(&self, base: &str, number: usize, index: usize) -> Answer {
         let books = lock(&self.books);
-        let order = books.orders.get(number).ok_or((404, "malformed", "no such order".to_owned()))?;
+        let order = books.orders.get(number).ok_or_else(no_order)?;
         let (name, proven) = (&order.names[index], order.proven[index]);
         let status = match proven {
             None => "pending",
@@ -386,7 +385,7 @@ impl Inner {
     fn challenge(&self, base: &str, number: usize, index: usize, kind: usize) -> Answer {
         let (name, thumb) = {
             let books = lock(&self.books);
-            let order = books.orders.get(number).ok_or((404, "malformed", "no such order".to_owned()))?;
+            let order = books.orders.get(number).ok_or_else(no_order)?;
             if order.proven[index].is_some() {
                 return Err((400, "malformed", "this was said already".to_owned()));
             }
@@ -428,6 +427,10 @@ impl Inner {
         }
         self.look(base, number)
     }
+}
+
+fn no_order() -> (u16, &'static str, String) {
+    (404, "malformed", "no such order".to_owned())
 }
 
 fn has_http_proof(address: SocketAddr, name: &str, token: &str, answer: &str) -> bool {

@@ -18,6 +18,7 @@ pub(crate) fn describe(old: &Config, new: &Config) -> String {
         ("drain", old.drain != new.drain),
         ("user", old.user != new.user),
         ("sandbox", old.sandbox != new.sandbox),
+        ("state", old.state != new.state),
     ];
     let changed = settings.iter().filter(|(_, differs)| *differs);
     parts.extend(changed.map(|(name, _)| format!("{name} changed")));

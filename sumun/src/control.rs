@@ -10,7 +10,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use sumun_admin::{Admin, Inputs, ListenerRow, Status};
+use sumun_acme::Shown;
+use sumun_admin::{Admin, CertificateRow, Inputs, ListenerRow, Status};
 use sumun_config::checked::{BindAddress, Config};
 use sumun_engine::access_log::AccessLog;
 use sumun_engine::lifecycle::FromWorker;
@@ -49,12 +50,14 @@ impl Control {
         gateway: Arc<Gateway>,
         log: Arc<AccessLog>,
         tls: Arc<Tls>,
+        acme: Arc<Shown>,
     ) -> Self {
         let config = Arc::new(Mutex::new(Arc::clone(&beginning.config)));
         let reloads = Reloads::default();
         let draining = Arc::new(AtomicBool::new(false));
         let shown = Arc::clone(&config);
         let sandbox = beginning.sandbox.state.clone();
+        let certificates = Arc::clone(&acme);
         let handing_over = Arc::new(AtomicBool::new(false));
         let (supervisor, supervisor_too) = (beginning.supervisor.clone(), beginning.supervisor.clone());
         let admin = sumun_admin::start(Inputs {
@@ -64,8 +67,12 @@ impl Control {
                 Box::new(move || gateway.families()),
                 Box::new(move || log.families()),
                 Box::new(move || tls.families()),
+                Box::new(move || acme.families()),
             ],
-            status: Box::new(move || status_of(&shown.lock().unwrap_or_else(PoisonError::into_inner), &sandbox)),
+            status: Box::new(move || {
+                let config = Arc::clone(&shown.lock().unwrap_or_else(PoisonError::into_inner));
+                status_of(&config, &sandbox, &certificates.rows())
+            }),
             pools,
             reload: asks_for_reload(move |id| supervisor.send(FromWorker::ReloadRequested { id }), reloads.clone()),
             upgrade: asks_for_reload(
@@ -186,7 +193,7 @@ impl Reloads {
     }
 }
 
-fn status_of(config: &Config, sandbox: &str) -> Status {
+fn status_of(config: &Config, sandbox: &str, certificates: &[sumun_acme::Row]) -> Status {
     let address = |bind: &BindAddress| match bind {
         BindAddress::Tcp(address) => address.to_string(),
         BindAddress::Unix(path) => format!("unix:{}", path.display()),
@@ -202,6 +209,20 @@ fn status_of(config: &Config, sandbox: &str) -> Status {
                 bind: listener.bind.iter().map(address).collect(),
             })
             .collect(),
+        certificates: certificates.iter().map(certificate).collect(),
+    }
+}
+
+fn certificate(row: &sumun_acme::Row) -> CertificateRow {
+    CertificateRow {
+        name: row.name.clone(),
+        domains: row.domains.clone(),
+        authority: row.authority.clone(),
+        state: row.state.word(),
+        expires: row.expires,
+        next_try: row.next_try,
+        failures: row.failures,
+        error: row.error.clone(),
     }
 }
 

@@ -9,9 +9,10 @@ mod print;
 mod probe;
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
-use sumun_config::checked::{Action, Config, Files, Pool, Sandbox, ServerAddress, User};
+use sumun_config::checked::{AcmeDirectory, Action, Config, Files, Pool, Sandbox, ServerAddress, User};
 use sumun_engine::lifecycle::HostFiles;
 use sumun_host::sandbox::{self, Allowances, Entered};
 use sumun_host::{files, process, users};
@@ -62,6 +63,12 @@ impl Plan {
         for pool in config.pools.values() {
             plan.add_pool(pool);
         }
+        for directory in directories(config) {
+            plan.connect.insert(directory.port);
+            if directory.host.parse::<IpAddr>().is_err() {
+                plan.connect.insert(DNS_PORT);
+            }
+        }
         plan
     }
 
@@ -100,6 +107,12 @@ impl Plan {
             bind: self.bind.iter().copied().collect(),
         }
     }
+}
+
+/// Whom certificates are obtained from.
+fn directories(config: &Config) -> impl Iterator<Item = &AcmeDirectory> {
+    let tls = config.listeners.values().flat_map(|listener| listener.tls.values());
+    tls.flat_map(|tls| &tls.acme).map(|acme| &acme.directory)
 }
 
 fn roots(config: &Config) -> impl Iterator<Item = &Files> {
@@ -233,6 +246,18 @@ mod tests {
         let always = ALWAYS_READ.map(PathBuf::from);
         let read: Vec<&PathBuf> = plan.read.iter().filter(|path| !always.contains(path)).collect();
         assert_eq!(read, ["/srv/errors/404.html", "/srv/static"].map(PathBuf::from).iter().collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn authorities_of_acme_are_connected_to() {
+        let with = |directory: &str| {
+            Plan::of(&config(&format!(
+                "listeners: {{ web: {{ bind: '127.0.0.1:443', tls: {{ acme: {{ directory: '{directory}', domains: \
+                 a.example }} }}, routes: [ {{ respond: 204 }} ] }} }}"
+            )))
+        };
+        assert_eq!(ports(&with("https://acme.example/dir").connect), [53, 443]);
+        assert_eq!(ports(&with("https://[2001:db8::1]:14000/dir").connect), [14000]);
     }
 
     #[test]

@@ -1,16 +1,16 @@
-//! What this host keeps between two starts: a key of its own.
+//! What this host keeps between two starts, and where: a key of its own; see also
+//! `supervisor/acme.rs`.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use sumun_host::{files, process, random};
 
-/// 32 bytes that stay the same on this host, so that sticky cookies outlive a restart. Kept in
-/// `/var/lib/sumun/secret` for root, else in `$XDG_STATE_HOME/sumun/secret` or
-/// `~/.local/state/sumun/secret`. Where that cannot be: new ones for this run, with a warning.
-pub(crate) fn host_key() -> io::Result<[u8; 32]> {
+/// 32 bytes that stay the same on this host, so that sticky cookies outlive a restart. Kept in the
+/// file `secret` of [`directory`]. Where that cannot be: new ones for this run, with a warning.
+pub(crate) fn host_key(state: Option<&Path>) -> io::Result<[u8; 32]> {
     let fresh = random::random_bytes::<32>()?;
-    let kept = directory().and_then(|directory| {
+    let kept = directory(state).and_then(|directory| {
         files::private_directory(&directory)?;
         files::secret_file(&directory.join("secret"), fresh)
     });
@@ -27,7 +27,12 @@ pub(crate) fn instance() -> io::Result<String> {
     Ok(format!("{:016x}", u64::from_be_bytes(random::random_bytes()?)))
 }
 
-fn directory() -> io::Result<PathBuf> {
+/// The one that the config names; else `/var/lib/sumun` for root, and `$XDG_STATE_HOME/sumun` or
+/// `~/.local/state/sumun` for others.
+pub(crate) fn directory(state: Option<&Path>) -> io::Result<PathBuf> {
+    if let Some(state) = state {
+        return Ok(state.to_owned());
+    }
     if process::effective_uid() == 0 {
         return Ok(PathBuf::from("/var/lib/sumun"));
     }

@@ -18,6 +18,7 @@
 //! sockets each, because closing a socket would reset the connections in its queue. The same is done
 //! for a config that the sandbox of the running process would forbid.
 
+mod acme;
 mod certificates;
 mod descriptors;
 mod given;
@@ -111,6 +112,10 @@ struct Supervisor {
     upgrade_wanted: Option<Requester>,
     /// What a worker process said last of its servers.
     runtime: Option<String>,
+    /// The worker process that obtains certificates.
+    cares: Option<u64>,
+    /// It obtained one while a config was on its way.
+    untold: bool,
     service_manager: ServiceManager,
     stopping: bool,
     /// Why it cannot go on, if so.
@@ -124,7 +129,7 @@ impl Supervisor {
         sumun_host::process::name_thread("sumun").map_err(text)?;
         sumun_host::process::raise_open_files_limit().map_err(text)?;
         let instance = crate::state::instance().map_err(text)?;
-        let state_key = crate::state::host_key().map_err(text)?;
+        let state_key = crate::state::host_key(config.state.as_deref()).map_err(text)?;
         let program = program::path_as_started().map_err(text)?;
         let service_manager = ServiceManager::find();
         let certificates = Certificates::read(&config, None, Instant::now())?;
@@ -151,6 +156,8 @@ impl Supervisor {
             upgrade: None,
             upgrade_wanted: None,
             runtime: None,
+            cares: None,
+            untold: false,
             service_manager,
             stopping: false,
             failure: None,
@@ -239,6 +246,7 @@ impl Supervisor {
                 }
                 FromWorker::RuntimeState { piece, is_last } => self.runtime_state(number, &piece, is_last, now),
                 FromWorker::Pong { id } => self.service_manager.answered(id),
+                FromWorker::Keep { entry, content } => self.keep(number, entry, content),
                 FromWorker::HostFilesWanted => self.host_files_wanted(number),
                 FromWorker::StopRequested => self.begin_stop(now),
                 FromWorker::Drained => tracing::debug!("worker process has drained"),
@@ -263,6 +271,7 @@ impl Supervisor {
         if !self.new_program_is_ready(number) {
             let status = self.serving();
             self.service_manager.ready(&status);
+            self.let_care(number);
         }
         image::forget_what_was_used();
     }
@@ -335,6 +344,7 @@ impl Supervisor {
                 match message {
                     FromWorker::Refused { id: 0, why } => self.start_refused(number, why),
                     FromWorker::RuntimeState { piece, is_last } => self.runtime_state(number, &piece, is_last, now),
+                    FromWorker::Keep { entry, content } => self.keep(number, entry, content),
                     _ => {}
                 }
             }

@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use sumun_acme::Acme;
 use sumun_config::checked::{Config, LogFormat, Name};
 use sumun_engine::access_log::AccessLog;
 use sumun_engine::lifecycle::{FromWorker, HostFiles, Label, Passed, ToWorker, WorkerSender};
@@ -93,15 +94,23 @@ async fn run(mut beginning: Beginning) -> Result<(), String> {
         tracing::warn!("what the worker process before this one said of its servers is not understood: {why}");
     }
     let tls = Tls::new(beginning.config.workers);
-    tls.apply(&beginning.config, &std::mem::take(&mut beginning.tls))?;
+    tls.apply(&beginning.config, &beginning.tls)?;
     let host_files = beginning.sandbox.host_files.take().map(|files| copies(files, &beginning.supervisor));
     let name_servers = host_files.clone().map_or(NameServers::System, NameServers::Copies);
-    tokio::spawn(resolve::run(Arc::clone(&pools), name_servers));
+    tokio::spawn(resolve::run(Arc::clone(&pools), name_servers.clone()));
     tokio::spawn(health::run(Arc::clone(&pools), Arc::clone(&tls)));
     if tokio::time::timeout(FIRST_NAMES, resolve::settled(&pools)).await.is_err() {
         tracing::warn!("some names of servers have no address yet: {}", pools.unresolved().join(", "));
     }
 
+    let keeper = beginning.supervisor.clone();
+    let acme = Acme::new(sumun_acme::Inputs {
+        tls: Arc::clone(&tls),
+        name_servers,
+        keep: Box::new(move |entry, content| keeper.send(FromWorker::Keep { entry, content })),
+    });
+    acme.apply(&beginning.config, &std::mem::take(&mut beginning.tls));
+    let mut cares = false;
     let gateway = Gateway::new(Arc::clone(&pools), Arc::clone(&tls), &beginning.instance);
     gateway.prepare(&beginning.config);
     let log = AccessLog::start(beginning.config.workers).map_err(|error| format!("access log: {error}"))?;
@@ -110,8 +119,15 @@ async fn run(mut beginning: Beginning) -> Result<(), String> {
     let log = Arc::new(log);
     let workers = Workers::start(&gateway, &log, beginning.config.workers, process_start)?;
     let (gateway_too, tls_too) = (Arc::clone(&gateway), Arc::clone(&tls));
-    let mut control =
-        Control::new(&beginning, process_start, Arc::clone(&pools), gateway_too, Arc::clone(&log), tls_too);
+    let mut control = Control::new(
+        &beginning,
+        process_start,
+        Arc::clone(&pools),
+        gateway_too,
+        Arc::clone(&log),
+        tls_too,
+        acme.shown(),
+    );
 
     let descriptors = std::mem::take(&mut beginning.descriptors);
     let sockets = sort(descriptors, &mut control, &log);
@@ -151,7 +167,12 @@ async fn run(mut beginning: Beginning) -> Result<(), String> {
                         }
                     }
                 };
+                let is_applied = matches!(answer, FromWorker::Applied { .. });
                 beginning.supervisor.send(answer).map_err(gone)?;
+                if is_applied {
+                    // Afterwards: what is kept of the new config is refused by who has the old one.
+                    acme.apply(&beginning.config, &apply.tls);
+                }
             }
             Some(ToWorker::ReloadResult { id, ok, text }) => control.reload_ended(id, ok, text),
             Some(ToWorker::ReopenLogs { descriptor }) => log.reopen(descriptor.descriptor),
@@ -159,6 +180,7 @@ async fn run(mut beginning: Beginning) -> Result<(), String> {
                 if let Err(why) = tls.apply(&beginning.config, &material) {
                     tracing::error!("{why}; the certificates before go on");
                 }
+                acme.change_keys(&material);
             }
             Some(ToWorker::HostFiles(files)) => {
                 if let Some(copies) = &host_files {
@@ -166,11 +188,21 @@ async fn run(mut beginning: Beginning) -> Result<(), String> {
                 }
             }
             Some(ToWorker::Drain { deadline, successor }) => break (deadline, successor),
+            Some(ToWorker::CareForCertificates) => {
+                cares = true;
+                acme.care();
+            }
             Some(ToWorker::HandOver) => {
                 control.set_handing_over(true);
+                acme.leave();
                 beginning.supervisor.send_runtime_state(&pools.carry_out()).map_err(gone)?;
             }
-            Some(ToWorker::GoOn) => control.set_handing_over(false),
+            Some(ToWorker::GoOn) => {
+                control.set_handing_over(false);
+                if cares {
+                    acme.care();
+                }
+            }
             Some(ToWorker::Ping { id }) => workers.answer_ping(id, &beginning.supervisor),
             Some(ToWorker::Stop) => return Ok(()),
             Some(ToWorker::Start(_)) => {}
@@ -179,6 +211,7 @@ async fn run(mut beginning: Beginning) -> Result<(), String> {
         }
     };
     telling.abort();
+    acme.leave();
     if successor {
         control.leave();
     }

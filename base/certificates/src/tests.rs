@@ -59,6 +59,8 @@ fn facts_of_a_certificate() {
     assert_eq!(leaf.subject, "O=\\ED\\9A\\8C\\EC\\82\\AC,CN=Zo\\C3\\AB \\<a@b\\>\\, \\\"the\\\" first");
     assert_eq!(leaf.title(), "*.a.example");
     assert_eq!(date(u64::MAX), "9999-12-31");
+    assert_eq!(moment(1_800_000_000), "2027-01-15 08:00 UTC");
+    assert_eq!(leaf.authority_key, None);
 }
 
 #[test]

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
+pub use sumun_certificates::KeyType;
 
 pub type Name = Arc<str>;
 
@@ -30,6 +31,8 @@ pub struct Config {
     /// Whom the worker process becomes where we are root; `None`: see [`crate::account`].
     pub user: Option<User>,
     pub sandbox: Sandbox,
+    /// What is kept between two starts; `None`: the place that is usual for this user.
+    pub state: Option<PathBuf>,
     pub pools: BTreeMap<Name, Arc<Pool>>,
     pub listeners: BTreeMap<Name, Arc<Listener>>,
 }
@@ -315,8 +318,11 @@ pub enum BindAddress {
 /// TLS on an address.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ListenerTls {
-    /// At least one; the first is for clients that name no host, or one that no certificate is for.
+    /// The first of these and of `acme` is for clients that name no host, or one that no
+    /// certificate is for; there is at least one.
     pub certificates: Vec<CertificateFiles>,
+    /// Obtained by ourselves.
+    pub acme: Vec<Acme>,
     pub min_version: TlsVersion,
     pub client_auth: Option<ClientAuth>,
     /// Sessions are resumed (RFC 8446 section 2.2, RFC 5077).
@@ -332,6 +338,78 @@ pub struct CertificateFiles {
     pub key: PathBuf,
     /// DER (RFC 6960); sent to clients that ask.
     pub ocsp: Option<PathBuf>,
+}
+
+/// A certificate that is obtained by ACME (RFC 8555).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Acme {
+    pub directory: AcmeDirectory,
+    /// At least one, no doubles; the first names the certificate.
+    pub domains: Vec<CertifiedName>,
+    pub email: Option<String>,
+    pub challenge: AcmeChallenge,
+    pub key_type: KeyType,
+    /// PEM: the authorities that the directory's certificate may come from; `None`: those of the host.
+    pub ca: Option<PathBuf>,
+    pub external_account: Option<ExternalAccount>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AcmeDirectory {
+    pub url: String,
+    /// In lower case; an IP address without brackets.
+    pub host: String,
+    pub port: u16,
+    /// Always, but for an authority on this host.
+    pub is_secure: bool,
+}
+
+/// What a certificate is for.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum CertifiedName {
+    /// In lower case, without a final dot; no wildcard.
+    Dns(String),
+    /// RFC 8738.
+    Ip(IpAddr),
+}
+
+impl std::fmt::Display for CertifiedName {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Dns(name) => formatter.write_str(name),
+            Self::Ip(address) => address.fmt(formatter),
+        }
+    }
+}
+
+/// How an authority sees that a name is ours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AcmeChallenge {
+    /// RFC 8555 section 8.3.
+    Http01,
+    /// RFC 8737.
+    TlsAlpn01,
+}
+
+/// External account binding (RFC 8555 section 7.3.4).
+#[derive(Clone, PartialEq, Eq)]
+pub struct ExternalAccount {
+    pub key_id: String,
+    pub hmac_key: HmacKey,
+}
+
+/// Keeps the key out of logs.
+impl std::fmt::Debug for ExternalAccount {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("ExternalAccount").field("key_id", &self.key_id).finish_non_exhaustive()
+    }
+}
+
+#[derive(Clone, PartialEq, Eq)]
+pub enum HmacKey {
+    Bytes(Vec<u8>),
+    /// A file with base64url in it.
+    File(PathBuf),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

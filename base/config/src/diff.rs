@@ -37,7 +37,8 @@ impl Diff {
 /// From `old` to `new`.
 pub fn diff(old: &Config, new: &Config) -> Diff {
     // Named one by one, so that a new field of `Config` does not compile before it is thought of here.
-    let Config { workers, admin, control, trusted_proxies, access_log, drain, user, sandbox, pools, listeners } = old;
+    let Config { workers, admin, control, trusted_proxies, access_log, drain, user, sandbox, state, pools, listeners } =
+        old;
     let settings = [
         ("workers", *workers != new.workers),
         ("admin", *admin != new.admin),
@@ -47,6 +48,7 @@ pub fn diff(old: &Config, new: &Config) -> Diff {
         ("drain", *drain != new.drain),
         ("user", *user != new.user),
         ("sandbox", *sandbox != new.sandbox),
+        ("state", *state != new.state),
     ];
     Diff {
         pools: changes(pools, &new.pools),

@@ -4,7 +4,7 @@ use regex::Regex;
 
 use crate::node::{Resolved, Scalar};
 use crate::report::{Rule, nearest, or_list, quoted};
-use crate::values::{self, Wrong, account, address, http, log, password, tls};
+use crate::values::{self, Wrong, account, acme, address, http, log, password, tls};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -61,6 +61,11 @@ pub(crate) enum Kind {
     Account,
     TlsVersion,
     ServerName,
+    DirectoryUrl,
+    CertifiedName,
+    Email,
+    KeyId,
+    HmacKey,
 }
 
 /// What JSON makes of a value of some kind.
@@ -136,6 +141,11 @@ impl Kind {
             Self::Account => Form::Scalar(account::PATTERN),
             Self::TlsVersion => Form::Scalar(tls::VERSION_PATTERN),
             Self::ServerName => Form::Text(tls::SERVER_NAME_PATTERN),
+            Self::DirectoryUrl => Form::Text(acme::DIRECTORY_PATTERN),
+            Self::CertifiedName => Form::Text(acme::CERTIFIED_NAME_PATTERN),
+            Self::Email => Form::Text(acme::EMAIL_PATTERN),
+            Self::KeyId => Form::Scalar(acme::KEY_ID_PATTERN),
+            Self::HmacKey => Form::Scalar(acme::HMAC_KEY_PATTERN),
         }
     }
 
@@ -190,6 +200,11 @@ impl Kind {
             Self::Account => "a user of this host such as www-data or 1000:1000",
             Self::TlsVersion => "1.2 or 1.3",
             Self::ServerName => "a name such as app.example.com",
+            Self::DirectoryUrl => "a URL such as https://acme.example/directory",
+            Self::CertifiedName => "a name such as www.example.com, or an IP address",
+            Self::Email => "an address such as admin@example.com",
+            Self::KeyId => "the id of a key",
+            Self::HmacKey => "a key in base64url",
         };
         text.to_owned()
     }
@@ -250,6 +265,11 @@ impl Kind {
             Self::Account => account::user(text).map(drop),
             Self::TlsVersion => tls::version(text).map(drop),
             Self::ServerName => tls::server_name(text).map(drop),
+            Self::DirectoryUrl => acme::directory(text).map(drop),
+            Self::CertifiedName => acme::certified_name(text).map(drop),
+            Self::Email => acme::email(text),
+            Self::KeyId => acme::key_id(text),
+            Self::HmacKey => acme::hmac_key(text).map(drop),
         }
     }
 

@@ -53,3 +53,11 @@ fn host_error(error: &std::io::Error) -> String {
         }
     }
 }
+
+/// The key of an external account, as it stands in a file.
+///
+/// # Errors
+/// It is none; a text for the operator.
+pub fn hmac_key(text: &str) -> Result<Vec<u8>, String> {
+    values::acme::hmac_key(text.trim()).map_err(|wrong| wrong.message)
+}

@@ -38,3 +38,16 @@ pub const SHA_CRYPT_ROUNDS: u32 = 1_000_000;
 pub const EXPIRY_WARNING: Duration = Duration::from_secs(21 * 24 * 3600);
 /// Edits between a misspelt word and the word that is proposed, as a share of its length.
 pub const SUGGESTION_SHARE: usize = 3;
+/// Names of one certificate that is obtained: more than public authorities take.
+pub const ACME_NAMES: usize = 100;
+/// Certificates that one config has obtained.
+pub const ACME_CERTIFICATES: usize = 200;
+/// Bytes of a directory's URL.
+pub const URL_BYTES: usize = 1024;
+/// Bytes of an e-mail address (RFC 5321 section 4.5.3.1).
+pub const EMAIL_BYTES: usize = 254;
+/// Bytes of the id of an external account's key.
+pub const KEY_ID_BYTES: usize = 256;
+/// Bytes of that key: a shorter one proves little, a longer one is none.
+pub const HMAC_KEY_LEAST_BYTES: usize = 16;
+pub const HMAC_KEY_BYTES: usize = 1024;

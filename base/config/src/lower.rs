@@ -3,6 +3,7 @@
 //! Lenient: what the walker has already refused is passed over in silence, its default stands
 //! in, so that all other errors are found in the same run.
 
+mod acme;
 mod files;
 mod listeners;
 mod pools;
@@ -39,6 +40,7 @@ pub(crate) fn config(tree: &Node, sources: &Sources, probe: Probe, problems: &mu
         used: Vec::new(),
         bound: BTreeMap::new(),
         account: None,
+        orders: Vec::new(),
     };
     let (user, sandbox) = (lower.user(top), process::sandbox(top));
     lower.account = lower.serving_account(user.as_ref(), sandbox);
@@ -46,7 +48,8 @@ pub(crate) fn config(tree: &Node, sources: &Sources, probe: Probe, problems: &mu
     let admin = lower.admin(top);
     let access_log = lower.access_log(top);
     let pools = lower.all_pools();
-    let listeners = lower.all_listeners(tree, &trusted_proxies);
+    let mut listeners = lower.all_listeners(tree, &trusted_proxies);
+    lower.settle_acme(&mut listeners);
     // Beside errors they would rather distract, and half of them would come from the errors.
     if !lower.problems.has_errors() {
         warnings::of_tree(&mut lower, tree);
@@ -60,6 +63,7 @@ pub(crate) fn config(tree: &Node, sources: &Sources, probe: Probe, problems: &mu
         drain: top.duration("drain"),
         user,
         sandbox,
+        state: top.given("state").and_then(|node| Some(lower.path(node, top.text("state")?))),
         pools,
         listeners,
     }
@@ -77,6 +81,8 @@ struct Lower<'a> {
     bound: BTreeMap<String, (String, Option<Place>)>,
     /// Whom the worker process becomes, where files are looked at with its eyes.
     account: Option<sumun_host::users::Account>,
+    /// Certificates by ACME, each once.
+    orders: Vec<acme::Order>,
 }
 
 impl Lower<'_> {

@@ -9,7 +9,7 @@ mod tls;
 pub(crate) use listener::{BIND_ENTRY, BOUNDS, LISTENER};
 pub(crate) use pool::{HEALTH, HTTP_CHECK, OUTLIER, POOL, QUEUE, RETRIES, SERVER, STICKY, TIMEOUTS};
 pub(crate) use route::{BASIC_AUTH, FILES, FORWARD_AUTH, REDIRECT, RESPOND, ROUTE};
-pub(crate) use tls::{CERTIFICATE, CLIENT_AUTH, HSTS, LISTENER_TLS, POOL_TLS, REDIRECT_HTTPS};
+pub(crate) use tls::{ACME, CERTIFICATE, CLIENT_AUTH, EXTERNAL_ACCOUNT, HSTS, LISTENER_TLS, POOL_TLS, REDIRECT_HTTPS};
 
 use crate::kind::Kind;
 use crate::shape::{Key, Map, Names, Shape, key, later};
@@ -55,6 +55,9 @@ pub(crate) static FILE: Map = Map {
         key("sandbox", Shape::Either(&[ON_OR_OFF, Shape::One(Kind::Words(&["require"], &[]))]),
             "The worker process gives up what this config does not need: other files, TCP ports and users, new processes, privileges. `on` does so as far as the kernel can, `require` does not start where anything is missing.")
             .default("on"),
+        key("state", PATH,
+            "Directory for what is kept between two starts: the key of this host, certificates that were obtained. It is made if it is not there, readable by the supervisor alone.")
+            .by_default("`/var/lib/sumun` for root, else `$XDG_STATE_HOME/sumun` or `~/.local/state/sumun`"),
         key("pools", Shape::Names(&Names { title: "a pool", key: Kind::Name, value: Shape::Map(&POOL) }),
             "Groups of servers that do the same job, by name.").by_default("none"),
         key("listeners", Shape::Names(&Names { title: "a listener", key: Kind::Name, value: Shape::Map(&LISTENER) }),
@@ -120,6 +123,8 @@ pub(crate) static MAPS: &[(&str, &Map)] = &[
     ("bounds", &BOUNDS),
     ("listener_tls", &LISTENER_TLS),
     ("certificate", &CERTIFICATE),
+    ("acme", &ACME),
+    ("external_account", &EXTERNAL_ACCOUNT),
     ("client_auth", &CLIENT_AUTH),
     ("redirect_https", &REDIRECT_HTTPS),
     ("hsts", &HSTS),

@@ -4,6 +4,7 @@
 //! been right.
 
 pub(crate) mod account;
+pub(crate) mod acme;
 pub(crate) mod address;
 pub(crate) mod http;
 pub(crate) mod log;

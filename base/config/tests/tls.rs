@@ -37,7 +37,13 @@ fn defaults() {
     let files = CertificateFiles { certificate: here("a.pem"), key: here("a.key"), ocsp: None };
     assert_eq!(
         **tls,
-        ListenerTls { certificates: vec![files], min_version: TlsVersion::V1_2, client_auth: None, tickets: true }
+        ListenerTls {
+            certificates: vec![files],
+            acme: Vec::new(),
+            min_version: TlsVersion::V1_2,
+            client_auth: None,
+            tickets: true
+        }
     );
     assert_eq!((web.redirect_https, web.hsts), (None, None));
     assert!(listener("bind: ':80'").tls.is_empty());
@@ -117,4 +123,76 @@ fn a_certificate_is_warned_of_three_weeks_before_its_end() {
     let said = check_said(&folder, 20);
     assert!(said.contains("warning: the certificate for `a.example` expires on 20"), "{said}");
     std::fs::remove_dir_all(&folder).unwrap();
+}
+
+const DIRECTORY: &str = "directory: 'https://acme.example/dir'";
+
+/// The challenge of each certificate of the listener `web`, by address.
+fn challenges(text: &str) -> Vec<(String, AcmeChallenge)> {
+    let web = listener(text);
+    let address = |bind: &BindAddress| match bind {
+        BindAddress::Tcp(address) => address.to_string(),
+        BindAddress::Unix(path) => path.display().to_string(),
+    };
+    let of = |(bind, tls): (&BindAddress, &std::sync::Arc<ListenerTls>)| (address(bind), tls.acme[0].challenge);
+    web.tls.iter().map(of).collect()
+}
+
+#[test]
+fn certificates_by_acme() {
+    let acme = format!("tls: {{ acme: {{ {DIRECTORY}, domains: [WWW.example.com., '192.0.2.1'] }} }}");
+    let web = listener(&format!("bind: '127.0.0.1:443', {acme}"));
+    let expected = Acme {
+        directory: AcmeDirectory {
+            url: "https://acme.example/dir".to_owned(),
+            host: "acme.example".to_owned(),
+            port: 443,
+            is_secure: true,
+        },
+        domains: vec![
+            CertifiedName::Dns("www.example.com".to_owned()),
+            CertifiedName::Ip("192.0.2.1".parse().unwrap()),
+        ],
+        email: None,
+        challenge: AcmeChallenge::TlsAlpn01,
+        key_type: KeyType::EcdsaP256,
+        ca: None,
+        external_account: None,
+    };
+    let tls = &web.tls[&tcp("127.0.0.1:443")];
+    assert_eq!((tls.certificates.len(), tls.acme.as_slice()), (0, [expected].as_slice()));
+}
+
+#[test]
+fn the_challenge_that_can_be_answered_is_chosen() {
+    let acme = |more: &str| format!("acme: {{ {DIRECTORY}, domains: a.example{more} }}");
+    let on = |ports: &[u16], tls: &str| {
+        let secure: Vec<String> =
+            ports.iter().map(|port| format!("{{ address: '127.0.0.1:{port}', tls: {{ {tls} }} }}")).collect();
+        secure.join(", ")
+    };
+    let (http, tls) = (AcmeChallenge::Http01, AcmeChallenge::TlsAlpn01);
+    let found = |text: &str| challenges(text).into_iter().map(|(_, challenge)| challenge).collect::<Vec<_>>();
+    assert_eq!(found(&format!("bind: [':80', {}]", on(&[443], &acme("")))), [http]);
+    assert_eq!(found(&format!("bind: [':8080', {}]", on(&[443], &acme("")))), [tls]);
+    assert_eq!(found(&format!("bind: [{}]", on(&[8443], &acme("")))), [http]);
+    // Of a certificate that is shown in several places one decides.
+    assert_eq!(found(&format!("bind: [{}]", on(&[443, 8443], &acme("")))), [tls, tls]);
+    assert_eq!(found(&format!("bind: [':80', {}]", on(&[443], &acme(", challenge: tls-alpn-01")))), [tls]);
+    let shown = format!("{}, client_auth: {{ ca: ca.pem }}", acme(""));
+    assert_eq!(found(&format!("bind: [{}]", on(&[443], &shown))), [http]);
+    let may_show = format!("{}, client_auth: {{ ca: ca.pem, mode: optional }}", acme(""));
+    assert_eq!(found(&format!("bind: [{}]", on(&[443], &may_show))), [tls]);
+}
+
+#[test]
+fn a_hmac_key_is_not_shown() {
+    let key = "zWNDZM6eQGHWpSRTPal5eIUYFTu7EajVIoguysqZ9wG44nMEtx3MUAsUDkMTQ12W";
+    let account = format!("external_account: {{ key_id: kid-1, hmac_key: {key} }}");
+    let web =
+        listener(&format!("bind: '127.0.0.1:443', tls: {{ acme: {{ {DIRECTORY}, domains: a.example, {account} }} }}"));
+    let shown = format!("{web:?}");
+    assert!(shown.contains("kid-1") && !shown.contains("205, 99"), "{shown}");
+    assert_eq!(sumun_config::hmac_key(&format!("{key}\n")).map(|bytes| bytes.len()), Ok(48));
+    assert!(sumun_config::hmac_key("").is_err());
 }

@@ -6,6 +6,7 @@
 
 pub mod accept;
 pub mod access_log;
+pub mod acme;
 pub mod buffers;
 pub mod clock;
 pub mod counters;

@@ -18,6 +18,7 @@ mod failure;
 pub mod limits;
 mod material;
 mod metrics;
+mod obtained;
 mod records;
 mod registry;
 mod server;

@@ -1,9 +1,9 @@
 //! Files with the permissions they need from their first moment, and sendfile(2).
 
-use std::fs::{DirBuilder, File, OpenOptions};
+use std::fs::{DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 /// Opens a log for appending; a new one gets mode 0640.
@@ -30,6 +30,49 @@ pub fn require_trusted_directory(path: &Path) -> io::Result<()> {
         return Ok(());
     }
     Err(io::Error::new(io::ErrorKind::PermissionDenied, "other users may write there; it has to be ours alone"))
+}
+
+/// Makes a directory of ours one that nobody else can look into (0700), and fails where it is not
+/// ours.
+pub fn require_private_directory(path: &Path) -> io::Result<()> {
+    let metadata = std::fs::metadata(path)?;
+    if metadata.uid() != crate::process::effective_uid() {
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, "it belongs to another user"));
+    }
+    if metadata.mode() & 0o077 != 0 {
+        std::fs::set_permissions(path, Permissions::from_mode(0o700))?;
+    }
+    Ok(())
+}
+
+/// Puts a file (0600) in the place of `path`: whole, and on the disk, or not at all.
+pub fn replace_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let partial = partial_path(path);
+    // Of a life that ended in the middle.
+    match std::fs::remove_file(&partial) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&partial)?;
+    let replaced = file.write_all(bytes).and_then(|()| file.sync_all()).and_then(|()| std::fs::rename(&partial, path));
+    if let Err(error) = replaced {
+        // What cannot be removed is removed by the next one.
+        std::fs::remove_file(&partial).ok();
+        return Err(error);
+    }
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
+    File::open(directory)?.sync_all()
+}
+
+/// Reads a whole regular file of at most `most` bytes; `None` where there is none.
+pub fn read_private(path: &Path, most: u64) -> io::Result<Option<Vec<u8>>> {
+    match std::fs::metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+        // The opening of a named pipe would wait.
+        Ok(metadata) if !metadata.is_file() => Err(io::Error::other("it is no regular file")),
+        Ok(_) => read_bounded(path, most).map(Some),
+    }
 }
 
 /// The `N` bytes kept in the file `path` (mode 0600); made with `fresh` where there is none.
@@ -133,7 +176,6 @@ pub fn load(file: &File, offset: u64, length: u64) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
     use std::os::unix::net::UnixStream;
 
     use super::*;
@@ -162,11 +204,36 @@ mod tests {
     }
 
     #[test]
+    fn a_private_file_is_replaced_as_a_whole() {
+        let directory = scratch("private");
+        private_directory(&directory).unwrap();
+        std::fs::set_permissions(&directory, Permissions::from_mode(0o755)).unwrap();
+        require_private_directory(&directory).unwrap();
+        assert_eq!(mode(&directory), 0o700);
+        let path = directory.join("file");
+        assert_eq!(read_private(&path, 10).unwrap(), None);
+        // Half of one is left from a life that ended in the middle, for everybody to read.
+        std::fs::write(partial_path(&path), "half").unwrap();
+        for text in ["one", "another"] {
+            replace_private(&path, text.as_bytes()).unwrap();
+            assert_eq!(read_private(&path, 10).unwrap().as_deref(), Some(text.as_bytes()));
+            assert_eq!(mode(&path), 0o600);
+            assert_eq!(std::fs::read_dir(&directory).unwrap().count(), 1);
+        }
+        assert_eq!(read_private(&path, 3).unwrap_err().kind(), io::ErrorKind::FileTooLarge);
+        assert!(read_private(&directory, 10).is_err());
+        assert!(replace_private(&directory.join("no/such"), b"").is_err());
+        std::fs::create_dir(directory.join("taken")).unwrap();
+        assert!(replace_private(&directory.join("taken"), b"").is_err());
+        assert_eq!(std::fs::read_dir(&directory).unwrap().count(), 2);
+    }
+
+    #[test]
     fn a_directory_for_everybody_is_not_trusted() {
         let directory = scratch("trust");
         private_directory(&directory).unwrap();
         let set = |mode| {
-            std::fs::set_permissions(&directory, std::fs::Permissions::from_mode(mode)).unwrap();
+            std::fs::set_permissions(&directory, Permissions::from_mode(mode)).unwrap();
         };
         for (mode, trusted) in [(0o700, true), (0o755, true), (0o775, false), (0o777, false), (0o1777, true)] {
             set(mode);

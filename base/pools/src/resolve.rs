@@ -143,6 +143,16 @@ fn spread(pools: &Pools, host: &str, addresses: &[IpAddr]) {
     }
 }
 
+/// Looks up a name that no pool has, once.
+///
+/// # Errors
+/// It has no address, or nobody told one in time; a text for the operator.
+pub async fn addresses(host: &str, name_servers: &NameServers) -> Result<Vec<IpAddr>, String> {
+    let limit = Duration::from_millis(RESOLVE_TIMEOUT_MS);
+    let found = tokio::time::timeout(limit, look_up(host, name_servers)).await;
+    found.unwrap_or_else(|_| Err("no answer in time".to_owned())).map(|answer| answer.addresses)
+}
+
 async fn look_up(host: &str, name_servers: &NameServers) -> Result<Answer, String> {
     let resolver = resolver(name_servers)?;
     let found = resolver.lookup_ip(host).await.map_err(|error| error.to_string())?;

@@ -70,6 +70,25 @@ pub struct Status {
     /// What confines the process, in words.
     pub sandbox: String,
     pub listeners: Vec<ListenerRow>,
+    /// Those that are obtained by ourselves.
+    pub certificates: Vec<CertificateRow>,
+}
+
+/// Times are seconds since 1970.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CertificateRow {
+    pub name: String,
+    pub domains: Vec<String>,
+    pub authority: String,
+    /// `waiting`, `ordering`, `valid` or `expired`.
+    pub state: &'static str,
+    /// `None`: there is none yet.
+    pub expires: Option<u64>,
+    pub next_try: Option<u64>,
+    /// Tries in a row that failed.
+    pub failures: u32,
+    /// Why the last one did.
+    pub error: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

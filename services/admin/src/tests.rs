@@ -16,7 +16,7 @@ use tokio::sync::oneshot;
 
 use crate::guard::Door;
 use crate::limits::{BODY_BYTES, CONNECTIONS, HEAD_BYTES};
-use crate::{Admin, Inputs, ListenerRow, Status, start};
+use crate::{Admin, CertificateRow, Inputs, ListenerRow, Status, start};
 
 /// Somebody waits for this.
 type Reload = oneshot::Sender<Result<String, String>>;
@@ -69,6 +69,16 @@ impl Fixture {
                 workers: 2,
                 sandbox: "landlock 7, seccomp, user nobody".to_owned(),
                 listeners: vec![ListenerRow { name: "web".into(), bind: vec!["127.0.0.1:8080".to_owned()] }],
+                certificates: vec![CertificateRow {
+                    name: "a.example-01".to_owned(),
+                    domains: vec!["a.example".to_owned()],
+                    authority: "acme.example".to_owned(),
+                    state: "waiting",
+                    expires: None,
+                    next_try: Some(1_800_000_000),
+                    failures: 2,
+                    error: Some("no connection".to_owned()),
+                }],
             }),
             pools: Arc::clone(&pools),
             reload: asks(&reloads),
@@ -192,6 +202,7 @@ fn config_with(servers: &[&str]) -> Config {
         drain: second,
         user: None,
         sandbox: config::Sandbox::Off,
+        state: None,
         pools: BTreeMap::from([("app".into(), Arc::new(pool))]),
         listeners: BTreeMap::new(),
     }
@@ -209,6 +220,10 @@ async fn the_status_sums_up() {
             "sandbox": "landlock 7, seccomp, user nobody",
             "listeners": [{"name": "web", "bind": ["127.0.0.1:8080"], "connections": 3, "requests": 10}],
             "pools": [{"name": "app", "servers_up": 2, "servers": 2}],
+            "certificates": [{
+                "name": "a.example-01", "domains": ["a.example"], "authority": "acme.example", "state": "waiting",
+                "expires": null, "next_try": 1_800_000_000, "failures": 2, "error": "no connection",
+            }],
             "requests": 15,
             "errors": {"client": 0, "server": 2, "config": 0, "host": 0},
         })

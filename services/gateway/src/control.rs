@@ -315,6 +315,7 @@ impl LocalGateway {
             cell: metrics.listener(&listener.name, index),
             loop_id: self.gateway.loop_id.as_bytes().into(),
             error_pages: self.gateway.error_pages(listener),
+            challenges: self.gateway.tls.challenges(),
             unrouted: metrics.route(&listener.name, &Arc::from(NO_ROUTE), index),
             hsts: listener.hsts.map(site::hsts_value),
             subject_headers: Rc::clone(subject_headers),

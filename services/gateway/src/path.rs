@@ -443,13 +443,15 @@ async fn serve_request(
         used: 0,
         extra_edits: None,
     };
-    let goes_elsewhere = exchange.must_come_over_tls();
+    let proof = site.proof(head.method, &path);
+    let goes_elsewhere = proof.is_none() && exchange.must_come_over_tls();
     let question = Question { head, bytes, path: &path, host: &host };
-    let route = if goes_elsewhere { None } else { site.route(&question).cloned() };
-    let mut ended = match &route {
-        None if goes_elsewhere => answer::to_https(&mut exchange).await,
-        None => answer::of_reason(&mut exchange, Reason::NoRoute).await,
-        Some(route) => serve_route(&mut exchange, route).await,
+    let route = if proof.is_some() || goes_elsewhere { None } else { site.route(&question).cloned() };
+    let mut ended = match (&route, &proof) {
+        (None, Some(proof)) => answer::proof(&mut exchange, proof).await,
+        (None, None) if goes_elsewhere => answer::to_https(&mut exchange).await,
+        (None, None) => answer::of_reason(&mut exchange, Reason::NoRoute).await,
+        (Some(route), _) => serve_route(&mut exchange, route).await,
     };
     ended.reusable &= exchange.keep_alive;
     finish(&exchange, route.as_ref(), ended.reason);

@@ -8,6 +8,7 @@ use sumun_config::checked as config;
 use sumun_config::checked::{HostMatch, PathMatch, ValueMatch};
 use sumun_engine::accept::Admittance;
 use sumun_engine::access_log::LogSender;
+use sumun_engine::acme::Challenges;
 use sumun_http::forward::Edits;
 use sumun_http::{Method, RequestHead};
 use sumun_pools::Admission;
@@ -15,6 +16,9 @@ use sumun_pools::Admission;
 use crate::files::{FileCache, FileRoot};
 use crate::metrics::{ListenerCell, RouteCell};
 use crate::upstream::LocalPool;
+
+/// Where authorities look for the proof that a name is ours (RFC 8555 section 8.3).
+const CHALLENGE_PATH: &[u8] = b"/.well-known/acme-challenge/";
 
 /// One listener.
 pub(crate) struct Site {
@@ -29,6 +33,8 @@ pub(crate) struct Site {
     /// This gateway's element of CDN-Loop.
     pub(crate) loop_id: Rc<[u8]>,
     pub(crate) error_pages: BTreeMap<u16, Arc<[u8]>>,
+    /// What authorities look for while a certificate is obtained.
+    pub(crate) challenges: Arc<Challenges>,
     /// Counts requests that no route took.
     pub(crate) unrouted: Arc<RouteCell>,
     /// Value of `Strict-Transport-Security`.
@@ -75,6 +81,16 @@ impl Site {
     /// The first route that matches.
     pub(crate) fn route(&self, question: &Question<'_>) -> Option<&Rc<Route>> {
         self.routes.iter().find(|route| route.matches(question))
+    }
+
+    /// The proof for an authority that asks for it (RFC 8555 section 8.3): on every listener, since it
+    /// comes to a name and a TCP port, and follows redirections. Nobody else knows the token.
+    #[inline]
+    pub(crate) fn proof(&self, method: Method, path: &[u8]) -> Option<Arc<[u8]>> {
+        if !self.challenges.are_awaited() || !matches!(method, Method::Get | Method::Head) {
+            return None;
+        }
+        self.challenges.key_authorization(path.strip_prefix(CHALLENGE_PATH)?)
     }
 
     pub(crate) fn trusts(&self, address: std::net::IpAddr) -> bool {

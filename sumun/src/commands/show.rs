@@ -12,9 +12,16 @@ pub(super) fn status(body: &Value, coloured: bool) -> String {
     });
     let pools =
         rows(body, "pools", |pool| vec![text(pool, "name"), up_of_all(pool.get("servers_up"), pool.get("servers"))]);
+    let certificates = rows(body, "certificates", certificate);
+    let certificates = if certificates.is_empty() {
+        String::new()
+    } else {
+        let head = ["certificate", "authority", "state", "expires", "next try", "failures", "last error"];
+        format!("\n{}", render(&head, &certificates, coloured))
+    };
     let seconds = body.get("uptime_seconds").and_then(Value::as_u64).unwrap_or(0);
     format!(
-        "sumun {}, process {}, up {}, workers {}, requests {}, errors {}\nsandbox: {}\n\n{}\n{}",
+        "sumun {}, process {}, up {}, workers {}, requests {}, errors {}\nsandbox: {}\n\n{}\n{}{certificates}",
         text(body, "version").text,
         text(body, "pid").text,
         uptime(seconds),
@@ -25,6 +32,30 @@ pub(super) fn status(body: &Value, coloured: bool) -> String {
         render(&["listener", "bind", "connections", "requests"], &listeners, coloured),
         render(&["pool", "servers up"], &pools, coloured),
     )
+}
+
+/// One that is obtained by the instance itself.
+fn certificate(row: &Value) -> Vec<Cell> {
+    let state = text(row, "state");
+    let tone = match state.text.as_str() {
+        "valid" => Tone::Good,
+        "expired" => Tone::Bad,
+        _ => Tone::Warning,
+    };
+    let domains: Vec<&str> = list(row, "domains").iter().filter_map(Value::as_str).collect();
+    let moment = |key: &str| match row.get(key).and_then(Value::as_u64) {
+        Some(seconds) => sumun_certificates::moment(seconds).into(),
+        None => Cell::from("-"),
+    };
+    vec![
+        domains.join(", ").into(),
+        text(row, "authority"),
+        Cell { tone, ..state },
+        moment("expires"),
+        moment("next_try"),
+        text(row, "failures"),
+        text(row, "error"),
+    ]
 }
 
 /// GET /api/v1/pools: a line for each pool, then its servers.
@@ -141,7 +172,7 @@ mod tests {
 
     #[test]
     fn a_status_is_readable() {
-        let body = json!({
+        let mut body = json!({
             "version": "0.1.0", "pid": 7, "uptime_seconds": 3725, "workers": 2,
             "sandbox": "landlock 7, seccomp, user nobody",
             "listeners": [{"name": "web", "bind": ["0.0.0.0:80", "[::]:80"], "connections": 5, "requests": 1000}],
@@ -159,6 +190,13 @@ pool  servers up
 app   1 of 2
 ";
         assert_eq!(status(&body, false), expected);
+        body["certificates"] = json!([{
+            "name": "a.example-01", "domains": ["a.example", "b.example"], "authority": "acme.example",
+            "state": "waiting", "expires": null, "next_try": 1_800_000_000, "failures": 2, "error": "no connection"
+        }]);
+        let line =
+            "a.example, b.example  acme.example  waiting  -        2027-01-15 08:00 UTC         2  no connection";
+        assert!(status(&body, false).contains(line), "{}", status(&body, false));
     }
 
     #[test]

@@ -138,6 +138,21 @@ mod tests {
     }
 
     #[test]
+    fn another_authority_needs_another_process() {
+        let with = |directory: &str| {
+            config(&format!(
+                "listeners: {{ web: {{ bind: '127.0.0.1:443', tls: {{ acme: {{ directory: '{directory}', domains: \
+                 a.example }} }}, routes: [ {{ respond: 204 }} ] }} }}"
+            ))
+        };
+        let old = with("https://acme.example/dir");
+        let allowed = Allowed::by(&old);
+        assert_eq!(allowed.forbids(&old, &with("https://other.example/dir")), None);
+        let why_not = allowed.forbids(&old, &with("https://acme.example:14000/dir"));
+        assert!(why_not.is_some_and(|text| text.contains("14000")));
+    }
+
+    #[test]
     fn a_sandbox_that_is_off_forbids_nothing() {
         let folder = folder("off");
         let old = with(&folder, "sandbox: off", "site", "");

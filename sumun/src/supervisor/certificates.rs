@@ -13,12 +13,11 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use sumun_certificates::{Identity, Part, Staple, date, limits as bounds};
-use sumun_config::checked::{CertificateFiles, Config};
-use sumun_engine::lifecycle::ToWorker;
+use sumun_config::checked::{CertificateFiles, Config, HmacKey};
+use sumun_engine::acme::{Entry, Kept};
 use sumun_engine::tls::{Blob, IdentityMaterial, KEY_RANDOM_BYTES, Material, TicketKeys, of_path};
 
-use super::Supervisor;
-use super::process::Phase;
+use super::{Supervisor, acme};
 use crate::limits::{CERTIFICATES_AT_ONCE, CERTIFICATES_EVERY};
 
 /// What TLS needs of this host's files, for one config.
@@ -28,6 +27,8 @@ pub(super) struct Certificates {
     /// The host's own authorities; empty where nobody trusts them.
     system: Vec<Blob>,
     tickets: TicketKeys,
+    /// What is kept of certificates that are obtained.
+    acme: Kept,
     /// Some listener seals tickets.
     has_tickets: bool,
     next_look: Instant,
@@ -48,6 +49,8 @@ struct Watched {
 enum What {
     Identity(CertificateFiles),
     Authorities(PathBuf),
+    /// The key of an external account.
+    HmacKey(PathBuf),
 }
 
 #[derive(Debug)]
@@ -60,6 +63,7 @@ enum Contents {
         staple_until: Option<u64>,
     },
     Authorities(Blob),
+    HmacKey(Blob),
 }
 
 /// What tells one state of a file from another; `None` for one that is not there.
@@ -80,6 +84,10 @@ impl Certificates {
             }
         }
         let system = if wants_system(config) { system_authorities(&mut problems) } else { Vec::new() };
+        let acme = acme::read(config, before.map(|before| &before.acme)).unwrap_or_else(|problem| {
+            problems.push(problem);
+            Kept::default()
+        });
         if !problems.is_empty() {
             return Err(problems.join("\n"));
         }
@@ -87,6 +95,7 @@ impl Certificates {
             watched,
             system,
             tickets: before.map(|before| before.tickets.clone()).unwrap_or_default(),
+            acme,
             has_tickets: has_tickets(config),
             next_look: now + CERTIFICATES_EVERY,
             cursor: 0,
@@ -113,6 +122,7 @@ impl Certificates {
                     let found = material.authorities.iter().find(|(known, _)| *known == of_path(path));
                     found.map(|(_, pem)| Contents::Authorities(pem.clone()))
                 }
+                What::HmacKey(path) => material.hmac_key(path).map(|text| Contents::HmacKey(text.clone())),
             };
             match read {
                 Some(read) => {
@@ -127,6 +137,7 @@ impl Certificates {
             watched,
             system: material.system,
             tickets: material.tickets,
+            acme: acme::read(config, Some(&material.acme))?,
             has_tickets: has_tickets(config),
             next_look: now,
             cursor: 0,
@@ -135,8 +146,12 @@ impl Certificates {
 
     /// For the worker processes.
     pub(super) fn material(&self) -> Material {
-        let mut material =
-            Material { system: self.system.clone(), tickets: self.tickets.clone(), ..Material::default() };
+        let mut material = Material {
+            system: self.system.clone(),
+            tickets: self.tickets.clone(),
+            acme: self.acme.clone(),
+            ..Material::default()
+        };
         for watched in &self.watched {
             match (&watched.what, &watched.read) {
                 (What::Identity(files), Contents::Identity { certificate, key, staple, .. }) => {
@@ -146,10 +161,18 @@ impl Certificates {
                 (What::Authorities(path), Contents::Authorities(pem)) => {
                     material.authorities.push((of_path(path), pem.clone()));
                 }
+                (What::HmacKey(path), Contents::HmacKey(text)) => {
+                    material.hmac_keys.push((of_path(path), text.clone()));
+                }
                 _ => {}
             }
         }
         material
+    }
+
+    /// Something newer than what is kept.
+    pub(super) fn keep(&mut self, entry: Entry, content: Blob) {
+        self.acme.put(entry, content);
     }
 
     /// When to look again; never where there is nothing to look at.
@@ -236,7 +259,7 @@ impl What {
                 .flatten()
                 .cloned()
                 .collect(),
-            Self::Authorities(path) => vec![path.clone()],
+            Self::Authorities(path) | Self::HmacKey(path) => vec![path.clone()],
         }
     }
 
@@ -244,6 +267,7 @@ impl What {
         match self {
             Self::Identity(files) => format!("certificate {}: the new files are taken up", files.certificate.display()),
             Self::Authorities(path) => format!("authorities {}: the new file is taken up", path.display()),
+            Self::HmacKey(path) => format!("key {}: the new file is taken up", path.display()),
         }
     }
 
@@ -256,6 +280,11 @@ impl What {
                 let pem = read(path)?;
                 sumun_certificates::authorities(pem.bytes()).map_err(|problem| named(path, &problem))?;
                 Ok(Contents::Authorities(pem))
+            }
+            Self::HmacKey(path) => {
+                let text = read(path)?;
+                let found = sumun_config::hmac_key(&String::from_utf8_lossy(text.bytes()));
+                found.map_err(|problem| named(path, &problem)).map(|_| Contents::HmacKey(text))
             }
             Self::Identity(files) => {
                 let certificate = read(&files.certificate)?;
@@ -296,7 +325,9 @@ impl Contents {
 
     fn is_same(&self, other: &Self) -> bool {
         match (self, other) {
-            (Self::Authorities(one), Self::Authorities(other)) => one == other,
+            (Self::Authorities(one), Self::Authorities(other)) | (Self::HmacKey(one), Self::HmacKey(other)) => {
+                one == other
+            }
             (
                 Self::Identity { certificate, key, staple, .. },
                 Self::Identity { certificate: other_certificate, key: other_key, staple: other_staple, .. },
@@ -316,11 +347,7 @@ impl Supervisor {
         if self.certificates.deadline().is_none_or(|at| at > now) || !self.certificates.look(now, unix_seconds()) {
             return;
         }
-        for process in &mut self.processes {
-            if !matches!(process.phase, Phase::Ending { .. }) {
-                process.send(ToWorker::Certificates(self.certificates.material()));
-            }
-        }
+        self.tell_certificates();
     }
 
     /// When that is.
@@ -335,6 +362,12 @@ fn wanted(config: &Config) -> BTreeSet<What> {
     for tls in config.listeners.values().flat_map(|listener| listener.tls.values()) {
         all.extend(tls.certificates.iter().cloned().map(What::Identity));
         all.extend(tls.client_auth.iter().map(|auth| What::Authorities(auth.ca.clone())));
+        all.extend(tls.acme.iter().filter_map(|acme| acme.ca.clone()).map(What::Authorities));
+        let accounts = tls.acme.iter().filter_map(|acme| acme.external_account.as_ref());
+        all.extend(accounts.filter_map(|account| match &account.hmac_key {
+            HmacKey::File(path) => Some(What::HmacKey(path.clone())),
+            HmacKey::Bytes(_) => None,
+        }));
     }
     for tls in config.pools.values().filter_map(|pool| pool.tls.as_ref()) {
         all.extend(tls.identity.iter().cloned().map(What::Identity));
@@ -344,7 +377,10 @@ fn wanted(config: &Config) -> BTreeSet<What> {
 }
 
 fn wants_system(config: &Config) -> bool {
-    config.pools.values().filter_map(|pool| pool.tls.as_ref()).any(|tls| tls.verify && tls.ca.is_none())
+    let acmes = config.listeners.values().flat_map(|listener| listener.tls.values()).flat_map(|tls| &tls.acme);
+    let of_directories = acmes.into_iter().any(|acme| acme.directory.is_secure && acme.ca.is_none());
+    let of_pools = config.pools.values().filter_map(|pool| pool.tls.as_ref()).any(|tls| tls.verify && tls.ca.is_none());
+    of_directories || of_pools
 }
 
 fn has_tickets(config: &Config) -> bool {

@@ -36,7 +36,7 @@ pub(super) struct Pending {
     config: Config,
     /// Opened for it; closed again if it fails.
     added: Descriptors,
-    certificates: Certificates,
+    pub(super) certificates: Certificates,
     pub(super) until: Instant,
     /// The process that applies it, or
     pub(super) applied_by: Option<u64>,
@@ -206,6 +206,7 @@ impl Supervisor {
             if let Some(current) = self.current() {
                 current.send(ToWorker::GoOn);
             }
+            self.tell_what_waited();
             return self.answer(requester, false, why);
         }
         let changes = crate::changes::describe(&self.config, &config);
@@ -225,6 +226,7 @@ impl Supervisor {
                 }
             }
         }
+        self.tell_what_waited();
         // It comes from a process that is drained only once that one accepts nothing more.
         self.answer(requester, true, changes);
     }

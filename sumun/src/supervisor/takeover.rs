@@ -278,6 +278,8 @@ impl Inherited {
             upgrade: None,
             upgrade_wanted: None,
             runtime: written.runtime,
+            cares: None,
+            untold: false,
             service_manager: ServiceManager::find(),
             stopping: false,
             failure: None,
@@ -336,6 +338,7 @@ impl Supervisor {
             process.drain(deadline, true, now);
         }
         self.answer_upgrade(outcome.requester, Ok(text));
+        self.let_care(outcome.new_process);
         self.bound_draining(now);
     }
 
@@ -343,5 +346,8 @@ impl Supervisor {
     fn came_back(&mut self, outcome: &Outcome, why: String) {
         self.service_manager.reloading();
         self.stay(outcome.requester, Some(outcome.new_process), why);
+        if let Some(number) = self.current().map(|process| process.number) {
+            self.let_care(number);
+        }
     }
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose,
-    PKCS_ECDSA_P256_SHA256, PKCS_RSA_SHA256,
+    PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384, PKCS_RSA_SHA256, PublicKeyData, SignatureAlgorithm,
 };
 use rustls::client::Resumption;
 use rustls::crypto::CryptoProvider;
@@ -16,6 +16,8 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
 use rustls::version::{TLS12, TLS13};
 use rustls::{ClientConfig, RootCertStore, ServerConfig, SupportedProtocolVersion};
+use x509_cert::der::Decode as _;
+use x509_cert::spki::SubjectPublicKeyInfoRef;
 
 const DAY: Duration = Duration::from_secs(86_400);
 
@@ -97,6 +99,15 @@ impl Authority {
         self.sign(&ecdsa(), &params)
     }
 
+    /// A chain for these names, for a key of somebody else's (SubjectPublicKeyInfo in DER).
+    pub(crate) fn certify(&self, key: &[u8], names: &[&str], lifetime: Duration) -> String {
+        let now = SystemTime::now();
+        let mut params = params(names, now - Duration::from_secs(1), now + lifetime);
+        params.use_authority_key_identifier_extension = true;
+        let key = ForeignKey::of(key);
+        params.signed_by(&key, &self.issuer).expect("a certificate").pem()
+    }
+
     fn roots(&self) -> RootCertStore {
         let mut roots = RootCertStore::empty();
         roots.add(self.der.clone()).expect("an authority");
@@ -133,6 +144,35 @@ impl Authority {
         let builder = ServerConfig::builder_with_provider(provider()).with_safe_default_protocol_versions();
         let builder = builder.expect("versions").with_client_cert_verifier(verifier);
         Arc::new(builder.with_single_cert(pair.chain(), pair.private_key()).expect("a pair"))
+    }
+}
+
+/// A public key that came in a request: on P-256, P-384, or RSA.
+struct ForeignKey {
+    bytes: Vec<u8>,
+    algorithm: &'static SignatureAlgorithm,
+}
+
+impl ForeignKey {
+    fn of(der: &[u8]) -> Self {
+        let info = SubjectPublicKeyInfoRef::from_der(der).expect("a public key");
+        let bytes = info.subject_public_key.raw_bytes().to_vec();
+        let algorithm = match bytes.len() {
+            65 => &PKCS_ECDSA_P256_SHA256,
+            97 => &PKCS_ECDSA_P384_SHA384,
+            _ => &PKCS_RSA_SHA256,
+        };
+        Self { bytes, algorithm }
+    }
+}
+
+impl PublicKeyData for ForeignKey {
+    fn der_bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    fn algorithm(&self) -> &'static SignatureAlgorithm {
+        self.algorithm
     }
 }
 

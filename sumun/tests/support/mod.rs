@@ -4,6 +4,7 @@
 // Each test binary includes all of this and uses a part of it.
 #![allow(dead_code)]
 
+pub(crate) mod acme;
 pub(crate) mod certificates;
 pub(crate) mod client;
 pub(crate) mod gateway;

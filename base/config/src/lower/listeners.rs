@@ -77,7 +77,7 @@ impl Lower<'_> {
 
     fn binds(&mut self, listener: Section<'_>, name: &str) -> (Vec<BindAddress>, TlsByAddress) {
         let owner = format!("listener {}", quoted(name));
-        let of_listener = listener.given("tls").and_then(|_| self.listener_tls(listener.section("tls")));
+        let of_listener = listener.given("tls").and_then(|node| self.listener_tls(node));
         let mut addresses: Vec<BindAddress> = Vec::new();
         let mut tls = TlsByAddress::new();
         for node in listener.given("bind").map(Node::one_or_list).unwrap_or_default() {
@@ -90,7 +90,7 @@ impl Lower<'_> {
                 None => of_listener.clone(),
                 // The only text that it takes is `off`.
                 Some(given) if given.scalar().is_some() => None,
-                Some(_) => self.listener_tls(own.section("tls")),
+                Some(given) => self.listener_tls(given),
             };
             let Some(written) = written else { continue };
             let Some(scalar) = written.scalar().filter(|scalar| !scalar.broken) else {

@@ -12,8 +12,8 @@ use super::probe::RELATIVE;
 use super::{Lower, Section};
 use crate::check::Probe;
 use crate::checked::{
-    BindAddress, CertificateFiles, ClientAuth, Hsts, ListenerTls, PoolTls, RedirectHttps, Server, ServerAddress,
-    TlsVersion,
+    BindAddress, CertificateFiles, CertifiedName, ClientAuth, Hsts, ListenerTls, PoolTls, RedirectHttps, Server,
+    ServerAddress, TlsVersion,
 };
 use crate::limits::EXPIRY_WARNING;
 use crate::node::{Node, Place};
@@ -28,18 +28,27 @@ const PRELOAD_MAX_AGE: Duration = Duration::from_secs(365 * 24 * 3600);
 
 impl Lower<'_> {
     /// `None` where there is no certificate, which has been reported.
-    pub(super) fn listener_tls(&mut self, section: Section<'_>) -> Option<Arc<ListenerTls>> {
+    pub(super) fn listener_tls(&mut self, node: &Node) -> Option<Arc<ListenerTls>> {
+        let section = Section::of(node, &table::LISTENER_TLS);
+        if node.scalar().is_none() && section.given("certs").is_none() && section.given("acme").is_none() {
+            let message = "there is neither a certificate in `certs` nor one to be obtained by `acme`";
+            self.error(node.place, message, "such as `certs: { cert: site.pem, key: site.key }`");
+        }
         let nodes = section.given("certs").map(Node::one_or_list).unwrap_or_default();
-        let certificates: Vec<CertificateFiles> =
-            nodes.iter().filter_map(|node| self.certificate(Section::of(node, &table::CERTIFICATE))).collect();
+        let mut of_files = Vec::new();
+        let certificates: Vec<CertificateFiles> = nodes
+            .iter()
+            .filter_map(|node| self.certificate(Section::of(node, &table::CERTIFICATE), &mut of_files))
+            .collect();
         let client_auth = section.given("client_auth").and_then(|_| self.client_auth(section.section("client_auth")));
         let found = ListenerTls {
+            acme: self.acme(section, &of_files),
             certificates,
             min_version: min_version(section),
             client_auth,
             tickets: section.switch("tickets"),
         };
-        (!found.certificates.is_empty()).then(|| Arc::new(found))
+        (!found.certificates.is_empty() || !found.acme.is_empty()).then(|| Arc::new(found))
     }
 
     pub(super) fn pool_tls(&mut self, pool: Section<'_>, servers: &[Server]) -> Option<PoolTls> {
@@ -59,7 +68,7 @@ impl Lower<'_> {
             verify: section.switch("verify"),
             ca: ca.map(|(_, path)| path),
             sni: section.text("sni").and_then(|text| tls::server_name(text).ok()),
-            identity: section.given("cert").and_then(|_| self.certificate(section)),
+            identity: section.given("cert").and_then(|_| self.certificate(section, &mut Vec::new())),
             min_version: min_version(section),
         };
         let nameless = servers.iter().find(|server| matches!(server.address, ServerAddress::Unix(_)));
@@ -104,8 +113,9 @@ impl Lower<'_> {
         })
     }
 
-    /// The files under `cert`, `key` and `ocsp`.
-    fn certificate(&mut self, section: Section<'_>) -> Option<CertificateFiles> {
+    /// The files under `cert`, `key` and `ocsp`; the certificate's names are added to `names` where
+    /// it is looked at.
+    fn certificate(&mut self, section: Section<'_>, names: &mut Vec<CertifiedName>) -> Option<CertificateFiles> {
         let certificate_node = section.given("cert")?;
         let certificate = self.path(certificate_node, section.text("cert")?);
         let key_node = section.given("key");
@@ -120,12 +130,17 @@ impl Lower<'_> {
         if self.probe != Probe::Nothing {
             let key_place = key_node.unwrap_or(certificate_node).place;
             let staple_place = ocsp_node.unwrap_or(certificate_node).place;
-            self.probe_certificate(&files, certificate_node.place, key_place, staple_place);
+            self.probe_certificate(&files, [certificate_node.place, key_place, staple_place], names);
         }
         Some(files)
     }
 
-    fn probe_certificate(&mut self, files: &CertificateFiles, place: Place, key_place: Place, staple_place: Place) {
+    fn probe_certificate(
+        &mut self,
+        files: &CertificateFiles,
+        [place, key_place, staple_place]: [Place; 3],
+        names: &mut Vec<CertifiedName>,
+    ) {
         let certificate = self.tls_file(place, &files.certificate);
         let key =
             if files.key == files.certificate { certificate.clone() } else { self.tls_file(key_place, &files.key) };
@@ -137,6 +152,8 @@ impl Lower<'_> {
             }
             Err(problem) => return self.tls_problem(place, "certificate", &files.certificate, &problem),
         };
+        names.extend(leaf.dns_names.iter().cloned().map(CertifiedName::Dns));
+        names.extend(leaf.addresses.iter().copied().map(CertifiedName::Ip));
         let now = unix_seconds();
         let title = quoted(&leaf.title());
         let renew = "renew it; a replaced file is taken up without a reload";
@@ -168,7 +185,7 @@ impl Lower<'_> {
         }
     }
 
-    fn probe_authorities(&mut self, place: Place, path: &Path) {
+    pub(super) fn probe_authorities(&mut self, place: Place, path: &Path) {
         if self.probe == Probe::Nothing {
             return;
         }
@@ -183,7 +200,7 @@ impl Lower<'_> {
     }
 
     /// The whole of a file, or `None` and an error.
-    fn tls_file(&mut self, place: Place, path: &Path) -> Option<Vec<u8>> {
+    pub(super) fn tls_file(&mut self, place: Place, path: &Path) -> Option<Vec<u8>> {
         match read(path) {
             Ok(bytes) => Some(bytes),
             Err(reason) => {

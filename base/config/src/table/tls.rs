@@ -2,7 +2,7 @@
 
 use super::{ON_OR_OFF, PATH};
 use crate::kind::Kind;
-use crate::shape::{Map, Shape, key, later};
+use crate::shape::{Choice, Map, Shape, key};
 
 const VERSION: Shape = Shape::One(Kind::TlsVersion);
 
@@ -14,8 +14,12 @@ pub(crate) static LISTENER_TLS: Map = Map {
             "certs",
             Shape::OneOrList(&Shape::Map(&CERTIFICATE)),
             "Certificates, chosen by the name that the client asks for; the first is for all others.",
-        )
-        .required(),
+        ),
+        key(
+            "acme",
+            Shape::OneOrList(&Shape::Map(&ACME)),
+            "Certificates that Sumun obtains and renews by itself, each map one; beside `certs` or instead.",
+        ),
         key("min_version", VERSION, "The oldest version that is spoken.").default("1.2"),
         key("client_auth", Shape::Map(&CLIENT_AUTH), "Clients have to show a certificate, or may.").by_default("none"),
         key(
@@ -24,7 +28,6 @@ pub(crate) static LISTENER_TLS: Map = Map {
             "Clients that were here before open connections faster; not used together with `client_auth`.",
         )
         .default("on"),
-        later("acme", "ACME"),
     ],
     choices: &[],
 };
@@ -38,6 +41,54 @@ pub(crate) static CERTIFICATE: Map = Map {
         key("ocsp", PATH, "An OCSP response in DER form, which clients get with the certificate.").by_default("none"),
     ],
     choices: &[],
+};
+
+pub(crate) static ACME: Map = Map {
+    title: "a certificate by ACME",
+    about: "Obtained from an authority that speaks ACME (RFC 8555), whose terms are agreed to by naming it here, and renewed after two thirds of its lifetime. Until the first is there, a certificate that Sumun signed itself stands in. See [ACME](acme.md).",
+    keys: &[
+        key("directory", Shape::One(Kind::DirectoryUrl), "Where the authority is asked; https, or http on this host.")
+            .required(),
+        key(
+            "domains",
+            Shape::OneOrList(&Shape::One(Kind::CertifiedName)),
+            "The names that the certificate is for, 100 at most. Wildcards cannot be obtained.",
+        )
+        .required(),
+        key("email", Shape::One(Kind::Email), "Whom the authority writes to.").by_default("nobody"),
+        key(
+            "challenge",
+            Shape::One(Kind::Words(&["http-01", "tls-alpn-01"], &[])),
+            "How the authority sees that the names are ours: by a request to TCP port 80, or by a handshake on TCP port 443.",
+        )
+        .by_default("`http-01` where an address without TLS has TCP port 80, else `tls-alpn-01` where this one has 443, else `http-01`"),
+        key(
+            "key_type",
+            Shape::One(Kind::Words(&["ecdsa-p256", "ecdsa-p384", "rsa-2048"], &[])),
+            "The certificate's key; a new one is made for each certificate.",
+        )
+        .default("ecdsa-p256"),
+        key("ca", PATH, "The authorities that the directory's own certificate may come from, in PEM form.")
+            .by_default("those of the host"),
+        key("external_account", Shape::Map(&EXTERNAL_ACCOUNT), "An account with the authority that ours belongs to.")
+            .by_default("none"),
+    ],
+    choices: &[],
+};
+
+pub(crate) static EXTERNAL_ACCOUNT: Map = Map {
+    title: "an external account",
+    about: "What the authority gave out for it (RFC 8555 section 7.3.4).",
+    keys: &[
+        key("key_id", Shape::One(Kind::KeyId), "The key's id.").required(),
+        key(
+            "hmac_key",
+            Shape::One(Kind::HmacKey),
+            "The key, in base64url. Best taken from the environment: `${ACME_HMAC_KEY}`.",
+        ),
+        key("hmac_key_file", PATH, "A file with the key, read by the supervisor; it may be readable by root alone."),
+    ],
+    choices: &[Choice(&["hmac_key", "hmac_key_file"])],
 };
 
 pub(crate) static CLIENT_AUTH: Map = Map {

@@ -219,6 +219,7 @@ mod tests {
 
     use super::super::message::{Apply, HostFiles, Label, Passed, Start};
     use super::*;
+    use crate::acme::{ENTRY_BYTES, Entry};
     use crate::tls::{Blob, IdentityMaterial, Material};
 
     fn ends() -> (SupervisorEnd, WorkerEnd) {
@@ -253,6 +254,10 @@ mod tests {
         let blob = || Blob::new(bytes.to_vec());
         let identities = vec![IdentityMaterial::new(&files, blob(), blob(), Some(blob()))];
         Material { identities, authorities: vec![(blob(), blob())], system: vec![blob()], ..Material::default() }
+    }
+
+    fn entry() -> Entry {
+        serde_json::from_str("\"a.example-0123456789abcdef.pem\"").unwrap()
     }
 
     fn labels_of(passed: &[Passed]) -> Vec<Label> {
@@ -313,6 +318,7 @@ mod tests {
                 FromWorker::UpgradeRequested { id },
                 FromWorker::RuntimeState { piece: "{}".to_owned(), is_last: true },
                 FromWorker::Pong { id },
+                FromWorker::Keep { entry: entry(), content: Blob::new(vec![7; ENTRY_BYTES]) },
                 FromWorker::HostFilesWanted,
                 FromWorker::StopRequested,
                 FromWorker::Drained,
@@ -351,6 +357,7 @@ mod tests {
         supervisor.send(ToWorker::Drain { deadline, successor: true }).unwrap();
         supervisor.send(ToWorker::HandOver).unwrap();
         supervisor.send(ToWorker::GoOn).unwrap();
+        supervisor.send(ToWorker::CareForCertificates).unwrap();
         supervisor.send(ToWorker::Ping { id: 9 }).unwrap();
         let files = HostFiles { resolv_conf: "nameserver ::1\n".to_owned(), hosts: String::new() };
         supervisor.send(ToWorker::HostFiles(files.clone())).unwrap();
@@ -362,6 +369,7 @@ mod tests {
         assert!(matches!(next(), Some(ToWorker::Drain { deadline: d, successor: true }) if d == deadline));
         assert!(matches!(next(), Some(ToWorker::HandOver)));
         assert!(matches!(next(), Some(ToWorker::GoOn)));
+        assert!(matches!(next(), Some(ToWorker::CareForCertificates)));
         assert!(matches!(next(), Some(ToWorker::Ping { id: 9 })));
         assert!(matches!(next(), Some(ToWorker::HostFiles(got)) if got == files));
         assert!(matches!(next(), Some(ToWorker::ReopenLogs { descriptor }) if descriptor.label == Label::AccessLog));
@@ -409,6 +417,14 @@ mod tests {
             }
         }
         assert_eq!(gathered, text);
+    }
+
+    #[test]
+    fn what_is_too_large_to_be_kept_is_not_sent() {
+        let (_supervisor, worker) = ends();
+        let content = Blob::new(vec![7; ENTRY_BYTES + 1]);
+        let sent = worker.sender().unwrap().send(FromWorker::Keep { entry: entry(), content });
+        assert_eq!(sent.unwrap_err().kind(), io::ErrorKind::InvalidInput);
     }
 
     #[test]

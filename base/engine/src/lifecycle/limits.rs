@@ -26,3 +26,4 @@ pub const SEND_TIMEOUT: Duration = Duration::from_secs(10);
 pub const WAITING_MESSAGES: usize = 16;
 
 const _: () = assert!(REASON_BYTES * 6 + 1024 < FROM_WORKER_BYTES, "a reason escaped as JSON fits");
+const _: () = assert!(crate::acme::ENTRY_BYTES * 4 / 3 + 1024 < FROM_WORKER_BYTES, "what is kept fits as base64");

@@ -10,7 +10,8 @@ use serde::{Deserialize, Serialize};
 use sumun_config::checked::BindAddress;
 
 use super::limits::REASON_BYTES;
-use crate::tls::Material;
+use crate::acme::{ENTRY_BYTES, Entry};
+use crate::tls::{Blob, Material};
 
 /// From the supervisor to the worker process.
 #[derive(Debug)]
@@ -37,6 +38,9 @@ pub enum ToWorker {
     Ping { id: u64 },
     /// Files of certificates were replaced, or ticket keys rotated: from the next connection on.
     Certificates(Material),
+    /// This process is the one that obtains certificates by ACME from now on, until `HandOver`, and
+    /// again with `GoOn`.
+    CareForCertificates,
     /// Write the access log to this descriptor from now on, and close the old one.
     ReopenLogs { descriptor: Passed },
     /// Answers `HostFilesWanted` where they are not what they were.
@@ -156,6 +160,11 @@ pub enum FromWorker {
     Pong {
         id: u64,
     },
+    /// What is to be found again after a restart. Only from the process that cares for certificates.
+    Keep {
+        entry: Entry,
+        content: Blob,
+    },
     /// A name is about to be looked up: `HostFiles` is wanted if it is news.
     HostFilesWanted,
     /// Somebody asked over the API to drain and end.
@@ -184,6 +193,7 @@ enum Written {
         tls: Material,
     },
     Certificates(Material),
+    CareForCertificates,
     Drain {
         deadline: Duration,
         successor: bool,
@@ -227,6 +237,7 @@ impl ToWorker {
                 (Written::Apply { id, sources, labels, tls }, descriptors)
             }
             Self::Certificates(material) => (Written::Certificates(material), Vec::new()),
+            Self::CareForCertificates => (Written::CareForCertificates, Vec::new()),
             Self::Drain { deadline, successor } => (Written::Drain { deadline, successor }, Vec::new()),
             Self::HandOver => (Written::HandOver, Vec::new()),
             Self::GoOn => (Written::GoOn, Vec::new()),
@@ -252,6 +263,7 @@ impl ToWorker {
                 (Self::Apply(Apply { id, sources, added: Vec::new(), tls }), labels)
             }
             Written::Certificates(material) => (Self::Certificates(material), Vec::new()),
+            Written::CareForCertificates => (Self::CareForCertificates, Vec::new()),
             Written::ReopenLogs { label } => {
                 let mut passed = join(vec![label], descriptors)?;
                 let descriptor = passed.pop().ok_or_else(mismatch)?;
@@ -278,6 +290,10 @@ impl FromWorker {
     pub(super) fn encode(mut self) -> io::Result<Vec<u8>> {
         if let Self::Refused { why, .. } = &mut self {
             why.truncate(why.floor_char_boundary(REASON_BYTES));
+        }
+        if matches!(&self, Self::Keep { content, .. } if content.bytes().len() > ENTRY_BYTES) {
+            let text = format!("more than {ENTRY_BYTES} bytes are not kept");
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
         }
         Ok(serde_json::to_vec(&self)?)
     }

@@ -13,6 +13,7 @@ use sumun_config::checked::CertificateFiles;
 use zeroize::Zeroizing;
 
 use super::tickets::TicketKeys;
+use crate::acme::Kept;
 
 /// Bytes that may be secret: never shown, wiped when the last copy goes.
 #[derive(Clone, PartialEq, Eq, Default)]
@@ -107,6 +108,12 @@ pub struct Material {
     /// The host's own authorities, in DER; empty where no pool trusts them.
     pub system: Vec<Blob>,
     pub tickets: TicketKeys,
+    /// What is kept of certificates that are obtained.
+    #[serde(default)]
+    pub acme: Kept,
+    /// Files with keys of external accounts, by [`of_path`].
+    #[serde(default)]
+    pub hmac_keys: Vec<(Blob, Blob)>,
 }
 
 impl Material {
@@ -119,11 +126,18 @@ impl Material {
         let identities: usize = self.identities.iter().map(identity).sum();
         let authorities: usize = self.authorities.iter().map(|(_, pem)| pem.0.len()).sum();
         let system: usize = self.system.iter().map(|der| der.0.len()).sum();
-        identities + authorities + system
+        identities + authorities + system + self.acme.bytes()
     }
 
     pub(super) fn identity(&self, files: &CertificateFiles) -> Option<&IdentityMaterial> {
         self.identities.iter().find(|one| one.is_of(files))
+    }
+
+    /// The key in this file, as text.
+    #[must_use]
+    pub fn hmac_key(&self, path: &Path) -> Option<&Blob> {
+        let found = self.hmac_keys.iter().find(|(known, _)| known.bytes() == path.as_os_str().as_bytes());
+        found.map(|(_, text)| text)
     }
 
     pub(super) fn authority(&self, path: &Path) -> Option<&Blob> {

@@ -1,6 +1,7 @@
 //! What is in force: built on the control thread, taken up by the workers.
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use sumun_config::checked::{self, BindAddress, Config, Name};
@@ -9,8 +10,10 @@ use super::client::{self, TlsPool};
 use super::limits::MATERIAL_BYTES;
 use super::material::Material;
 use super::metrics::{self, Counts};
+use super::obtained::Obtained;
 use super::server::{self, TlsListener};
 use super::tickets::Ticketer;
+use crate::acme::{self, Challenges};
 use crate::telemetry::Family;
 
 /// TLS of all listeners and pools of the process.
@@ -18,6 +21,7 @@ use crate::telemetry::Family;
 pub struct Tls {
     workers: usize,
     ticketer: Arc<Ticketer>,
+    obtained: Mutex<Obtained>,
     slots: Mutex<Slots>,
 }
 
@@ -26,13 +30,16 @@ pub struct Tls {
 struct Slots {
     listeners: BTreeMap<(Name, BindAddress), Arc<TlsListener>>,
     pools: BTreeMap<Name, Arc<TlsPool>>,
+    /// How authorities of ACME are spoken to, by the file of those that their certificates may come
+    /// from.
+    directories: BTreeMap<Option<PathBuf>, Arc<TlsPool>>,
     expiries: Vec<(&'static str, Arc<str>, Arc<str>, u64)>,
 }
 
 impl Tls {
     #[must_use]
     pub fn new(workers: usize) -> Arc<Self> {
-        Arc::new(Self { workers, ticketer: Ticketer::new(), slots: Mutex::default() })
+        Arc::new(Self { workers, ticketer: Ticketer::new(), obtained: Mutex::default(), slots: Mutex::default() })
     }
 
     /// Everything that the config and the files say, from the next connection on. Connections that
@@ -44,6 +51,7 @@ impl Tls {
         if material.bytes() > MATERIAL_BYTES {
             return Err(format!("certificates and authorities of more than {} MiB", MATERIAL_BYTES / (1024 * 1024)));
         }
+        let mut obtained = self.obtained.lock().unwrap_or_else(PoisonError::into_inner);
         let mut built_listeners = Vec::new();
         let mut same: Vec<(&checked::ListenerTls, Arc<server::Built>)> = Vec::new();
         for listener in config.listeners.values() {
@@ -52,7 +60,7 @@ impl Tls {
                 let built = match known {
                     Some(built) => built,
                     None => {
-                        let built = server::build(tls, material, &self.ticketer);
+                        let built = server::build(tls, material, &self.ticketer, &mut obtained);
                         let built = Arc::new(built.map_err(|why| format!("listener {}: {why}", listener.name))?);
                         same.push((tls, Arc::clone(&built)));
                         built
@@ -69,8 +77,15 @@ impl Tls {
                 built_pools.push((Arc::clone(name), built));
             }
         }
+        let mut directories = BTreeMap::new();
+        for (names, acme) in acme::all(config).into_values().filter(|(_, acme)| acme.directory.is_secure) {
+            let before = self.directory(acme.ca.as_deref()).map(|directory| directory.current());
+            let built = client::build(&tls_of_directory(acme), material, before);
+            let built = built.map_err(|why| format!("certificate {}: {why}", names.id))?;
+            directories.insert(acme.ca.clone(), built);
+        }
         self.ticketer.change(&material.tickets);
-        self.swap(built_listeners, built_pools);
+        self.swap(built_listeners, built_pools, directories);
         Ok(())
     }
 
@@ -78,6 +93,7 @@ impl Tls {
         &self,
         built_listeners: Vec<((Name, BindAddress), Arc<server::Built>)>,
         built_pools: Vec<(Name, Arc<client::Built>)>,
+        built_directories: BTreeMap<Option<PathBuf>, Arc<client::Built>>,
     ) {
         let mut slots = self.lock();
         let mut expiries: Vec<(&'static str, Arc<str>, Arc<str>, u64)> = Vec::new();
@@ -116,11 +132,22 @@ impl Tls {
             };
             pools.insert(name, slot);
         }
+        let slot = |(ca, built): (Option<PathBuf>, Arc<client::Built>)| {
+            let slot = match slots.directories.get(&ca) {
+                Some(slot) => {
+                    slot.change(built);
+                    Arc::clone(slot)
+                }
+                None => TlsPool::new(built, Counts::new(self.workers)),
+            };
+            (ca, slot)
+        };
+        let directories = built_directories.into_iter().map(slot).collect();
         expiries.sort();
         // The same certificate on several addresses, or for several kinds of key: the one that
         // expires first is what matters.
         expiries.dedup_by(|next, kept| (next.0, &next.1, &next.2) == (kept.0, &kept.1, &kept.2));
-        *slots = Slots { listeners, pools, expiries };
+        *slots = Slots { listeners, pools, directories, expiries };
     }
 
     /// `None`: the address is plain.
@@ -133,6 +160,19 @@ impl Tls {
     #[must_use]
     pub fn pool(&self, name: &Name) -> Option<Arc<TlsPool>> {
         self.lock().pools.get(name).cloned()
+    }
+
+    /// How authorities of ACME are spoken to whose certificates may come from those in this file, or
+    /// from the host's.
+    #[must_use]
+    pub fn directory(&self, ca: Option<&Path>) -> Option<Arc<TlsPool>> {
+        self.lock().directories.get(&ca.map(Path::to_owned)).cloned()
+    }
+
+    /// What authorities look for while an order is in flight.
+    #[must_use]
+    pub fn challenges(&self) -> Arc<Challenges> {
+        Arc::clone(&self.obtained.lock().unwrap_or_else(PoisonError::into_inner).challenges)
     }
 
     #[must_use]
@@ -150,5 +190,16 @@ impl Tls {
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Slots> {
         self.slots.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// An authority is verified, whatever it says of itself.
+fn tls_of_directory(acme: &checked::Acme) -> checked::PoolTls {
+    checked::PoolTls {
+        verify: true,
+        ca: acme.ca.clone(),
+        sni: None,
+        identity: None,
+        min_version: checked::TlsVersion::V1_2,
     }
 }

@@ -8,16 +8,18 @@ use rustls::server::{NoServerSessionStorage, UnbufferedServerConnection, WebPkiC
 use rustls::version::{TLS12, TLS13};
 use rustls::{RootCertStore, ServerConfig, SupportedProtocolVersion};
 use sumun_certificates::{Identity, provider};
-use sumun_config::checked::{self, TlsVersion};
+use sumun_config::checked::{self, AcmeChallenge, TlsVersion};
 
 use super::limits::TICKETS_SENT;
 use super::material::{IdentityMaterial, Material};
 use super::metrics::Counts;
+use super::obtained::Obtained;
 use super::records::Connection;
 use super::store::CertStore;
 use super::stream::TlsStream;
 use super::tickets::Ticketer;
 use super::transport::Transport;
+use crate::acme::TLS_PROTOCOL;
 
 /// The protocols by their names in the handshake (RFC 7301 section 6, RFC 9113 section 3.2).
 pub(super) const HTTP_1_1: &[u8] = b"http/1.1";
@@ -69,13 +71,21 @@ pub(super) fn build(
     tls: &checked::ListenerTls,
     material: &Material,
     ticketer: &Arc<Ticketer>,
+    obtained: &mut Obtained,
 ) -> Result<Built, String> {
-    let mut identities = Vec::with_capacity(tls.certificates.len());
+    let mut identities = Vec::with_capacity(tls.certificates.len() + tls.acme.len());
     for files in &tls.certificates {
         identities.push(identity(files, material)?);
     }
-    let expiries =
+    let mut expiries: Vec<(Arc<str>, u64)> =
         identities.iter().map(|identity| (Arc::from(identity.leaf.title()), identity.leaf.not_after)).collect();
+    for acme in &tls.acme {
+        let (identity, is_stand_in) = obtained.identity(acme, material)?;
+        if !is_stand_in {
+            expiries.push((Arc::from(identity.leaf.title()), identity.leaf.not_after));
+        }
+        identities.push(identity);
+    }
     let builder = ServerConfig::builder_with_provider(Arc::clone(provider()))
         .with_protocol_versions(versions(tls.min_version))
         .map_err(|error| error.to_string())?;
@@ -93,9 +103,14 @@ pub(super) fn build(
             builder.with_client_cert_verifier(verifier.build().map_err(|error| named(&error))?)
         }
     };
-    let mut config = builder.with_cert_resolver(Arc::new(CertStore::new(identities)));
+    let challenges = Arc::clone(&obtained.challenges);
+    let mut config = builder.with_cert_resolver(Arc::new(CertStore::new(identities, challenges)));
     // The first of ours that the client knows is taken.
     config.alpn_protocols = vec![HTTP_2.to_vec(), HTTP_1_1.to_vec()];
+    if tls.acme.iter().any(|acme| acme.challenge == AcmeChallenge::TlsAlpn01) {
+        // The last: nobody who speaks anything else gets it.
+        config.alpn_protocols.push(TLS_PROTOCOL.to_vec());
+    }
     // Sessions lie with the clients, sealed, so that every worker and the next process know them.
     config.session_storage = Arc::new(NoServerSessionStorage {});
     if tls.tickets && tls.client_auth.is_none() {

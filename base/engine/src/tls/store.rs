@@ -9,6 +9,7 @@ use rustls::sign::CertifiedKey;
 use sumun_certificates::{Identity, Leaf};
 
 use super::limits::INDEXED_NAMES;
+use crate::acme::{Challenges, TLS_PROTOCOL};
 
 /// The certificates of one listener's address, found by the name that a client asks for (SNI,
 /// RFC 6066 section 3). Never changed: another one takes its place.
@@ -21,11 +22,14 @@ pub(super) struct CertStore {
     /// For clients that ask for no name, or for one that is not here: the first of the list, and
     /// those for the same names.
     default: Vec<Arc<CertifiedKey>>,
+    /// For authorities that look whether a name is ours.
+    challenges: Arc<Challenges>,
 }
 
 impl CertStore {
-    pub(super) fn new(identities: Vec<Identity>) -> Self {
-        let mut store = Self { exact: HashMap::new(), wildcard: HashMap::new(), default: Vec::new() };
+    pub(super) fn new(identities: Vec<Identity>, challenges: Arc<Challenges>) -> Self {
+        let (exact, wildcard) = (HashMap::new(), HashMap::new());
+        let mut store = Self { exact, wildcard, default: Vec::new(), challenges };
         let mut first: Option<Leaf> = None;
         for Identity { certified, leaf } in identities {
             let certified = Arc::new(certified);
@@ -61,8 +65,17 @@ impl CertStore {
 
 impl ResolvesServerCert for CertStore {
     fn resolve(&self, client_hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        self.choose(client_hello.server_name(), client_hello.signature_schemes())
+        let name = client_hello.server_name();
+        if self.challenges.are_awaited() && looks_for_proof(&client_hello) {
+            return self.challenges.certificate(name?);
+        }
+        self.choose(name, client_hello.signature_schemes())
     }
+}
+
+/// RFC 8737 section 3: it offers that one protocol and no other.
+fn looks_for_proof(client_hello: &ClientHello<'_>) -> bool {
+    client_hello.alpn().is_some_and(|mut offered| offered.next() == Some(TLS_PROTOCOL) && offered.next().is_none())
 }
 
 #[cfg(test)]
@@ -83,7 +96,7 @@ mod tests {
         let authority = certificates::authority("Authority");
         let made = [&["a.example"][..], &["b.example", "*.b.example"], &["*.c.b.example"], &["x.b.example"]];
         let identities = made.map(|names| authority.identity(names, Kind::Ecdsa));
-        let store = CertStore::new(identities.into());
+        let store = CertStore::new(identities.into(), Arc::default());
         let found = |name| chosen(&store, name, ANY);
         assert_eq!(found(Some("a.example")), "a.example ECDSA");
         assert_eq!(found(Some("b.example")), "b.example *.b.example ECDSA");
@@ -100,7 +113,7 @@ mod tests {
     fn of_two_kinds_of_key_the_client_gets_the_one_it_knows() {
         let authority = certificates::authority("Authority");
         let kinds = [Kind::Ecdsa, Kind::Ed25519];
-        let store = CertStore::new(kinds.map(|kind| authority.identity(&["a.example"], kind)).into());
+        let store = CertStore::new(kinds.map(|kind| authority.identity(&["a.example"], kind)).into(), Arc::default());
         assert_eq!(chosen(&store, Some("a.example"), ANY), "a.example ECDSA");
         for name in [Some("a.example"), None] {
             assert_eq!(chosen(&store, name, &[SignatureScheme::ED25519]), "a.example ED25519");

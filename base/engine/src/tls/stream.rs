@@ -22,6 +22,7 @@ use super::metrics::Counts;
 use super::records::{Connection, Order, Progress, Sink, cut_off, has_record, record_bytes, reserve};
 use super::server::HTTP_2;
 use super::transport::Transport;
+use crate::acme::TLS_PROTOCOL;
 use crate::buffers::Lease;
 use crate::limits::{LARGE_BUFFER_BYTES, SMALL_BUFFER_BYTES};
 
@@ -295,6 +296,13 @@ impl TlsStream {
     #[must_use]
     pub fn is_http2(&self) -> bool {
         self.connection.common().alpn_protocol() == Some(HTTP_2)
+    }
+
+    /// The other side looked for the proof that a name is ours, and has it with the handshake: nothing
+    /// is said over this connection (RFC 8737 section 3).
+    #[must_use]
+    pub fn is_validation(&self) -> bool {
+        self.connection.common().alpn_protocol() == Some(TLS_PROTOCOL)
     }
 
     /// Says, if the kernel takes it at once, that nothing more comes (RFC 8446 section 6.1): for a

@@ -58,6 +58,7 @@ pub(crate) fn config(pool: &Pool) -> Config {
         drain: Duration::ZERO,
         user: None,
         sandbox: Sandbox::Off,
+        state: None,
         pools: BTreeMap::from([(Arc::clone(&pool.name), Arc::new(pool.clone()))]),
         listeners: BTreeMap::new(),
     }

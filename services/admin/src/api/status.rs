@@ -7,7 +7,7 @@ use sumun_engine::counters::HistogramTotal;
 use sumun_engine::telemetry::{Family, Sample, Value, names};
 
 use super::pools::state;
-use crate::{Shared, metrics};
+use crate::{CertificateRow, Shared, metrics};
 
 /// Whose doing a failed request was.
 const SIDES: [&str; 4] = ["client", "server", "config", "host"];
@@ -39,6 +39,7 @@ pub(crate) fn status(shared: &Shared) -> Json {
             json!({ "name": &*pool.name, "servers_up": up, "servers": pool.servers.len() })
         })
         .collect();
+    let certificates: Vec<Json> = config.certificates.iter().map(certificate).collect();
     json!({
         "version": shared.inputs.version,
         "pid": std::process::id(),
@@ -48,8 +49,22 @@ pub(crate) fn status(shared: &Shared) -> Json {
         "draining": shared.is_draining(),
         "listeners": listeners,
         "pools": pools,
+        "certificates": certificates,
         "requests": sum(&families, names::HTTP_REQUESTS, |_| true),
         "errors": errors(&families, |_| true),
+    })
+}
+
+fn certificate(row: &CertificateRow) -> Json {
+    json!({
+        "name": row.name,
+        "domains": row.domains,
+        "authority": row.authority,
+        "state": row.state,
+        "expires": row.expires,
+        "next_try": row.next_try,
+        "failures": row.failures,
+        "error": row.error,
     })
 }
 

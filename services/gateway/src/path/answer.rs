@@ -203,6 +203,13 @@ pub(super) async fn respond(exchange: &mut Exchange<'_>, route: &Rc<Route>) -> E
     finish(exchange, &answer).await
 }
 
+/// What an authority looks for (RFC 8555 section 8.3).
+pub(super) async fn proof(exchange: &mut Exchange<'_>, key_authorization: &[u8]) -> Ended {
+    let content_type = "application/octet-stream";
+    let answer = Answer { status: 200, content_type, body: key_authorization, fields: b"", edits: &Edits::NONE };
+    finish(exchange, &answer).await
+}
+
 /// RFC 9110 section 9.3.8: the request as it was received, without what could be a secret.
 pub(super) async fn trace(exchange: &mut Exchange<'_>) -> Ended {
     let mut body = Vec::new();

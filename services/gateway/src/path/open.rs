@@ -15,7 +15,7 @@ use sumun_engine::tls::{Reason as TlsReason, TlsListener, TlsStream, Transport};
 use super::{Connection, packed, preface, refuse, serve};
 use crate::client::ClientText;
 use crate::events::{Event, Reason};
-use crate::io::{Secured, Security, Stream};
+use crate::io::{self, Secured, Security, Stream};
 use crate::site::Site;
 
 /// TLS as an address of a listener speaks it.
@@ -69,6 +69,13 @@ async fn secure(connection: Connection, site: &Rc<Site>, door: &Door) -> Option<
     .await;
     let over = |stream| Connection { stream, worker, site: newest, client, deadline, requests: 0, admitted: None };
     match opened {
+        // An authority that looked for a proof, which is in the certificate: nothing is said over it
+        // (RFC 8737 section 3).
+        Ok(()) if stream.tls.is_validation() => {
+            let mut over = over(Stream::Tls(stream));
+            io::close_gently(&mut over.stream, &over.deadline).await;
+            None
+        }
         Ok(()) => {
             let header = door.subject_header.as_ref();
             let subject = header.and_then(|name| Some((Arc::clone(name), stream.tls.peer_subject()?)));

@@ -1,10 +1,12 @@
 //! One health check of one server.
 
+mod http2;
+
 use std::io;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use sumun_config::checked::{Check, Health};
+use sumun_config::checked::{Check, Health, Protocol};
 use sumun_http::{Method, Received, ResponseHead, ResponseReceiver};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpStream, UnixStream};
@@ -16,16 +18,16 @@ use crate::server::Target;
 pub(crate) type Finding = Result<String, String>;
 
 /// Checks once; ends within the check's timeout. `source` is the address to connect from.
-pub(crate) async fn run(health: &Health, target: &Target, source: Option<IpAddr>) -> Finding {
+pub(crate) async fn run(health: &Health, protocol: Protocol, target: &Target, source: Option<IpAddr>) -> Finding {
     let begin = Instant::now();
-    match tokio::time::timeout(health.timeout, look(health, target, source)).await {
+    match tokio::time::timeout(health.timeout, look(health, protocol, target, source)).await {
         Ok(Ok(found)) => Ok(format!("{found} in {} ms", begin.elapsed().as_millis())),
         Ok(Err(problem)) => Err(problem),
         Err(_) => Err(format!("no answer within {}", in_units(health.timeout))),
     }
 }
 
-async fn look(health: &Health, target: &Target, source: Option<IpAddr>) -> Finding {
+async fn look(health: &Health, protocol: Protocol, target: &Target, source: Option<IpAddr>) -> Finding {
     let no_connection = |error: io::Error| format!("no connection: {error}");
     match with_port(target, health.port) {
         Target::Tcp(address) => {
@@ -35,11 +37,11 @@ async fn look(health: &Health, target: &Target, source: Option<IpAddr>) -> Findi
             if let Some(error) = stream.take_error().map_err(no_connection)? {
                 return Err(no_connection(error));
             }
-            ask(&health.check, stream, &address.to_string()).await
+            ask(&health.check, protocol, stream, &address.to_string()).await
         }
         Target::Unix(path) => {
             let stream = UnixStream::connect(&path).await.map_err(no_connection)?;
-            ask(&health.check, stream, "localhost").await
+            ask(&health.check, protocol, stream, "localhost").await
         }
     }
 }
@@ -52,11 +54,15 @@ fn with_port(target: &Target, port: Option<u16>) -> Target {
     target
 }
 
-async fn ask(check: &Check, stream: impl AsyncRead + AsyncWrite + Unpin, address: &str) -> Finding {
+async fn ask(check: &Check, protocol: Protocol, stream: impl AsyncRead + AsyncWrite + Unpin, address: &str) -> Finding {
     match check {
         Check::Tcp => Ok("connected".to_owned()),
         Check::Http { path, host, status } => {
-            let found = ask_http(stream, path, host.as_deref().unwrap_or(address)).await?;
+            let host = host.as_deref().unwrap_or(address);
+            let found = match protocol {
+                Protocol::Http2 => http2::ask(stream, "http", path, host).await?,
+                Protocol::Http1 | Protocol::Auto => ask_http(stream, path, host).await?,
+            };
             let good = status.iter().any(|(low, high)| (*low..=*high).contains(&found));
             if good { Ok(format!("status {found}")) } else { Err(format!("status {found}, wanted {}", ranges(status))) }
         }
@@ -135,7 +141,7 @@ mod tests {
             request.truncate(length);
             String::from_utf8(request).unwrap()
         });
-        let finding = run(&health, &target, None).await;
+        let finding = run(&health, Protocol::Http1, &target, None).await;
         (finding, server.await.unwrap())
     }
 
@@ -177,10 +183,10 @@ mod tests {
     async fn refused_and_silent_servers() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let target = Target::Tcp(listener.local_addr().unwrap());
-        let finding = run(&http(Duration::from_millis(50)), &target, None).await;
+        let finding = run(&http(Duration::from_millis(50)), Protocol::Http1, &target, None).await;
         assert_eq!(finding.unwrap_err(), "no answer within 50 ms");
         drop(listener);
-        let finding = run(&http(LONG), &target, None).await;
+        let finding = run(&http(LONG), Protocol::Http1, &target, None).await;
         assert!(finding.unwrap_err().starts_with("no connection: "));
     }
 
@@ -189,7 +195,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let health = Health { check: Check::Tcp, port: Some(listener.local_addr().unwrap().port()), ..http(LONG) };
         let target = Target::Tcp("127.0.0.1:1".parse().unwrap());
-        let finding = run(&health, &target, Some("127.0.0.9".parse().unwrap())).await;
+        let finding = run(&health, Protocol::Http1, &target, Some("127.0.0.9".parse().unwrap())).await;
         assert!(finding.unwrap().starts_with("connected in "));
         assert_eq!(listener.accept().await.unwrap().1.ip().to_string(), "127.0.0.9");
     }
@@ -204,7 +210,7 @@ mod tests {
             let _request = stream.read(&mut [0; 1024]).await.unwrap();
             stream.write_all(b"HTTP/1.0 200 OK\r\n\r\n").await.unwrap();
         });
-        let finding = run(&http(LONG), &Target::Unix(path.clone()), None).await;
+        let finding = run(&http(LONG), Protocol::Http1, &Target::Unix(path.clone()), None).await;
         assert!(finding.unwrap().starts_with("status 200"));
         server.await.unwrap();
         std::fs::remove_file(path).unwrap();

@@ -25,6 +25,7 @@ use crate::tasks::Tasks;
 #[derive(Clone, PartialEq)]
 struct Job {
     health: config::Health,
+    protocol: config::Protocol,
     source: Option<IpAddr>,
 }
 
@@ -75,7 +76,7 @@ fn job_of(pool: &Pool, server: &Server) -> Option<Job> {
         Target::Tcp(address) => settings.source.iter().copied().find(|source| source.is_ipv4() == address.is_ipv4()),
         Target::Unix(_) => None,
     };
-    Some(Job { health, source })
+    Some(Job { health, protocol: settings.protocol, source })
 }
 
 async fn check_again_and_again(pool: Arc<Pool>, server: Arc<Server>, job: Job) {
@@ -88,7 +89,7 @@ async fn check_again_and_again(pool: Arc<Pool>, server: Arc<Server>, job: Job) {
     let mut checks = Checks::starting_at(server.health());
     loop {
         times.tick().await;
-        let finding = check::run(&job.health, server.target(), job.source).await;
+        let finding = check::run(&job.health, job.protocol, server.target(), job.source).await;
         note(&pool, &server, &job.health, &mut checks, finding);
     }
 }

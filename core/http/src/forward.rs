@@ -38,6 +38,9 @@ pub struct RequestPlan<'a> {
     pub loop_id: &'a [u8],
     pub framing: Framing,
     pub websocket: bool,
+    /// The client takes trailers, and a server of HTTP/2 is to know that (RFC 9113 section 8.2.2);
+    /// `Connection` says nothing of it.
+    pub te_trailers: bool,
     pub expect_continue: bool,
     pub max_forwards: Option<u64>,
     pub edits: &'a Edits,
@@ -173,6 +176,7 @@ fn write_forwarding(output: &mut Vec<u8>, head: &RequestHead, bytes: &[u8], plan
     output.extend_from_slice(match head.version {
         Version::Http10 => b"1.0 sumun\r\nCDN-Loop: ",
         Version::Http11 => b"1.1 sumun\r\nCDN-Loop: ",
+        Version::Http2 => b"2.0 sumun\r\nCDN-Loop: ",
     });
     extend_list(output, head, bytes, Known::CdnLoop, true);
     output.extend_from_slice(plan.loop_id);
@@ -207,6 +211,9 @@ fn write_connection(output: &mut Vec<u8>, plan: &RequestPlan<'_>) {
     }
     if plan.websocket {
         output.extend_from_slice(b"Connection: Upgrade\r\nUpgrade: websocket\r\n");
+    }
+    if plan.te_trailers {
+        output.extend_from_slice(b"TE: trailers\r\n");
     }
     if plan.expect_continue {
         output.extend_from_slice(b"Expect: 100-continue\r\n");
@@ -243,7 +250,7 @@ impl ConnectionLine {
         match (keep_alive, client) {
             (false, _) => Self::Close,
             (true, Version::Http10) => Self::KeepAlive,
-            (true, Version::Http11) => Self::Silent,
+            (true, Version::Http11 | Version::Http2) => Self::Silent,
         }
     }
 }
@@ -357,6 +364,7 @@ mod tests {
             loop_id: b"sumun-1",
             framing: Framing::Silent,
             websocket: false,
+            te_trailers: false,
             expect_continue: false,
             max_forwards: Some(2),
             edits,

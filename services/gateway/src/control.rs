@@ -251,7 +251,7 @@ impl LocalGateway {
             }
             if let Some(pool) = self.gateway.pools.pool(name) {
                 let cell = self.gateway.metrics.pool(name, self.worker.index);
-                pools.insert(Arc::clone(name), Rc::new(LocalPool::new(&pool, pool_config, cell)));
+                pools.insert(Arc::clone(name), Rc::new(LocalPool::new(&pool, pool_config, cell, &self.worker)));
             }
         }
     }

@@ -10,7 +10,7 @@ use sumun_engine::{Deadline, Lease};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
-use crate::http2::Http2Stream;
+use crate::http2::{Broken, Http2Stream};
 
 /// A connection of either family.
 #[derive(Debug)]
@@ -121,6 +121,19 @@ impl Stream {
             Self::Tcp(stream) => stream.try_read(bytes),
             Self::Unix(stream) => stream.try_read(bytes),
             Self::Http2(_) => Err(io::ErrorKind::Unsupported.into()),
+        }
+    }
+
+    /// A stream of HTTP/2.
+    pub(crate) fn is_http2(&self) -> bool {
+        matches!(self, Self::Http2(_))
+    }
+
+    /// How a stream of HTTP/2 came to its end before its time, if it did.
+    pub(crate) fn broken(&self) -> Option<Broken> {
+        match self {
+            Self::Http2(stream) => stream.broken(),
+            _ => None,
         }
     }
 

@@ -23,13 +23,14 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
 
+pub(crate) use answer::phrase;
 use sumun_config::checked::Name;
 use sumun_engine::accept::Admitted;
 use sumun_engine::access_log::KeptHeaders;
 use sumun_engine::{Deadline, Lease, Worker};
 use sumun_http::forward::Edits;
 use sumun_http::scan::HeadScan;
-use sumun_http::{Known, Method, Reject, RequestHead, Span, Version, target};
+use sumun_http::{BodyLength, Known, Method, Reject, RequestHead, Span, Version, target};
 
 use crate::client::ClientText;
 use crate::events::Reason;
@@ -500,9 +501,22 @@ impl Pace {
         }
     }
 
-    /// The body goes to a server that may pause for so long.
-    pub(crate) fn towards(mut self, idle: std::time::Duration) -> Self {
+    /// The body goes to a server that may pause for so long. So may a client that has a conversation
+    /// with it.
+    pub(crate) fn towards(mut self, exchange: &Exchange<'_>, idle: std::time::Duration) -> Self {
         self.server_ms = idle.as_millis() as u64;
+        if exchange.is_grpc() { self.of_conversation() } else { self }
+    }
+
+    /// The server answers already: a body that has no length and goes on is half of a conversation.
+    pub(crate) fn in_answer(self, exchange: &Exchange<'_>) -> Self {
+        if matches!(exchange.head.body, BodyLength::Chunked) { self.of_conversation() } else { self }
+    }
+
+    /// Whoever speaks next, the other one waits for: neither has a pace, both have the same patience.
+    fn of_conversation(mut self) -> Self {
+        self.grace_ms = self.server_ms;
+        self.bytes_per_second = 0;
         self
     }
 
@@ -513,13 +527,18 @@ impl Pace {
 
     /// Moves the deadline on by what `received` bytes have earned.
     pub(crate) fn progress(&self, deadline: &Deadline, received: u64) {
+        deadline.set_at(self.due_ms(deadline, received));
+    }
+
+    /// When the next bytes have to be here, with `received` of them.
+    pub(crate) fn due_ms(&self, deadline: &Deadline, received: u64) -> u64 {
         let now_ms = deadline.now_ms();
         let earned_ms = match self.bytes_per_second {
             0 => u64::MAX,
             rate => self.start_ms + self.grace_ms + received.saturating_mul(1000) / rate,
         };
         // A fast start earns no right to fall silent.
-        deadline.set_at(earned_ms.min(now_ms + self.grace_ms).min(self.limit_ms));
+        earned_ms.min(now_ms + self.grace_ms).min(self.limit_ms)
     }
 }
 
@@ -528,6 +547,11 @@ impl Exchange<'_> {
     pub(crate) fn set_deadline(&self, after: std::time::Duration) {
         let at_ms = self.deadline.now_ms().saturating_add(after.as_millis() as u64);
         self.deadline.set_at(at_ms.saturating_add(1).min(self.limit_ms));
+    }
+
+    /// A call of gRPC.
+    pub(crate) fn is_grpc(&self) -> bool {
+        self.head.known(self.bytes, Known::ContentType).is_some_and(crate::http2::text::is_grpc)
     }
 
     /// The deadline that just passed was the whole request's.

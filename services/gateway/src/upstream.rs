@@ -1,22 +1,23 @@
 //! A worker's side of a pool: its picker, its idle connections to the servers, and new ones.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
 use std::future::poll_fn;
-use std::hash::{BuildHasherDefault, Hasher};
 use std::io;
 use std::net::IpAddr;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use sumun_config::checked as config;
-use sumun_engine::{Deadline, Lease};
+use sumun_engine::{Deadline, Lease, Worker};
 use sumun_pools::{Lease as ServerLease, Picker, Pool, Target};
 use tokio::net::{TcpStream, UnixStream};
 
+use crate::http2::{self, Links};
 use crate::io::Stream;
 use crate::limits::{IDLE_CONNECTIONS, RESPONSE_HEAD_BYTES};
 use crate::metrics::PoolCell;
+use crate::number::NumberTable;
 
 /// What one worker has of one pool.
 pub(crate) struct LocalPool {
@@ -24,6 +25,9 @@ pub(crate) struct LocalPool {
     pub(crate) config: Arc<config::Pool>,
     pub(crate) picker: RefCell<Picker>,
     pub(crate) cell: Arc<PoolCell>,
+    pub(crate) worker: Rc<Worker>,
+    /// Connections that carry many requests at once.
+    pub(crate) links: Links,
     idle: RefCell<IdleTable>,
     idle_count: Cell<usize>,
     /// A reload has put another in its place: it serves what it has begun and keeps nothing.
@@ -32,27 +36,8 @@ pub(crate) struct LocalPool {
     next_source: Cell<usize>,
 }
 
-/// Keyed by the server's own number, which needs no hashing.
-type IdleTable = HashMap<u64, Vec<Idle>, BuildHasherDefault<NumberHasher>>;
-
-#[derive(Default)]
-struct NumberHasher(u64);
-
-impl Hasher for NumberHasher {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for &byte in bytes {
-            self.0 = self.0.rotate_left(8) ^ u64::from(byte);
-        }
-    }
-
-    fn write_u64(&mut self, number: u64) {
-        self.0 = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    }
-}
+/// Keyed by the server's own number.
+type IdleTable = NumberTable<u64, Vec<Idle>>;
 
 struct Idle {
     stream: Stream,
@@ -65,18 +50,23 @@ pub(crate) struct ServerConnection {
 }
 
 /// Why there is no connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ConnectError {
     Timeout,
     Failed,
+    /// The server does not speak what it should.
+    Protocol,
 }
 
 impl LocalPool {
-    pub(crate) fn new(pool: &Arc<Pool>, config: &Arc<config::Pool>, cell: Arc<PoolCell>) -> Self {
+    pub(crate) fn new(pool: &Arc<Pool>, config: &Arc<config::Pool>, cell: Arc<PoolCell>, worker: &Rc<Worker>) -> Self {
         Self {
             picker: RefCell::new(Picker::new(Arc::clone(pool))),
             pool: Arc::clone(pool),
             config: Arc::clone(config),
             cell,
+            worker: Rc::clone(worker),
+            links: Links::default(),
             idle: RefCell::default(),
             idle_count: Cell::new(0),
             retired: Cell::new(false),
@@ -84,8 +74,14 @@ impl LocalPool {
         }
     }
 
-    /// An idle connection that the server has not closed, the one used last first.
+    /// A connection that is there: an idle one that the server has not closed, the one used last
+    /// first; or a stream on one that is shared.
     pub(crate) fn take_idle(&self, server: &ServerLease) -> Option<ServerConnection> {
+        if self.config.protocol == config::Protocol::Http2 {
+            let stream = self.links.take(server.server().id())?;
+            self.cell.reused.increment();
+            return Some(ServerConnection { stream: Stream::Http2(Box::new(stream)) });
+        }
         let mut table = self.idle.borrow_mut();
         let list = table.get_mut(&server.server().id())?;
         while let Some(idle) = list.pop() {
@@ -100,6 +96,9 @@ impl LocalPool {
 
     /// Keeps a connection for the next request.
     pub(crate) fn give_back(&self, server: &ServerLease, connection: ServerConnection, now_ms: u64) {
+        if let Stream::Http2(stream) = connection.stream {
+            return stream.finish();
+        }
         if self.retired.get() || self.idle_count.get() >= IDLE_CONNECTIONS || !server.server().accepts() {
             return;
         }
@@ -116,10 +115,12 @@ impl LocalPool {
         self.retired.set(true);
         self.idle.borrow_mut().clear();
         self.idle_count.set(0);
+        self.links.retire(true);
     }
 
     /// Closes what the server closed and what has been idle for too long.
     pub(crate) fn sweep(&self, now_ms: u64) {
+        self.links.retire(false);
         let keep_ms = self.config.timeouts.keepalive.as_millis() as u64;
         let mut count = 0;
         self.idle.borrow_mut().retain(|_, list| {
@@ -135,14 +136,23 @@ impl LocalPool {
         self.idle_count.set(count);
     }
 
-    /// Connects anew.
+    /// Connects anew; where connections are shared, to one that others may be waiting for too.
     pub(crate) async fn connect(
-        &self,
+        self: &Rc<Self>,
         server: &ServerLease,
         deadline: &Deadline,
     ) -> Result<ServerConnection, ConnectError> {
+        let stream = match self.config.protocol {
+            config::Protocol::Http2 => Stream::Http2(Box::new(http2::open(self, server.server(), deadline).await?)),
+            config::Protocol::Http1 | config::Protocol::Auto => self.dial(server.target(), deadline).await?,
+        };
+        Ok(ServerConnection { stream })
+    }
+
+    /// A socket of our own that is connected to a server.
+    pub(crate) async fn dial(&self, target: &Target, deadline: &Deadline) -> Result<Stream, ConnectError> {
         self.cell.connects.increment();
-        let stream = match server.target() {
+        Ok(match target {
             Target::Tcp(address) => {
                 let stream = sumun_host::connect::start_connect(*address, self.source_for(address.ip()))
                     .map_err(|_| ConnectError::Failed)?;
@@ -151,8 +161,7 @@ impl LocalPool {
                 Stream::Tcp(stream)
             }
             Target::Unix(path) => Stream::Unix(UnixStream::connect(path).await.map_err(|_| ConnectError::Failed)?),
-        };
-        Ok(ServerConnection { stream })
+        })
     }
 
     /// The next source address of the destination's family.

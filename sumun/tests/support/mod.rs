@@ -6,6 +6,7 @@
 
 pub(crate) mod client;
 pub(crate) mod gateway;
+pub(crate) mod http2;
 pub(crate) mod instance;
 pub(crate) mod origin;
 pub(crate) mod server;

@@ -6,7 +6,7 @@
 
 use std::future::poll_fn;
 use std::rc::Rc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use sumun_engine::Lease;
 use sumun_http::{BodyLength, Method};
@@ -14,7 +14,7 @@ use sumun_http2::{Connection as Machine, Event as Happened, StreamId};
 
 use super::{Connection, Reason, refuse, serve_request};
 use crate::heads::HeadLease;
-use crate::http2::{self, Mux};
+use crate::http2::{self, Broken, Mux};
 use crate::io::{self, Stream};
 use crate::limits::LINGER;
 use crate::site::Site;
@@ -23,7 +23,8 @@ use crate::site::Site;
 pub(super) async fn serve(connection: &mut Connection, mut first: Lease) {
     let site = Rc::clone(&connection.site.borrow());
     let now_ms = connection.deadline.now_ms();
-    let mux = Mux::new(Machine::server(&http2::settings(&site.config.bounds), now_ms), now_ms);
+    let machine = Machine::server(&http2::settings(&site.config.bounds), now_ms);
+    let mux = Mux::new(machine, &connection.worker);
     drop(site);
     let mut idle_since_ms = now_ms;
     poll_fn(|context| {
@@ -31,7 +32,7 @@ pub(super) async fn serve(connection: &mut Connection, mut first: Lease) {
         poll_round(connection, &mux, &mut first, &mut idle_since_ms, context)
     })
     .await;
-    mux.break_all();
+    mux.break_all(Broken::Gone);
     io::close_gently(&mut connection.stream, &connection.deadline).await;
 }
 
@@ -44,16 +45,15 @@ fn poll_round(
     context: &mut Context<'_>,
 ) -> Poll<()> {
     let now_ms = connection.deadline.now_ms();
-    mux.set_now(now_ms);
     if !first.is_empty() {
         let read = std::mem::replace(first, Lease::of(0));
         take(connection, mux, now_ms, read.filled());
     }
     let idle_ms = connection.site.borrow().config.bounds.idle.as_millis() as u64;
     loop {
-        if expire(mux, now_ms).is_err() {
+        if http2::expire(mux, now_ms).is_err() {
             // The last words, as far as the client takes them.
-            return poll_flush(&mut connection.stream, mux, context).map(drop);
+            return mux.poll_flush(&mut connection.stream, context).map(drop);
         }
         if mux.open_streams() > 0 {
             *idle_since_ms = now_ms;
@@ -66,7 +66,7 @@ fn poll_round(
         if now_ms >= *idle_since_ms + idle_ms + LINGER.as_millis() as u64 {
             return Poll::Ready(());
         }
-        let written = poll_flush(&mut connection.stream, mux, context);
+        let written = mux.poll_flush(&mut connection.stream, context);
         mux.wake_writers();
         match written {
             Poll::Ready(Err(())) => return Poll::Ready(()),
@@ -123,9 +123,9 @@ fn take(connection: &mut Connection, mux: &Rc<Mux>, now_ms: u64, mut input: &[u8
                 drop(machine);
                 mux.deliver_trailers(stream, &lines);
             }
-            Happened::Reset { stream, .. } => {
+            Happened::Reset { stream, code, cause } => {
                 drop(machine);
-                mux.break_off(stream);
+                mux.break_off(stream, Broken::of(cause, code));
             }
             Happened::Settings | Happened::Pong { .. } | Happened::GoAway { .. } => {}
         }
@@ -143,7 +143,7 @@ fn begin(
     rejected: Option<Reason>,
 ) {
     let is_chunked = matches!(head.body, BodyLength::Chunked);
-    let stream = mux.open(id, is_chunked, head.method == Method::Head);
+    let stream = mux.answer(id, is_chunked, head.method == Method::Head);
     if end {
         mux.deliver(id, b"", true);
     }
@@ -183,31 +183,4 @@ async fn answer(mut request: Connection, site: Rc<Site>, head: HeadLease, bytes:
         other => other.map(drop),
     })
     .await;
-}
-
-/// Does what the time asks for. `Err`: the connection is at its end.
-fn expire(mux: &Mux, now_ms: u64) -> Result<(), ()> {
-    while mux.machine.borrow().deadline().is_some_and(|at_ms| at_ms <= now_ms) {
-        let event = mux.machine.borrow_mut().expire(now_ms).map_err(drop)?;
-        match event {
-            Some(Happened::Reset { stream, .. }) => mux.break_off(stream),
-            Some(_) => {}
-            None => break,
-        }
-    }
-    Ok(())
-}
-
-/// Writes until everything is out or the client takes no more. `Err`: the client is gone.
-fn poll_flush(stream: &mut Stream, mux: &Mux, context: &mut Context<'_>) -> Poll<Result<(), ()>> {
-    loop {
-        let mut machine = mux.machine.borrow_mut();
-        if machine.output().is_empty() {
-            return Poll::Ready(Ok(()));
-        }
-        match ready!(stream.poll_write(context, machine.output())) {
-            Ok(0) | Err(_) => return Poll::Ready(Err(())),
-            Ok(count) => machine.consume(count),
-        }
-    }
 }

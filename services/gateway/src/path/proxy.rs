@@ -9,15 +9,16 @@ use sumun_config::checked::HashOn;
 use sumun_engine::access_log::Needs;
 use sumun_engine::{Lease, buffers};
 use sumun_http::forward::{self, ConnectionLine, Framing, RequestPlan, ResponsePlan};
-use sumun_http::{Known, Method, Received, ResponseBody, ResponseHead, ResponseReceiver, Version};
+use sumun_http::{BodyLength, Known, Method, Received, ResponseBody, ResponseHead, ResponseReceiver, Version};
 use sumun_pools::{Lease as ServerLease, Outcome, PickKey, Refused, Tried};
 
 use super::body::{Body, BodyError, Upload, UploadError};
 use super::{Ended, Exchange, Pace, answer, guard, queue, relay, tunnel};
 use crate::events::{Event, Reason};
 use crate::heads::ResponseLease;
+use crate::http2::Broken;
 use crate::io::Gone;
-use crate::limits::{RESPONSE_HEAD_BYTES, SCRATCH_BYTES};
+use crate::limits::{COLLECT_PAUSE, RESPONSE_HEAD_BYTES, SCRATCH_BYTES};
 use crate::site::Route;
 use crate::upstream::{self, ConnectError, LocalPool, ServerConnection};
 
@@ -94,20 +95,30 @@ fn cookie<'a>(exchange: &Exchange<'a>, name: &str) -> Option<&'a [u8]> {
 }
 
 /// Waits for a body that trickles in, so that it holds no thread of an application server.
+///
+/// One without a length that pauses may be half of a conversation: its beginning goes to the server.
+/// One of gRPC is that more often than not, and is not waited for at all.
 async fn collect(exchange: &mut Exchange<'_>, body: &mut Body<'_>) -> Result<(), Ended> {
     let pace = Pace::begin(exchange);
-    pace.progress(exchange.deadline, body.received);
+    let is_grpc = exchange.is_grpc();
+    let pause_ms = match exchange.head.body {
+        BodyLength::Chunked => COLLECT_PAUSE.as_millis() as u64,
+        _ => u64::MAX,
+    };
     while body.wants_collecting() {
+        let due_ms = pace.due_ms(exchange.deadline, body.received);
+        exchange.deadline.set_at(due_ms.min(exchange.deadline.now_ms().saturating_add(pause_ms)));
         let (stream, deadline) = (&mut *exchange.stream, exchange.deadline);
         let collected = poll_fn(|context| match body.poll_collect(context, stream) {
-            Poll::Pending if deadline.passed() => Poll::Ready(None),
+            Poll::Pending if is_grpc || deadline.passed() => Poll::Ready(None),
             Poll::Pending => Poll::Pending,
             Poll::Ready(result) => Poll::Ready(Some(result)),
         })
         .await;
         match collected {
-            Some(Ok(())) => pace.progress(exchange.deadline, body.received),
+            Some(Ok(())) => {}
             Some(Err(error)) => return Err(answer::of_body_error(exchange, &error).await),
+            None if exchange.deadline.now_ms() < due_ms => return Ok(()),
             None => return Err(answer::of_reason(exchange, Reason::BodyTimeout).await),
         }
     }
@@ -258,6 +269,7 @@ fn connect_failure(error: &ConnectError) -> Failure {
     let reason = match error {
         ConnectError::Timeout => Reason::ConnectTimeout,
         ConnectError::Failed => Reason::ConnectFailed,
+        ConnectError::Protocol => Reason::ServerProtocol,
     };
     Failure { reason, outcome: Outcome::ConnectFailed, untouched: true }
 }
@@ -305,9 +317,6 @@ async fn converse(
         // One that sends its body without being told to does not wait.
         awaits_continue: exchange.head.expect_continue && !body.is_complete() && body.used_early() == 0,
     };
-    if !body.is_complete() {
-        body.begin_streaming();
-    }
     loop {
         let received = receive_head(exchange, pool, body, &mut upload, &mut connection, &mut incoming).await?;
         let Some(mut lease) = incoming.input.take() else { return Err(protocol()) };
@@ -333,7 +342,7 @@ async fn converse(
                 let head_bytes = lease.filled().get(..head_length).unwrap_or_default();
                 // RFC 9110 section 15.2: a 1.0 client does not know 1xx; a 100 goes to who waits for it.
                 let goes_on = response.status == 100;
-                if exchange.head.version == Version::Http11 && (!goes_on || exchange.head.expect_continue) {
+                if exchange.head.version != Version::Http10 && (!goes_on || exchange.head.expect_continue) {
                     pass_interim(exchange, route, response, head_bytes).await?;
                 }
                 incoming.awaits_continue &= !goes_on;
@@ -349,16 +358,19 @@ fn protocol() -> Failure {
     Failure { reason: Reason::ServerProtocol, outcome: Outcome::CutOff, untouched: false }
 }
 
-/// Writes the request's head, with the body bytes that are here behind it.
-fn compose(
-    scratch: &mut Vec<u8>,
-    exchange: &mut Exchange<'_>,
-    route: &Route,
-    pool: &LocalPool,
-    server: &ServerLease,
-    body: &Body<'_>,
+/// Who is asked, and how.
+#[derive(Clone, Copy)]
+struct Asking<'a> {
+    route: &'a Route,
+    pool: &'a LocalPool,
+    server: &'a ServerLease,
     framing: Framing,
-) {
+    is_http2: bool,
+}
+
+/// Writes the request's head, with the body bytes that are here behind it.
+fn compose(scratch: &mut Vec<u8>, exchange: &mut Exchange<'_>, asking: Asking<'_>, body: &Body<'_>) {
+    let Asking { route, pool, server, framing, is_http2 } = asking;
     let head = exchange.head;
     let client_host = head.host_value(exchange.bytes);
     let host = match &pool.config.host {
@@ -385,12 +397,24 @@ fn compose(
         loop_id: &exchange.site.loop_id,
         framing,
         websocket: head.websocket,
+        // Trailers of an answer reach the client in any case; only servers of HTTP/2, gRPC among
+        // them, make theirs hang on being asked.
+        te_trailers: is_http2 && wants_trailers(exchange),
         expect_continue: head.expect_continue && !body.is_complete(),
         max_forwards: guard::max_forwards(exchange),
         edits: exchange.extra_edits.as_ref().unwrap_or(&route.request_edits),
     };
     forward::write_request(scratch, head, exchange.bytes, &plan);
     body.append_to(scratch, framing);
+}
+
+/// RFC 9110 section 10.1.4.
+fn wants_trailers(exchange: &Exchange<'_>) -> bool {
+    exchange.head.has(Known::Te)
+        && exchange
+            .head
+            .values(exchange.bytes, b"te")
+            .any(|value| sumun_http::field::list(value).any(|option| option.eq_ignore_ascii_case(b"trailers")))
 }
 
 /// Sends what `compose` writes. Nearly always the socket takes it at once, out of the worker's
@@ -406,12 +430,13 @@ async fn send_start(
 ) -> Result<(), Failure> {
     let deadline = exchange.deadline;
     let stream = &mut connection.stream;
+    let asking = Asking { route, pool, server, framing, is_http2: stream.is_http2() };
     let mut unsent: Option<Lease> = None;
     let mut any = false;
     poll_fn(|context| {
         if unsent.is_none() {
             let polled = with_scratch(|scratch| {
-                compose(scratch, exchange, route, pool, server, body, framing);
+                compose(scratch, exchange, asking, body);
                 let polled = stream.poll_write(context, scratch);
                 let written = if let Poll::Ready(Ok(count)) = polled { count } else { 0 };
                 let mut rest = Lease::of(if written < scratch.len() { scratch.len() - written } else { 0 });
@@ -432,7 +457,10 @@ async fn send_start(
                     any = true;
                     rest.consume(count);
                 }
-                Poll::Ready(_) => return Poll::Ready(Err(closed(!any))),
+                Poll::Ready(_) => {
+                    let untouched = !any || stream.broken() == Some(Broken::Refused);
+                    return Poll::Ready(Err(closed(untouched)));
+                }
                 Poll::Pending if deadline.passed() => {
                     return Poll::Ready(Err(Failure {
                         reason: Reason::FirstByteTimeout,
@@ -473,7 +501,7 @@ async fn receive_head(
     incoming: &mut Incoming,
 ) -> Result<Received, Failure> {
     let Incoming { receiver, response, input, awaits_continue } = incoming;
-    let mut pace = Pace::begin(exchange).towards(pool.config.timeouts.idle);
+    let mut pace = Pace::begin(exchange).towards(exchange, pool.config.timeouts.idle);
     let mut uploading = !body.is_complete() || upload.waits_for_server();
     let mut watching = true;
     if uploading && !*awaits_continue {
@@ -491,7 +519,7 @@ async fn receive_head(
             if uploading {
                 if *awaits_continue {
                     // Its time for the body begins when it begins to send it, not before.
-                    pace = Pace::begin(exchange).towards(pool.config.timeouts.idle);
+                    pace = Pace::begin(exchange).towards(exchange, pool.config.timeouts.idle);
                 }
                 match upload.poll(context, body, exchange.stream, &mut connection.stream, exchange.deadline, &pace) {
                     Poll::Ready(Ok(())) => {
@@ -541,8 +569,14 @@ async fn receive_head(
             }
             Heard::ServerEnded => {
                 let cut = input.as_ref().is_some_and(|lease| !lease.is_empty());
-                let reason = if cut { Reason::ServerProtocol } else { Reason::ServerClosed };
-                return Err(Failure { reason, outcome: Outcome::CutOff, untouched: false });
+                let broken = connection.stream.broken();
+                let refused = broken == Some(Broken::Refused);
+                let reason = match broken {
+                    Some(Broken::Malformed) => Reason::ServerProtocol,
+                    _ if cut => Reason::ServerProtocol,
+                    _ => Reason::ServerClosed,
+                };
+                return Err(Failure { reason, outcome: Outcome::CutOff, untouched: refused && body.is_whole() });
             }
             Heard::ClientGone => return Err(ended_by_client(Reason::ClientClosed)),
             Heard::BodyBroken(error) => return Err(ended_by_client(answer::body_reason(&error))),

@@ -38,6 +38,8 @@ pub struct RequestPlan<'a> {
     pub loop_id: &'a [u8],
     pub framing: Framing,
     pub websocket: bool,
+    /// The key of a WebSocket that was asked for without one (RFC 8441 section 5).
+    pub websocket_key: Option<&'a [u8]>,
     /// The client takes trailers, and a server of HTTP/2 is to know that (RFC 9113 section 8.2.2);
     /// `Connection` says nothing of it.
     pub te_trailers: bool,
@@ -118,6 +120,9 @@ pub fn write_request(output: &mut Vec<u8>, head: &RequestHead, bytes: &[u8], pla
     let mut dropped = REQUEST_DROPPED | plan.edits.known();
     if !plan.trusted {
         dropped |= REQUEST_UNTRUSTED;
+    }
+    if plan.websocket_key.is_some() {
+        dropped |= 1 << Known::SecWebSocketKey as u8;
     }
     let id_name = plan.request_id.0;
     let id_known = Known::alike(id_name);
@@ -211,6 +216,9 @@ fn write_connection(output: &mut Vec<u8>, plan: &RequestPlan<'_>) {
     }
     if plan.websocket {
         output.extend_from_slice(b"Connection: Upgrade\r\nUpgrade: websocket\r\n");
+    }
+    if let Some(key) = plan.websocket_key {
+        write_line(output, b"Sec-WebSocket-Key", key);
     }
     if plan.te_trailers {
         output.extend_from_slice(b"TE: trailers\r\n");
@@ -364,6 +372,7 @@ mod tests {
             loop_id: b"sumun-1",
             framing: Framing::Silent,
             websocket: false,
+            websocket_key: None,
             te_trailers: false,
             expect_continue: false,
             max_forwards: Some(2),

@@ -21,6 +21,7 @@ mod link;
 mod sending;
 mod stream;
 pub(crate) mod text;
+pub(crate) mod websocket;
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -37,7 +38,7 @@ use crate::limits::{HEAD_KEPT_BYTES, LINGER};
 use crate::number::NumberTable;
 
 pub(crate) use link::{Links, open};
-pub(crate) use stream::Http2Stream;
+pub(crate) use stream::{Http2Stream, Wanted};
 
 /// What the driver and the streams of one connection share.
 pub(crate) struct Mux {
@@ -109,7 +110,6 @@ pub(crate) fn settings(bounds: &Bounds) -> Settings {
         stall_ms: bounds.idle.as_millis() as u64,
         head_ms: bounds.header_timeout.as_millis() as u64,
         settings_ack_ms: bounds.header_timeout.as_millis() as u64,
-        extended_connect: false,
         ..Settings::default()
     }
 }
@@ -140,11 +140,11 @@ impl Mux {
     }
 
     /// A client's stream has begun. `is_chunked`: its body comes without a length.
-    pub(crate) fn answer(self: &Rc<Self>, id: StreamId, is_chunked: bool, is_head_request: bool) -> Http2Stream {
+    pub(crate) fn answer(self: &Rc<Self>, id: StreamId, is_chunked: bool, wanted: Wanted) -> Http2Stream {
         let inbox = Rc::new(Inbox::default());
         inbox.is_chunked.set(is_chunked);
         self.inboxes.borrow_mut().insert(id, Rc::clone(&inbox));
-        Http2Stream::answering(Rc::clone(self), id, inbox, is_head_request)
+        Http2Stream::answering(Rc::clone(self), id, inbox, wanted)
     }
 
     /// Requests that are being served.

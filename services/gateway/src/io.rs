@@ -129,6 +129,14 @@ impl Stream {
         matches!(self, Self::Http2(_))
     }
 
+    /// A server can be asked for a WebSocket here.
+    pub(crate) fn takes_websockets(&self) -> bool {
+        match self {
+            Self::Http2(stream) => stream.takes_websockets(),
+            _ => true,
+        }
+    }
+
     /// How a stream of HTTP/2 came to its end before its time, if it did.
     pub(crate) fn broken(&self) -> Option<Broken> {
         match self {

@@ -94,6 +94,8 @@ pub(crate) struct Exchange<'a> {
     pub(crate) used: usize,
     /// Instead of the route's edits of the request: those, and what forward authentication adds.
     pub(crate) extra_edits: Option<Edits>,
+    /// The key that a request for a WebSocket needs in HTTP/1.1 and has not in HTTP/2.
+    pub(crate) websocket_key: Option<[u8; 24]>,
 }
 
 /// What is known of a request when it ends. Times are those of the worker's clock, in microseconds;
@@ -408,6 +410,7 @@ async fn serve_request(
         leftover: None,
         used: 0,
         extra_edits: None,
+        websocket_key: (head.websocket && head.version == Version::Http2).then(crate::http2::websocket::new_key),
     };
     let route = site.route(&Question { head, bytes, path: &path, host: &host }).cloned();
     let mut ended = match &route {
@@ -476,6 +479,7 @@ async fn refuse(connection: &mut Connection, site: &Rc<Site>, reason: Reason) ->
         leftover: None,
         used: 0,
         extra_edits: None,
+        websocket_key: None,
     };
     answer::of_reason(&mut exchange, reason).await;
     finish(&exchange, None, reason);

@@ -8,7 +8,7 @@ use sumun_http2::{ErrorCode, RequestLine, SendError, StreamId};
 
 use super::sending::Sending;
 use super::text::{self, RequestText, ResponseText};
-use super::{Broken, Inbox, Mux, register};
+use super::{Broken, Inbox, Mux, register, websocket};
 use crate::io::Gone;
 
 /// A request's end of a stream. Dropped before all was said, it resets the stream.
@@ -24,10 +24,23 @@ pub(crate) struct Http2Stream {
 /// Which end of the connection this is.
 enum End {
     /// A client is answered.
-    Answer { is_head_request: bool },
+    Answer(Wanted),
     /// A server is asked. `is_done`: its answer was taken in full.
     Ask { is_done: bool },
 }
+
+/// What a client wants to be answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Wanted {
+    All,
+    /// The head alone.
+    Head,
+    /// A tunnel for a WebSocket (RFC 8441): any 2xx would open it.
+    WebSocket,
+}
+
+/// What a client gets that wanted a WebSocket, from who knows nothing of one.
+const NO_WEBSOCKET: u16 = 501;
 
 impl std::fmt::Debug for Http2Stream {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -36,8 +49,8 @@ impl std::fmt::Debug for Http2Stream {
 }
 
 impl Http2Stream {
-    pub(super) fn answering(mux: Rc<Mux>, id: StreamId, inbox: Rc<Inbox>, is_head_request: bool) -> Self {
-        Self { mux, id, inbox, end: End::Answer { is_head_request }, sending: Sending::Head }
+    pub(super) fn answering(mux: Rc<Mux>, id: StreamId, inbox: Rc<Inbox>, wanted: Wanted) -> Self {
+        Self { mux, id, inbox, end: End::Answer(wanted), sending: Sending::Head }
     }
 
     /// For the next request to a server.
@@ -106,7 +119,7 @@ impl Http2Stream {
                 break;
             }
             let step = match (&self.sending, &self.end) {
-                (Sending::Head, End::Answer { .. }) => self.send_answer(rest),
+                (Sending::Head, End::Answer(_)) => self.send_answer(rest),
                 (Sending::Head, End::Ask { .. }) => self.send_request(rest),
                 _ => self.sending.send(&mut self.mux.machine.borrow_mut(), self.mux.now_ms(), self.id, rest),
             };
@@ -155,11 +168,18 @@ impl Http2Stream {
 
     fn send_answer(&mut self, bytes: &[u8]) -> Result<usize, SendError> {
         let Some(head) = ResponseText::parse(bytes) else { return Err(SendError::Gone) };
-        let End::Answer { is_head_request } = self.end else { return Err(SendError::Gone) };
-        let is_interim = (100..200).contains(&head.status);
-        let next = if is_interim {
+        let End::Answer(wanted) = self.end else { return Err(SendError::Gone) };
+        let opens_tunnel = head.status == 101 && wanted == Wanted::WebSocket;
+        let status = match head.status {
+            101 if opens_tunnel => 200,
+            200..300 if wanted == Wanted::WebSocket => NO_WEBSOCKET,
+            status => status,
+        };
+        let next = if opens_tunnel {
+            Sending::UntilEnd
+        } else if status < 200 {
             Sending::Head
-        } else if is_head_request || matches!(head.status, 204 | 304) {
+        } else if wanted == Wanted::Head || matches!(status, 204 | 304) {
             Sending::Ended
         } else {
             match head.facts.content_length {
@@ -170,8 +190,12 @@ impl Http2Stream {
             }
         };
         let end = matches!(next, Sending::Ended);
-        self.mux.machine.borrow_mut().send_response(self.id, head.status, end, |fields| {
-            text::fields(head.lines).for_each(|(name, value)| fields.add(name, value));
+        self.mux.machine.borrow_mut().send_response(self.id, status, end, |fields| {
+            for (name, value) in text::fields(head.lines) {
+                if !(opens_tunnel && name.eq_ignore_ascii_case(b"sec-websocket-accept")) {
+                    fields.add(name, value);
+                }
+            }
         })?;
         self.sending = next;
         Ok(head.length)
@@ -179,34 +203,47 @@ impl Http2Stream {
 
     fn send_request(&mut self, bytes: &[u8]) -> Result<usize, SendError> {
         let Some(head) = RequestText::parse(bytes) else { return Err(SendError::Gone) };
-        let next = match head.facts.content_length {
+        let facts = &head.facts;
+        let next = match facts.content_length {
+            _ if facts.websocket => Sending::UntilEnd,
             Some(0) => Sending::Ended,
             Some(length) => Sending::Length(length),
-            None if head.facts.is_chunked => Sending::chunked(),
+            None if facts.is_chunked => Sending::chunked(),
             None => Sending::Ended,
         };
         let line = RequestLine {
-            method: head.method,
+            method: if facts.websocket { b"CONNECT" } else { head.method },
             scheme: b"http",
-            authority: head.facts.host,
+            authority: facts.host,
             path: head.target,
-            protocol: None,
+            protocol: facts.websocket.then_some(b"websocket"),
         };
         let end = matches!(next, Sending::Ended);
         let opened = self.mux.machine.borrow_mut().send_request(&line, end, |fields| {
             for (name, value) in text::fields(head.lines) {
-                // The authority says it, and twice is once too often.
-                if !(name.len() == 4 && name.eq_ignore_ascii_case(b"host")) {
+                let is_left_out = match name.len() {
+                    // The authority says it, and twice is once too often.
+                    4 => name.eq_ignore_ascii_case(b"host"),
+                    17 => facts.websocket && name.eq_ignore_ascii_case(b"sec-websocket-key"),
+                    _ => false,
+                };
+                if !is_left_out {
                     fields.add(name, value);
                 }
             }
         });
         self.id = opened?;
         self.inbox.is_head_request.set(head.method == b"HEAD");
+        self.inbox.websocket_accept.set(facts.websocket.then(|| websocket::accept(facts.websocket_key)));
         self.mux.opening.set(self.mux.opening.get() - 1);
         self.mux.inboxes.borrow_mut().insert(self.id, Rc::clone(&self.inbox));
         self.sending = next;
         Ok(head.length)
+    }
+
+    /// A server takes WebSockets on this connection (RFC 8441 section 3).
+    pub(crate) fn takes_websockets(&self) -> bool {
+        self.mux.machine.borrow().allows_extended_connect()
     }
 
     /// Ends what we send. What was cut short is reset when the stream is dropped.
@@ -255,8 +292,8 @@ impl Drop for Http2Stream {
             End::Ask { is_done: true } if has_sent => return self.mux.close_soon(self.id),
             End::Ask { .. } => Some(ErrorCode::CANCEL),
             // RFC 9113 section 8.1: the rest of the request is not wanted.
-            End::Answer { .. } if has_sent => Some(ErrorCode::NO_ERROR),
-            End::Answer { .. } => Some(ErrorCode::INTERNAL_ERROR),
+            End::Answer(_) if has_sent => Some(ErrorCode::NO_ERROR),
+            End::Answer(_) => Some(ErrorCode::INTERNAL_ERROR),
         };
         self.mux.close(self.id, code);
     }

@@ -55,6 +55,7 @@ fn compose(scratch: &mut Vec<u8>, exchange: &mut Exchange<'_>, asking: Asking<'_
         loop_id: &exchange.site.loop_id,
         framing,
         websocket: head.websocket,
+        websocket_key: exchange.websocket_key.as_ref().map(<[u8; 24]>::as_slice),
         // Trailers of an answer reach the client in any case; only servers of HTTP/2, gRPC among
         // them, make theirs hang on being asked.
         te_trailers: is_http2 && wants_trailers(exchange),

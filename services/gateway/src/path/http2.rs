@@ -14,7 +14,7 @@ use sumun_http2::{Connection as Machine, Event as Happened, StreamId};
 
 use super::{Connection, Reason, refuse, serve_request};
 use crate::heads::HeadLease;
-use crate::http2::{self, Broken, Mux};
+use crate::http2::{self, Broken, Mux, Wanted};
 use crate::io::{self, Stream};
 use crate::limits::LINGER;
 use crate::site::Site;
@@ -109,8 +109,15 @@ fn take(connection: &mut Connection, mux: &Rc<Mux>, now_ms: u64, mut input: &[u8
             Happened::Head { stream, end } => {
                 let mut head = HeadLease::take();
                 let mut bytes = Vec::new();
-                let rejected = machine.take_request(&mut head, &mut bytes).err().map(Reason::Rejected);
+                let taken = machine.take_request(&mut head, &mut bytes);
                 drop(machine);
+                if head.websocket {
+                    // What it is in HTTP/1.1 (RFC 8441 section 5): that is how everything behind
+                    // here knows it.
+                    head.method = Method::Get;
+                    head.body = BodyLength::None;
+                }
+                let rejected = taken.err().map(Reason::Rejected);
                 begin(connection, mux, stream, end, head, bytes, rejected);
             }
             Happened::Data { stream, bytes, end } => {
@@ -143,7 +150,12 @@ fn begin(
     rejected: Option<Reason>,
 ) {
     let is_chunked = matches!(head.body, BodyLength::Chunked);
-    let stream = mux.answer(id, is_chunked, head.method == Method::Head);
+    let wanted = match head.method {
+        _ if head.websocket => Wanted::WebSocket,
+        Method::Head => Wanted::Head,
+        _ => Wanted::All,
+    };
+    let stream = mux.answer(id, is_chunked, wanted);
     if end {
         mux.deliver(id, b"", true);
     }

@@ -16,7 +16,7 @@ use super::body::{Body, BodyError, Upload, UploadError};
 use super::{Ended, Exchange, Pace, answer, ask, queue, relay, tunnel};
 use crate::events::{Event, Reason};
 use crate::heads::ResponseLease;
-use crate::http2::Broken;
+use crate::http2::{Broken, websocket};
 use crate::io::Gone;
 use crate::limits::{COLLECT_PAUSE, RESPONSE_HEAD_BYTES, SCRATCH_BYTES};
 use crate::site::Route;
@@ -306,6 +306,9 @@ async fn converse(
     server: &ServerLease,
     mut connection: ServerConnection,
 ) -> Result<Conversation, Failure> {
+    if exchange.head.websocket && !connection.stream.takes_websockets() {
+        return Err(Failure { reason: Reason::ServerProtocol, outcome: Outcome::Neutral, untouched: true });
+    }
     let framing = body.framing(exchange.head.body);
     let mut upload = Upload::default();
     exchange.set_deadline(pool.config.timeouts.first_byte);
@@ -323,12 +326,16 @@ async fn converse(
         let response = &incoming.response;
         match received {
             Received::Final(head_length) if response.status == 101 => {
-                if !(exchange.head.websocket && response.upgraded) {
+                if !(exchange.head.websocket && response.upgraded) || !accepts(exchange, response, &lease) {
                     return Err(protocol());
                 }
                 server.report(Outcome::Success, exchange.worker.clock.coarse_ms());
                 let response = incoming.response;
                 return Ok(Conversation::Switched { response, input: lease, head_length, connection });
+            }
+            // HTTP/2 tells a WebSocket from an answer by nothing but the status.
+            Received::Final(_) if exchange.websocket_key.is_some() && (200..300).contains(&response.status) => {
+                return Err(protocol());
             }
             Received::Final(head_length) => {
                 let head_bytes = lease.filled().get(..head_length).unwrap_or_default();
@@ -352,6 +359,12 @@ async fn converse(
             Received::Partial => incoming.input = Some(lease),
         }
     }
+}
+
+/// The server has understood the key that we made; one of a client's own is for the client to check.
+fn accepts(exchange: &Exchange<'_>, response: &ResponseHead, bytes: &Lease) -> bool {
+    let accepted = response.value(bytes.filled(), b"sec-websocket-accept");
+    exchange.websocket_key.is_none_or(|key| accepted == Some(websocket::accept(&key).as_slice()))
 }
 
 fn protocol() -> Failure {

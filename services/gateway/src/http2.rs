@@ -346,12 +346,16 @@ impl Inbox {
     }
 }
 
-/// Does what the time asks for. `Err`: the connection is at its end.
-pub(crate) fn expire(mux: &Mux, now_ms: u64) -> Result<(), ConnectionError> {
+/// Does what the time asks for; `ended` hears of each stream that came to its end by it. `Err`: so did
+/// the connection.
+pub(crate) fn expire(mux: &Mux, now_ms: u64, ended: impl Fn(Cause)) -> Result<(), ConnectionError> {
     while mux.machine.borrow().deadline().is_some_and(|at_ms| at_ms <= now_ms) {
         let event = mux.machine.borrow_mut().expire(now_ms)?;
         match event {
-            Some(Happened::Reset { stream, code, cause }) => mux.break_off(stream, Broken::of(cause, code)),
+            Some(Happened::Reset { stream, code, cause }) => {
+                ended(cause);
+                mux.break_off(stream, Broken::of(cause, code));
+            }
             Some(_) => {}
             None => break,
         }

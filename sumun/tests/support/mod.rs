@@ -5,6 +5,7 @@
 #![allow(dead_code)]
 
 pub(crate) mod client;
+pub(crate) mod frames;
 pub(crate) mod gateway;
 pub(crate) mod http2;
 pub(crate) mod instance;

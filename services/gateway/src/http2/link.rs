@@ -285,7 +285,8 @@ impl Driver {
         let mux = Rc::clone(&self.mux);
         let mut why = Why::Ended;
         loop {
-            if expire(&mux, now_ms).is_err() {
+            if let Err(error) = expire(&mux, now_ms, |cause| self.pool.cell.http2.stream(cause)) {
+                self.pool.cell.http2.connection(error);
                 why = Why::Malformed;
             }
             if self.link.state.get() == State::Opening && now_ms >= open_until_ms {
@@ -336,7 +337,7 @@ impl Driver {
         let mux = Rc::clone(&self.mux);
         loop {
             let mut machine = mux.machine.borrow_mut();
-            let step = machine.receive(now_ms, input).map_err(drop)?;
+            let step = machine.receive(now_ms, input).map_err(|error| self.pool.cell.http2.connection(error))?;
             input = input.get(step.consumed..).unwrap_or_default();
             let Some(event) = step.event else { return Ok(()) };
             match event {
@@ -368,6 +369,7 @@ impl Driver {
                 }
                 Happened::Reset { stream, code, cause } => {
                     drop(machine);
+                    self.pool.cell.http2.stream(cause);
                     mux.break_off(stream, Broken::of(cause, code));
                 }
                 Happened::Settings => {

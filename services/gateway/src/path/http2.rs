@@ -26,6 +26,7 @@ pub(super) async fn serve(connection: &mut Connection, mut first: Lease) {
     let machine = Machine::server(&http2::settings(&site.config.bounds), now_ms);
     let mux = Mux::new(machine, &connection.worker);
     drop(site);
+    connection.site.borrow().cell.http2_connections.increment();
     let mut idle_since_ms = now_ms;
     poll_fn(|context| {
         mux.drive(context);
@@ -51,7 +52,9 @@ fn poll_round(
     }
     let idle_ms = connection.site.borrow().config.bounds.idle.as_millis() as u64;
     loop {
-        if http2::expire(mux, now_ms).is_err() {
+        let ends = |cause| connection.site.borrow().cell.http2.stream(cause);
+        if let Err(error) = http2::expire(mux, now_ms, ends) {
+            connection.site.borrow().cell.http2.connection(error);
             // The last words, as far as the client takes them.
             return mux.poll_flush(&mut connection.stream, context).map(drop);
         }
@@ -98,10 +101,15 @@ fn poll_round(
 fn take(connection: &mut Connection, mux: &Rc<Mux>, now_ms: u64, mut input: &[u8]) {
     loop {
         let mut machine = mux.machine.borrow_mut();
-        let Ok(step) = machine.receive(now_ms, input) else {
+        let step = match machine.receive(now_ms, input) {
+            Ok(step) => step,
             // Why stands in the GOAWAY that the machine has written.
-            connection.site.borrow().cell.rejected.increment();
-            return;
+            Err(error) => {
+                let site = connection.site.borrow();
+                site.cell.rejected.increment();
+                site.cell.http2.connection(error);
+                return;
+            }
         };
         input = input.get(step.consumed..).unwrap_or_default();
         let Some(event) = step.event else { return };
@@ -132,6 +140,7 @@ fn take(connection: &mut Connection, mux: &Rc<Mux>, now_ms: u64, mut input: &[u8
             }
             Happened::Reset { stream, code, cause } => {
                 drop(machine);
+                connection.site.borrow().cell.http2.stream(cause);
                 mux.break_off(stream, Broken::of(cause, code));
             }
             Happened::Settings | Happened::Pong { .. } | Happened::GoAway { .. } => {}

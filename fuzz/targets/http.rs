@@ -435,6 +435,7 @@ fn forward_once(head: &RequestHead, bytes: &[u8], trusted: bool) {
         scheme: b"http",
         trusted,
         request_id: REQUEST_ID,
+        client_subject: None,
         loop_id: LOOP_ID,
         framing,
         websocket: head.websocket,
@@ -497,8 +498,14 @@ pub(crate) fn response_forward(data: &[u8]) {
         };
         let connection = if head.upgraded { ConnectionLine::Websocket } else { ConnectionLine::Silent };
         let edits = Edits::default();
-        let plan =
-            ResponsePlan { framing, connection, date: b"Thu, 01 Jan 1970 00:00:00 GMT", cookie: None, edits: &edits };
+        let plan = ResponsePlan {
+            framing,
+            connection,
+            date: b"Thu, 01 Jan 1970 00:00:00 GMT",
+            cookie: None,
+            hsts: None,
+            edits: &edits,
+        };
         let mut wire = Vec::new();
         write_response(&mut wire, &head, bytes, &plan);
         let shown = String::from_utf8_lossy(bytes);

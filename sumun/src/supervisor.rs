@@ -40,6 +40,7 @@ use std::time::{Duration, Instant};
 use sumun_config::Sources;
 use sumun_config::checked::{BindAddress, Config};
 use sumun_engine::lifecycle::{FromWorker, Passed, Start, ToWorker};
+use sumun_host::image;
 use sumun_host::program::{self, THIS_PROGRAM};
 use sumun_host::signals::{Signal, Signals};
 use sumun_host::wait::wait_readable;
@@ -263,6 +264,7 @@ impl Supervisor {
             let status = self.serving();
             self.service_manager.ready(&status);
         }
+        image::forget_what_was_used();
     }
 
     /// `web on 0.0.0.0:80; 2 workers`.

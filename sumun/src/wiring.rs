@@ -92,18 +92,17 @@ async fn run(mut beginning: Beginning) -> Result<(), String> {
     if let Some(Err(why)) = beginning.runtime.take().map(|text| pools.carry_in(&text)) {
         tracing::warn!("what the worker process before this one said of its servers is not understood: {why}");
     }
+    let tls = Tls::new(beginning.config.workers);
+    tls.apply(&beginning.config, &std::mem::take(&mut beginning.tls))?;
     let host_files = beginning.sandbox.host_files.take().map(|files| copies(files, &beginning.supervisor));
     let name_servers = host_files.clone().map_or(NameServers::System, NameServers::Copies);
     tokio::spawn(resolve::run(Arc::clone(&pools), name_servers));
-    tokio::spawn(health::run(Arc::clone(&pools)));
+    tokio::spawn(health::run(Arc::clone(&pools), Arc::clone(&tls)));
     if tokio::time::timeout(FIRST_NAMES, resolve::settled(&pools)).await.is_err() {
         tracing::warn!("some names of servers have no address yet: {}", pools.unresolved().join(", "));
     }
 
-    let tls = Tls::new(beginning.config.workers);
-    is_plain(&beginning.config)?;
-    tls.apply(&beginning.config, &std::mem::take(&mut beginning.tls))?;
-    let gateway = Gateway::new(Arc::clone(&pools), &beginning.instance);
+    let gateway = Gateway::new(Arc::clone(&pools), Arc::clone(&tls), &beginning.instance);
     gateway.prepare(&beginning.config);
     let log = AccessLog::start(beginning.config.workers).map_err(|error| format!("access log: {error}"))?;
     let mut format = format_of(&beginning.config);
@@ -119,6 +118,7 @@ async fn run(mut beginning: Beginning) -> Result<(), String> {
     workers.apply(&beginning.config, sockets).await?;
     let gone = |error: std::io::Error| format!("the supervisor cannot be told: {error}");
     beginning.supervisor.send(FromWorker::Ready).map_err(gone)?;
+    sumun_host::image::forget_what_was_used();
     // On this thread as everything that sends it, so that its pieces stay together.
     let telling = tokio::task::spawn_local(tell_operations(Arc::clone(&pools), beginning.supervisor.clone()));
 
@@ -127,7 +127,6 @@ async fn run(mut beginning: Beginning) -> Result<(), String> {
             Some(ToWorker::Apply(apply)) => {
                 let id = apply.id;
                 let received = crate::checked::received(&apply.sources).and_then(|checked| {
-                    is_plain(&checked.config)?;
                     tls.apply(&checked.config, &apply.tls)?;
                     Ok(checked)
                 });
@@ -224,13 +223,6 @@ fn copies(files: HostFiles, supervisor: &WorkerSender) -> Copies {
 /// `None`: there is no access log.
 fn format_of(config: &Config) -> Option<LogFormat> {
     config.access_log.as_ref().map(|log| log.format.clone())
-}
-
-/// The gateway does not speak TLS yet: an address that should is better closed than plain.
-fn is_plain(config: &Config) -> Result<(), String> {
-    let listeners = config.listeners.values().all(|listener| listener.tls.is_empty());
-    let pools = config.pools.values().all(|pool| pool.tls.is_none());
-    if listeners && pools { Ok(()) } else { Err("TLS is not spoken yet: take `tls` out for now".to_owned()) }
 }
 
 /// Gives each descriptor to who needs it; what is left are the workers' sockets.

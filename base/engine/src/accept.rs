@@ -16,7 +16,7 @@ pub struct Admittance {
     /// 0 is no bound: clients are then not counted one by one.
     per_client_max: AtomicU32,
     /// Who has a connection that is counted; so never more of them than connections.
-    clients: [Mutex<HashMap<IpAddr, u32>>; CLIENT_TABLE_SHARDS],
+    clients: [Mutex<HashMap<Client, u32>>; CLIENT_TABLE_SHARDS],
     pub refused_full: AtomicU64,
     pub refused_client: AtomicU64,
     /// Counted by whoever reads the listener's `allow` and `deny`.
@@ -76,12 +76,12 @@ impl Admittance {
     }
 
     /// `Ok(false)`: clients are not counted one by one.
-    fn count_client(&self, address: IpAddr) -> Result<bool, Refused> {
+    fn count_client(&self, client: Client) -> Result<bool, Refused> {
         let most = self.per_client_max.load(Relaxed);
         if most == 0 {
             return Ok(false);
         }
-        match self.shard(address).entry(address) {
+        match self.shard(client).entry(client) {
             Entry::Vacant(place) => drop(place.insert(1)),
             Entry::Occupied(mut count) if *count.get() < most => *count.get_mut() += 1,
             Entry::Occupied(_) => {
@@ -92,9 +92,9 @@ impl Admittance {
         Ok(true)
     }
 
-    fn discount_client(&self, address: IpAddr) {
-        let mut clients = self.shard(address);
-        if let Entry::Occupied(mut count) = clients.entry(address) {
+    fn discount_client(&self, client: Client) {
+        let mut clients = self.shard(client);
+        if let Entry::Occupied(mut count) = clients.entry(client) {
             *count.get_mut() -= 1;
             if *count.get() == 0 {
                 count.remove();
@@ -107,24 +107,33 @@ impl Admittance {
         }
     }
 
-    fn shard(&self, address: IpAddr) -> std::sync::MutexGuard<'_, HashMap<IpAddr, u32>> {
-        let mix = match address {
-            IpAddr::V4(v4) => u32::from(v4),
-            IpAddr::V6(v6) => (u128::from(v6) >> 64) as u32 ^ (u128::from(v6) >> 96) as u32,
+    fn shard(&self, client: Client) -> std::sync::MutexGuard<'_, HashMap<Client, u32>> {
+        let mix = match client {
+            Client::V4(address) => u32::from_be_bytes(address),
+            Client::V6(network) => {
+                let bits = u64::from_be_bytes(network);
+                bits as u32 ^ (bits >> 32) as u32
+            }
         };
         let index = (mix.wrapping_mul(0x9e37_79b1) >> 16) as usize % CLIENT_TABLE_SHARDS;
         self.clients[index].lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// An IPv6 client owns a /64 at least: it is counted as one.
-fn shared_network(address: IpAddr) -> IpAddr {
-    match address {
-        IpAddr::V6(v6) => match v6.to_ipv4_mapped() {
-            Some(v4) => IpAddr::V4(v4),
-            None => IpAddr::V6((u128::from(v6) & !(u128::from(u64::MAX))).into()),
-        },
-        v4 => v4,
+/// Who is counted as one: an IPv4 address, and the /64 that an IPv6 client owns at least. In bytes,
+/// for every connection holds one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Client {
+    V4([u8; 4]),
+    V6([u8; 8]),
+}
+
+impl Client {
+    fn of(address: IpAddr) -> Self {
+        match address.to_canonical() {
+            IpAddr::V4(v4) => Self::V4(v4.octets()),
+            IpAddr::V6(v6) => Self::V6(((u128::from(v6) >> 64) as u64).to_be_bytes()),
+        }
     }
 }
 
@@ -132,7 +141,7 @@ fn shared_network(address: IpAddr) -> IpAddr {
 #[derive(Debug)]
 pub struct Admitted {
     admittance: Arc<Admittance>,
-    client: Option<IpAddr>,
+    client: Option<Client>,
 }
 
 impl Admitted {
@@ -144,9 +153,9 @@ impl Admitted {
         if let Some(before) = self.client.take() {
             self.admittance.discount_client(before);
         }
-        let address = shared_network(client);
-        if self.admittance.count_client(address)? {
-            self.client = Some(address);
+        let client = Client::of(client);
+        if self.admittance.count_client(client)? {
+            self.client = Some(client);
         }
         Ok(())
     }
@@ -155,8 +164,8 @@ impl Admitted {
 impl Drop for Admitted {
     fn drop(&mut self) {
         self.admittance.connections.fetch_sub(1, Relaxed);
-        if let Some(address) = self.client {
-            self.admittance.discount_client(address);
+        if let Some(client) = self.client {
+            self.admittance.discount_client(client);
         }
     }
 }

@@ -87,9 +87,17 @@ pub struct Deadline {
 impl Deadline {
     /// From now on the current task is woken when the deadline has passed.
     pub async fn wake_this_task(&self) {
-        let waker = poll_fn(|context| Poll::Ready(context.waker().clone())).await;
+        poll_fn(|context| {
+            self.wake(context.waker());
+            Poll::Ready(())
+        })
+        .await;
+    }
+
+    /// From now on this one is woken when the deadline has passed.
+    pub fn wake(&self, waker: &Waker) {
         if let Some(entry) = self.table.entries.borrow_mut().get_mut(self.key as usize) {
-            entry.waker = waker;
+            entry.waker.clone_from(waker);
         }
     }
 

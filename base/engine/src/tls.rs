@@ -12,6 +12,7 @@
 //! With rustls' buffered interface an idle connection would keep 4 KiB for the next record, and
 //! every read would be of 4 KiB at most: five system calls for one full record.
 
+mod async_io;
 mod client;
 mod failure;
 pub mod limits;
@@ -31,6 +32,7 @@ pub use failure::{Failure, Reason};
 pub use material::{Blob, IdentityMaterial, Material, of_path};
 pub use metrics::HandshakeCounts;
 pub use registry::Tls;
+pub use rustls::pki_types::ServerName;
 pub use server::TlsListener;
 pub use stream::{Peer, Session, TlsStream};
 pub use tickets::{KEY_RANDOM_BYTES, TicketKeys};

@@ -1,12 +1,15 @@
-//! One health check of one server.
+//! One health check of one server, over TLS where its pool speaks it.
 
 mod http2;
 
+use std::future::poll_fn;
 use std::io;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sumun_config::checked::{Check, Health, Protocol};
+use sumun_engine::tls::{ServerName, TlsPool, TlsStream, Transport};
 use sumun_http::{Method, Received, ResponseHead, ResponseReceiver};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpStream, UnixStream};
@@ -17,33 +20,84 @@ use crate::server::Target;
 /// What a check found: in words, either way.
 pub(crate) type Finding = Result<String, String>;
 
-/// Checks once; ends within the check's timeout. `source` is the address to connect from.
-pub(crate) async fn run(health: &Health, protocol: Protocol, target: &Target, source: Option<IpAddr>) -> Finding {
+/// How the server is reached.
+pub(crate) struct Way<'a> {
+    pub(crate) target: &'a Target,
+    /// The address to connect from.
+    pub(crate) source: Option<IpAddr>,
+    /// What its pool speaks, and whose certificate is asked for.
+    pub(crate) tls: Option<(Arc<TlsPool>, ServerName<'static>)>,
+    pub(crate) protocol: Protocol,
+}
+
+/// Checks once; ends within the check's timeout.
+pub(crate) async fn run(health: &Health, way: Way<'_>) -> Finding {
     let begin = Instant::now();
-    match tokio::time::timeout(health.timeout, look(health, protocol, target, source)).await {
+    match tokio::time::timeout(health.timeout, look(health, way)).await {
         Ok(Ok(found)) => Ok(format!("{found} in {} ms", begin.elapsed().as_millis())),
         Ok(Err(problem)) => Err(problem),
         Err(_) => Err(format!("no answer within {}", in_units(health.timeout))),
     }
 }
 
-async fn look(health: &Health, protocol: Protocol, target: &Target, source: Option<IpAddr>) -> Finding {
+async fn look(health: &Health, way: Way<'_>) -> Finding {
     let no_connection = |error: io::Error| format!("no connection: {error}");
-    match with_port(target, health.port) {
+    let (transport, address) = match with_port(way.target, health.port) {
         Target::Tcp(address) => {
-            let stream = sumun_host::connect::start_connect(address, source).map_err(no_connection)?;
+            let stream = sumun_host::connect::start_connect(address, way.source).map_err(no_connection)?;
             let stream = TcpStream::from_std(stream).map_err(no_connection)?;
             stream.writable().await.map_err(no_connection)?;
             if let Some(error) = stream.take_error().map_err(no_connection)? {
                 return Err(no_connection(error));
             }
-            ask(&health.check, protocol, stream, &address.to_string()).await
+            (Transport::Tcp(stream), address.to_string())
         }
         Target::Unix(path) => {
             let stream = UnixStream::connect(&path).await.map_err(no_connection)?;
-            ask(&health.check, protocol, stream, "localhost").await
+            (Transport::Unix(stream), "localhost".to_owned())
         }
+    };
+    match (way.tls, transport) {
+        (Some((pool, name)), transport) => {
+            ask_secured(&health.check, way.protocol, (&pool, &name), transport, &address).await
+        }
+        (None, Transport::Tcp(stream)) => ask(&health.check, plain(way.protocol), stream, &address).await,
+        (None, Transport::Unix(stream)) => ask(&health.check, plain(way.protocol), stream, &address).await,
     }
+}
+
+/// How HTTP is spoken on a connection.
+#[derive(Debug, Clone, Copy)]
+enum Spoken {
+    Http1,
+    /// With the scheme of its requests.
+    Http2(&'static str),
+}
+
+fn plain(protocol: Protocol) -> Spoken {
+    match protocol {
+        Protocol::Http1 | Protocol::Auto => Spoken::Http1,
+        Protocol::Http2 => Spoken::Http2("http"),
+    }
+}
+
+async fn ask_secured(
+    check: &Check,
+    protocol: Protocol,
+    (pool, name): (&TlsPool, &ServerName<'static>),
+    transport: Transport,
+    address: &str,
+) -> Finding {
+    let mut stream: TlsStream = pool.check(transport, name).map_err(|error| format!("no TLS: {error}"))?;
+    poll_fn(|context| stream.poll_handshake(context)).await.map_err(|failure| format!("no TLS: {failure}"))?;
+    let spoken = match protocol {
+        _ if stream.is_http2() => Spoken::Http2("https"),
+        Protocol::Http1 | Protocol::Auto => Spoken::Http1,
+        Protocol::Http2 => return Err("it agrees on no HTTP/2".to_owned()),
+    };
+    let finding = ask(check, spoken, &mut stream, address).await;
+    stream.say_goodbye();
+    finding
 }
 
 fn with_port(target: &Target, port: Option<u16>) -> Target {
@@ -54,14 +108,14 @@ fn with_port(target: &Target, port: Option<u16>) -> Target {
     target
 }
 
-async fn ask(check: &Check, protocol: Protocol, stream: impl AsyncRead + AsyncWrite + Unpin, address: &str) -> Finding {
+async fn ask(check: &Check, spoken: Spoken, stream: impl AsyncRead + AsyncWrite + Unpin, address: &str) -> Finding {
     match check {
         Check::Tcp => Ok("connected".to_owned()),
         Check::Http { path, host, status } => {
             let host = host.as_deref().unwrap_or(address);
-            let found = match protocol {
-                Protocol::Http2 => http2::ask(stream, "http", path, host).await?,
-                Protocol::Http1 | Protocol::Auto => ask_http(stream, path, host).await?,
+            let found = match spoken {
+                Spoken::Http2(scheme) => http2::ask(stream, scheme, path, host).await?,
+                Spoken::Http1 => ask_http(stream, path, host).await?,
             };
             let good = status.iter().any(|(low, high)| (*low..=*high).contains(&found));
             if good { Ok(format!("status {found}")) } else { Err(format!("status {found}, wanted {}", ranges(status))) }
@@ -129,6 +183,10 @@ mod tests {
         }
     }
 
+    fn to(target: &Target) -> Way<'_> {
+        Way { target, source: None, tls: None, protocol: Protocol::Http1 }
+    }
+
     /// A server that answers one connection with `answer`, and what it was asked.
     async fn checked(answer: &'static [u8], health: Health) -> (Finding, String) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -141,7 +199,7 @@ mod tests {
             request.truncate(length);
             String::from_utf8(request).unwrap()
         });
-        let finding = run(&health, Protocol::Http1, &target, None).await;
+        let finding = run(&health, to(&target)).await;
         (finding, server.await.unwrap())
     }
 
@@ -183,10 +241,10 @@ mod tests {
     async fn refused_and_silent_servers() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let target = Target::Tcp(listener.local_addr().unwrap());
-        let finding = run(&http(Duration::from_millis(50)), Protocol::Http1, &target, None).await;
+        let finding = run(&http(Duration::from_millis(50)), to(&target)).await;
         assert_eq!(finding.unwrap_err(), "no answer within 50 ms");
         drop(listener);
-        let finding = run(&http(LONG), Protocol::Http1, &target, None).await;
+        let finding = run(&http(LONG), to(&target)).await;
         assert!(finding.unwrap_err().starts_with("no connection: "));
     }
 
@@ -195,7 +253,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let health = Health { check: Check::Tcp, port: Some(listener.local_addr().unwrap().port()), ..http(LONG) };
         let target = Target::Tcp("127.0.0.1:1".parse().unwrap());
-        let finding = run(&health, Protocol::Http1, &target, Some("127.0.0.9".parse().unwrap())).await;
+        let finding = run(&health, Way { source: "127.0.0.9".parse().ok(), ..to(&target) }).await;
         assert!(finding.unwrap().starts_with("connected in "));
         assert_eq!(listener.accept().await.unwrap().1.ip().to_string(), "127.0.0.9");
     }
@@ -210,7 +268,7 @@ mod tests {
             let _request = stream.read(&mut [0; 1024]).await.unwrap();
             stream.write_all(b"HTTP/1.0 200 OK\r\n\r\n").await.unwrap();
         });
-        let finding = run(&http(LONG), Protocol::Http1, &Target::Unix(path.clone()), None).await;
+        let finding = run(&http(LONG), to(&Target::Unix(path.clone()))).await;
         assert!(finding.unwrap().starts_with("status 200"));
         server.await.unwrap();
         std::fs::remove_file(path).unwrap();

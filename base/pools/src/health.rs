@@ -10,11 +10,12 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use sumun_config::checked as config;
+use sumun_engine::tls::{Tls, server_name};
 use sumun_traffic::health::{Checks, Health};
 use sumun_traffic::key::mix;
 use tokio::time::{Instant, MissedTickBehavior};
 
-use crate::check::{self, Finding};
+use crate::check::{self, Finding, Way};
 use crate::limits::{CHECK_SPREAD_MS, CONTROL_TICK_MS};
 use crate::pool::{News, Pool, in_words, milliseconds};
 use crate::pools::Pools;
@@ -29,8 +30,9 @@ struct Job {
     source: Option<IpAddr>,
 }
 
-/// Checks servers for as long as it is polled, and writes news about servers down.
-pub async fn run(pools: Arc<Pools>) {
+/// Checks servers for as long as it is polled, and writes news about servers down. `tls` is what the
+/// pools speak with their servers.
+pub async fn run(pools: Arc<Pools>, tls: Arc<Tls>) {
     let mut changes = pools.changes();
     let mut tasks: Tasks<u64, Job> = Tasks::new();
     let mut tick = tokio::time::interval(Duration::from_millis(CONTROL_TICK_MS));
@@ -46,7 +48,8 @@ pub async fn run(pools: Arc<Pools>) {
                 let wanted = now.iter().filter_map(|(id, (pool, server))| Some((*id, job_of(pool, server)?))).collect();
                 let ended = tasks.follow(wanted, |id, job| {
                     let (pool, server) = &now[id];
-                    tokio::spawn(check_again_and_again(Arc::clone(pool), Arc::clone(server), job.clone()))
+                    let tls = Arc::clone(&tls);
+                    tokio::spawn(check_again_and_again(Arc::clone(pool), Arc::clone(server), job.clone(), tls))
                 });
                 for (pool, server) in ended.iter().filter_map(|id| now.get(id)) {
                     forget(pool, server);
@@ -79,7 +82,7 @@ fn job_of(pool: &Pool, server: &Server) -> Option<Job> {
     Some(Job { health, protocol: settings.protocol, source })
 }
 
-async fn check_again_and_again(pool: Arc<Pool>, server: Arc<Server>, job: Job) {
+async fn check_again_and_again(pool: Arc<Pool>, server: Arc<Server>, job: Job, tls: Arc<Tls>) {
     let every_ms = milliseconds(job.health.every).max(1);
     // The same place in the interval each time, another one for each server.
     let spread_ms = mix(server.identity()) % every_ms.min(CHECK_SPREAD_MS);
@@ -89,7 +92,9 @@ async fn check_again_and_again(pool: Arc<Pool>, server: Arc<Server>, job: Job) {
     let mut checks = Checks::starting_at(server.health());
     loop {
         times.tick().await;
-        let finding = check::run(&job.health, job.protocol, server.target(), job.source).await;
+        let tls = tls.pool(pool.name()).map(|tls| (tls, server_name(&server.address())));
+        let way = Way { target: server.target(), source: job.source, tls, protocol: job.protocol };
+        let finding = check::run(&job.health, way).await;
         note(&pool, &server, &job.health, &mut checks, finding);
     }
 }

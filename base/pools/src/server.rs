@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use sumun_config::checked::Name;
+use sumun_config::checked::{Name, ServerAddress};
 use sumun_traffic::health::Health;
 use sumun_traffic::key::key_of;
 use sumun_traffic::outlier::Ejections;
@@ -135,6 +135,20 @@ impl Server {
 
     pub fn target(&self) -> &Target {
         &self.target
+    }
+
+    /// The address as the operator wrote it: what the server's certificate has to be for.
+    pub fn address(&self) -> ServerAddress {
+        match &self.target {
+            Target::Unix(path) => ServerAddress::Unix(path.clone()),
+            Target::Tcp(address) => {
+                let written = self.name.rsplit_once('@').and_then(|(written, _)| written.rsplit_once(':'));
+                match written {
+                    Some((host, _)) => ServerAddress::Name { host: host.to_owned(), port: address.port() },
+                    None => ServerAddress::Ip(*address),
+                }
+            }
+        }
     }
 
     /// Requests that are at this server now.

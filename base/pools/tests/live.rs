@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use common::{config, pool, pools, until};
 use sumun_config::checked::{Check, Health as HealthConfig};
+use sumun_engine::tls::Tls;
 use sumun_pools::resolve::{Copies, NameServers};
 use sumun_pools::{Health, OperationError, PickKey, Picker, Pools, Refused, Tried, health, resolve};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -52,7 +53,7 @@ async fn checks_take_a_server_out_and_back_in() {
     let mut settings = pool(&[&addresses[0], &addresses[1]]);
     settings.health = Some(every_10_ms());
     let pools = pools(&settings);
-    let checks = tokio::spawn(health::run(Arc::clone(&pools)));
+    let checks = tokio::spawn(health::run(Arc::clone(&pools), Tls::new(1)));
     let mut picker = Picker::new(pools.pool("app").unwrap());
     let mut seen = |count: u32| {
         let names = (0..count).map(|_| picker.pick(0, PickKey::default(), &Tried::default()).unwrap());
@@ -91,7 +92,7 @@ async fn no_server_is_up() {
     let mut settings = pool(&[&address]);
     settings.health = Some(HealthConfig { check: Check::Tcp, ..every_10_ms() });
     let pools = pools(&settings);
-    let checks = tokio::spawn(health::run(Arc::clone(&pools)));
+    let checks = tokio::spawn(health::run(Arc::clone(&pools), Tls::new(1)));
     until(|| health_of(&pools, 0) == Health::Down).await;
     let mut picker = Picker::new(pools.pool("app").unwrap());
     assert_eq!(picker.pick(0, PickKey::default(), &Tried::default()).unwrap_err(), Refused::NoServer);

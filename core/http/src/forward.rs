@@ -34,6 +34,9 @@ pub struct RequestPlan<'a> {
     pub trusted: bool,
     /// Name and value of the request id.
     pub request_id: (&'a [u8], &'a [u8]),
+    /// Name and value of the field that says who the client has proved to be. Others of that name
+    /// were taken out before ([`RequestHead::take_out`]).
+    pub client_subject: Option<(&'a [u8], &'a [u8])>,
     /// This gateway's element of `CDN-Loop` (RFC 8586).
     pub loop_id: &'a [u8],
     pub framing: Framing,
@@ -142,7 +145,10 @@ pub fn write_request(output: &mut Vec<u8>, head: &RequestHead, bytes: &[u8], pla
     let own = output.len();
     write_forwarding(output, head, bytes, plan);
     // Few routes edit what the gateway writes itself: they pay for it, the others for one look.
-    if plan.edits.known() & REQUEST_OWN != 0 || plan.edits.drops(id_name) {
+    if plan.edits.known() & REQUEST_OWN != 0
+        || plan.edits.drops(id_name)
+        || plan.client_subject.is_some_and(|(name, _)| plan.edits.drops(name))
+    {
         plan.edits.take_out(output, own);
     }
     write_connection(output, plan);
@@ -187,6 +193,9 @@ fn write_forwarding(output: &mut Vec<u8>, head: &RequestHead, bytes: &[u8], plan
     output.extend_from_slice(plan.loop_id);
     output.extend_from_slice(b"\r\n");
     write_line(output, plan.request_id.0, plan.request_id.1);
+    if let Some((name, subject)) = plan.client_subject {
+        write_line(output, name, subject);
+    }
     if let Some(hops) = plan.max_forwards {
         output.extend_from_slice(b"Max-Forwards: ");
         output.extend_from_slice(itoa::Buffer::new().format(hops).as_bytes());
@@ -237,8 +246,13 @@ pub struct ResponsePlan<'a> {
     pub date: &'a [u8],
     /// A `Set-Cookie` value of the gateway's own (sticky sessions).
     pub cookie: Option<&'a [u8]>,
+    /// Value of `Strict-Transport-Security` (RFC 6797); takes the place of what the server says.
+    pub hsts: Option<&'a [u8]>,
     pub edits: &'a Edits,
 }
+
+/// RFC 6797 section 6.1.
+const HSTS: &[u8] = b"Strict-Transport-Security";
 
 /// What the client is told about the connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -276,7 +290,9 @@ pub fn write_response(output: &mut Vec<u8>, head: &ResponseHead, bytes: &[u8], p
             return dropped & 1 << field.known as u8 != 0;
         }
         let name = field.name.of_bytes(bytes);
-        is_nominated(&head.nominated, bytes, name) || plan.edits.drops(name)
+        is_nominated(&head.nominated, bytes, name)
+            || plan.edits.drops(name)
+            || (plan.hsts.is_some() && name.eq_ignore_ascii_case(HSTS))
     });
     if !head.has(Known::Date) && head.status >= 200 && !plan.edits.replaces(Known::Date) {
         write_line(output, b"Date", plan.date);
@@ -286,6 +302,7 @@ pub fn write_response(output: &mut Vec<u8>, head: &ResponseHead, bytes: &[u8], p
     {
         write_line(output, b"Set-Cookie", cookie);
     }
+    write_hsts(output, plan.hsts, plan.edits);
     match plan.framing {
         Framing::Silent => {}
         Framing::Length(length) => content_length(output, length),
@@ -294,6 +311,15 @@ pub fn write_response(output: &mut Vec<u8>, head: &ResponseHead, bytes: &[u8], p
     write_connection_line(output, plan.connection);
     plan.edits.write(output);
     output.extend_from_slice(b"\r\n");
+}
+
+/// Appends `Strict-Transport-Security`, unless the edits say otherwise.
+pub fn write_hsts(output: &mut Vec<u8>, value: Option<&[u8]>, edits: &Edits) {
+    if let Some(value) = value
+        && !edits.drops(HSTS)
+    {
+        write_line(output, HSTS, value);
+    }
 }
 
 /// Appends `Connection` as `connection` says.
@@ -351,15 +377,8 @@ mod tests {
     use super::*;
     use crate::request::Method;
 
-    fn forward(text: &str, trusted: bool, edits: &Edits) -> String {
-        forward_as(b"X-Request-Id", text, trusted, edits)
-    }
-
-    fn forward_as(id_name: &[u8], text: &str, trusted: bool, edits: &Edits) -> String {
-        let mut head = RequestHead::default();
-        head.parse(text.as_bytes(), 100).unwrap();
-        let mut output = Vec::new();
-        let plan = RequestPlan {
+    fn plan(edits: &Edits) -> RequestPlan<'_> {
+        RequestPlan {
             path: b"/p",
             query: None,
             host: b"h",
@@ -367,8 +386,9 @@ mod tests {
             client: b"192.0.2.1",
             client_node: b"192.0.2.1",
             scheme: b"http",
-            trusted,
-            request_id: (id_name, b"id1"),
+            trusted: false,
+            request_id: (b"X-Request-Id", b"id1"),
+            client_subject: None,
             loop_id: b"sumun-1",
             framing: Framing::Silent,
             websocket: false,
@@ -377,7 +397,18 @@ mod tests {
             expect_continue: false,
             max_forwards: Some(2),
             edits,
-        };
+        }
+    }
+
+    fn forward(text: &str, trusted: bool, edits: &Edits) -> String {
+        forward_as(b"X-Request-Id", text, trusted, edits)
+    }
+
+    fn forward_as(id_name: &[u8], text: &str, trusted: bool, edits: &Edits) -> String {
+        let mut head = RequestHead::default();
+        head.parse(text.as_bytes(), 100).unwrap();
+        let mut output = Vec::new();
+        let plan = RequestPlan { trusted, request_id: (id_name, b"id1"), ..plan(edits) };
         write_request(&mut output, &head, text.as_bytes(), &plan);
         String::from_utf8(output).unwrap()
     }
@@ -489,6 +520,7 @@ mod tests {
             connection: ConnectionLine::of(false, Version::Http11),
             date: b"D",
             cookie: Some(b"at=1"),
+            hsts: None,
             edits,
         };
         write_response(&mut output, &head, text.as_bytes(), &plan);
@@ -519,6 +551,59 @@ mod tests {
         assert_eq!(
             answer("HTTP/1.1 200 OK\r\nSet-Cookie: c=3\r\nContent-Length: 3\r\n\r\n", &without),
             "HTTP/1.1 200 OK\r\nContent-Length: 3\r\nConnection: close\r\n\r\n"
+        );
+    }
+
+    #[test]
+    fn who_the_client_is_says_the_gateway_alone() {
+        let text = "GET / HTTP/1.1\r\nHost: a\r\nA: 1\r\nX-Subject: forged\r\nB: 2\r\nx_subject: forged\r\nX-SUBJECT: forged\r\nConnection: x-subject\r\n\r\n";
+        let bytes = text.as_bytes();
+        let mut head = RequestHead::default();
+        head.parse(bytes, 100).unwrap();
+        head.take_out(bytes, |name| is_same_name(name, b"X-Subject"));
+        assert_eq!(head.values(bytes, b"x-subject").count(), 0);
+        let written = |client_subject, edits: &Edits| {
+            let mut output = Vec::new();
+            let plan = RequestPlan { client_subject, edits, ..plan(edits) };
+            write_request(&mut output, &head, bytes, &plan);
+            String::from_utf8(output).unwrap()
+        };
+        let subject = Some((&b"X-Subject"[..], &b"CN=ann"[..]));
+        let out = written(None, &Edits::NONE);
+        assert!(!out.contains("forged") && !out.to_lowercase().contains("subject"), "{out}");
+        assert!(out.contains("\r\nA: 1\r\nB: 2\r\n"), "{out}");
+        let out = written(subject, &Edits::NONE);
+        assert!(!out.contains("forged") && out.contains("\r\nX-Subject: CN=ann\r\n"), "{out}");
+        let out = written(subject, &edits(&[], &[], &["X-Subject"]));
+        assert!(!out.to_lowercase().contains("subject"), "{out}");
+        let out = written(subject, &edits(&[("X_Subject", "own")], &[], &[]));
+        assert!(!out.contains("ann") && out.contains("\r\nX_Subject: own\r\n"), "{out}");
+    }
+
+    #[test]
+    fn strict_transport_security_is_said_once() {
+        let text = "HTTP/1.1 200 OK\r\nDate: D\r\nstrict-transport-security: max-age=1\r\nContent-Length: 3\r\n\r\n";
+        let end = "Content-Length: 3\r\nConnection: close\r\n";
+        let mut head = ResponseHead::default();
+        head.parse(text.as_bytes(), Method::Get).unwrap();
+        let written = |hsts, edits: &Edits| {
+            let mut output = Vec::new();
+            let connection = ConnectionLine::Close;
+            let plan = ResponsePlan { framing: Framing::Length(3), connection, date: b"", cookie: None, hsts, edits };
+            write_response(&mut output, &head, text.as_bytes(), &plan);
+            String::from_utf8(output).unwrap()
+        };
+        let start = "HTTP/1.1 200 OK\r\nDate: D\r\n";
+        let theirs = "strict-transport-security: max-age=1\r\n";
+        assert_eq!(written(None, &Edits::NONE), format!("{start}{theirs}{end}\r\n"));
+        let ours = "Strict-Transport-Security: max-age=2\r\n";
+        assert_eq!(written(Some(b"max-age=2"), &Edits::NONE), format!("{start}{ours}{end}\r\n"));
+        let route = edits(&[("Strict-Transport-Security", "max-age=3")], &[], &[]);
+        let routes = "Strict-Transport-Security: max-age=3\r\n";
+        assert_eq!(written(Some(b"max-age=2"), &route), format!("{start}{end}{routes}\r\n"));
+        assert_eq!(
+            written(Some(b"max-age=2"), &edits(&[], &[], &["strict-transport-security"])),
+            format!("{start}{end}\r\n")
         );
     }
 }

@@ -215,6 +215,18 @@ impl RequestHead {
             .map(move |field| field.value.of_bytes(bytes))
     }
 
+    /// Takes fields out as if they had never come: those whose names only the gateway may use.
+    pub fn take_out(&mut self, bytes: &[u8], is_taken: impl Fn(&[u8]) -> bool) {
+        for field in &mut self.fields {
+            if is_taken(field.name.of_bytes(bytes)) {
+                // Its place stays known: what stands before it is copied up to there. One that speaks
+                // about the connection is never copied, and one without a name is never found.
+                field.name.end = field.name.start;
+                field.known = Known::ProxyConnection;
+            }
+        }
+    }
+
     /// Who is asked: the authority of an absolute target, else `Host`; empty for a 1.0 client
     /// that names nobody.
     #[must_use]

@@ -15,6 +15,7 @@ use sumun_config::checked::{self as config, BindAddress, Config, Name};
 use sumun_engine::Worker;
 use sumun_engine::accept::Admittance;
 use sumun_engine::access_log::LogSender;
+use sumun_engine::tls::{Tls, TlsConnector};
 use sumun_pools::{Admission, AdmissionLimits, Pools};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::task::AbortHandle;
@@ -25,8 +26,8 @@ use crate::io::Stream;
 use crate::kept::{self, Table};
 use crate::limits::{ERROR_PAGE_BYTES, FILES_SWEEP, IDLE_SWEEP};
 use crate::metrics::{Metrics, NO_ROUTE};
-use crate::path;
-use crate::site::{Action, Route, Site};
+use crate::path::{self, open::Door};
+use crate::site::{self, Action, Route, Site};
 use crate::upstream::LocalPool;
 
 /// What the workers of one process share of the gateway.
@@ -34,6 +35,7 @@ use crate::upstream::LocalPool;
 pub struct Gateway {
     pub metrics: Metrics,
     pools: Arc<Pools>,
+    tls: Arc<Tls>,
     /// This process's element of `CDN-Loop`.
     loop_id: String,
     admittances: Table<Name, Admittance>,
@@ -57,10 +59,11 @@ pub struct Socket {
 impl Gateway {
     /// `instance` tells this gateway from all others that speak to the same servers.
     #[must_use]
-    pub fn new(pools: Arc<Pools>, instance: &str) -> Arc<Self> {
+    pub fn new(pools: Arc<Pools>, tls: Arc<Tls>, instance: &str) -> Arc<Self> {
         Arc::new(Self {
             metrics: Metrics::default(),
             pools,
+            tls,
             loop_id: format!("sumun-{instance}"),
             admittances: Mutex::default(),
             admissions: Mutex::default(),
@@ -168,6 +171,13 @@ impl Gateway {
         Some(admission)
     }
 
+    /// What an address of a listener speaks, if it is TLS.
+    fn door(&self, listener: &config::Listener, address: &BindAddress) -> Option<Door> {
+        let tls = listener.tls.get(address)?;
+        let subject_header = tls.client_auth.as_ref().map(|auth| Arc::from(auth.header.as_str()));
+        Some(Door { tls: self.tls.listener(&listener.name, address)?, subject_header })
+    }
+
     fn admittance(&self, listener: &config::Listener) -> Arc<Admittance> {
         let bounds = &listener.bounds;
         let (connections, per_client) = (bounds.connections, bounds.per_client);
@@ -178,13 +188,25 @@ impl Gateway {
     }
 }
 
+/// A task that accepts on one socket.
+struct Accepting {
+    listener: Name,
+    address: BindAddress,
+    task: AbortHandle,
+    /// What it speaks may change while it accepts.
+    door: DoorCell,
+}
+
+/// `None`: the address is plain.
+type DoorCell = Rc<RefCell<Option<Door>>>;
+
 /// The gateway on one worker.
 pub struct LocalGateway {
     gateway: Arc<Gateway>,
     worker: Rc<Worker>,
     sites: HashMap<Name, Rc<RefCell<Rc<Site>>>>,
     pools: Rc<RefCell<HashMap<Name, Rc<LocalPool>>>>,
-    accepting: Vec<(Name, BindAddress, AbortHandle)>,
+    accepting: Vec<Accepting>,
     files: Rc<FileCache>,
     log: Rc<LogSender>,
 }
@@ -208,8 +230,9 @@ impl LocalGateway {
     pub fn apply(&mut self, config: &Config, sockets: Vec<Socket>) -> io::Result<()> {
         self.apply_pools(config);
         let trusted: Rc<[ipnet::IpNet]> = config.trusted_proxies.clone().into();
+        let subject_headers = subject_headers(config);
         for (name, listener) in &config.listeners {
-            let site = Rc::new(self.build_site(listener, &trusted));
+            let site = Rc::new(self.build_site(listener, &trusted, &subject_headers));
             match self.sites.get(name) {
                 Some(cell) => *cell.borrow_mut() = site,
                 None => {
@@ -217,19 +240,23 @@ impl LocalGateway {
                 }
             }
         }
-        self.accepting.retain(|(name, address, task)| {
-            let stays = config.listeners.get(name).is_some_and(|listener| listener.bind.contains(address));
-            if !stays {
-                task.abort();
+        let gateway = Arc::clone(&self.gateway);
+        self.accepting.retain(|Accepting { listener: name, address, task, door }| {
+            let listener = config.listeners.get(name).filter(|listener| listener.bind.contains(address));
+            match listener {
+                Some(listener) => *door.borrow_mut() = gateway.door(listener, address),
+                None => task.abort(),
             }
-            stays
+            listener.is_some()
         });
         self.sites.retain(|name, _| config.listeners.contains_key(name));
         for socket in sockets {
-            let Some(site) = self.sites.get(&socket.listener) else { continue };
-            let listening = Listening::new(&socket, Rc::clone(site))?;
-            let task = tokio::task::spawn_local(path::accept(listening, Rc::clone(&self.worker)));
-            self.accepting.push((socket.listener, socket.address, task.abort_handle()));
+            let found = self.sites.get(&socket.listener).zip(config.listeners.get(&socket.listener));
+            let Some((site, listener)) = found else { continue };
+            let door = Rc::new(RefCell::new(self.gateway.door(listener, &socket.address)));
+            let listening = Listening::new(&socket, Rc::clone(site), Rc::clone(&door))?;
+            let task = tokio::task::spawn_local(path::accept(listening, Rc::clone(&self.worker))).abort_handle();
+            self.accepting.push(Accepting { listener: socket.listener, address: socket.address, task, door });
         }
         Ok(())
     }
@@ -239,7 +266,9 @@ impl LocalGateway {
         pools.retain(|name, local| {
             let is_same = config.pools.get(name).is_some_and(|pool| **pool == *local.config);
             // A config that was not taken over by all may have dropped the pool and another brought it back.
-            let stays = is_same && self.gateway.pools.pool(name).is_some_and(|pool| Arc::ptr_eq(&pool, &local.pool));
+            let stays = is_same
+                && self.gateway.pools.pool(name).is_some_and(|pool| Arc::ptr_eq(&pool, &local.pool))
+                && local.speaks(self.gateway.tls.pool(name).as_ref());
             if !stays {
                 local.retire();
             }
@@ -251,12 +280,19 @@ impl LocalGateway {
             }
             if let Some(pool) = self.gateway.pools.pool(name) {
                 let cell = self.gateway.metrics.pool(name, self.worker.index);
-                pools.insert(Arc::clone(name), Rc::new(LocalPool::new(&pool, pool_config, cell, &self.worker)));
+                let tls = self.gateway.tls.pool(name).map(|tls| TlsConnector::new(tls, self.worker.index));
+                let local = LocalPool::new(&pool, pool_config, cell, &self.worker, tls);
+                pools.insert(Arc::clone(name), Rc::new(local));
             }
         }
     }
 
-    fn build_site(&self, listener: &Arc<config::Listener>, trusted: &Rc<[ipnet::IpNet]>) -> Site {
+    fn build_site(
+        &self,
+        listener: &Arc<config::Listener>,
+        trusted: &Rc<[ipnet::IpNet]>,
+        subject_headers: &Rc<[Arc<str>]>,
+    ) -> Site {
         let metrics = &self.gateway.metrics;
         let index = self.worker.index;
         let routes = listener
@@ -281,6 +317,8 @@ impl LocalGateway {
             loop_id: self.gateway.loop_id.as_bytes().into(),
             error_pages: self.gateway.error_pages(listener),
             unrouted: metrics.route(&listener.name, &Arc::from(NO_ROUTE), index),
+            hsts: listener.hsts.map(site::hsts_value),
+            subject_headers: Rc::clone(subject_headers),
             config: Arc::clone(listener),
         }
     }
@@ -293,6 +331,14 @@ impl LocalGateway {
             config::Action::Files(files) => Action::Files(self.gateway.root(files)?, Rc::clone(&self.files)),
         })
     }
+}
+
+/// Every name that one of the listeners gives to who a client proved to be.
+fn subject_headers(config: &Config) -> Rc<[Arc<str>]> {
+    let tls = config.listeners.values().flat_map(|listener| listener.tls.values());
+    let names: BTreeSet<&str> =
+        tls.filter_map(|tls| tls.client_auth.as_ref()).map(|auth| auth.header.as_str()).collect();
+    names.into_iter().map(Arc::from).collect()
 }
 
 /// Lets go of files that nobody asks for.
@@ -318,6 +364,7 @@ async fn sweep_idle(pools: Rc<RefCell<HashMap<Name, Rc<LocalPool>>>>, worker: Rc
 pub(crate) struct Listening {
     pub(crate) name: Name,
     pub(crate) site: Rc<RefCell<Rc<Site>>>,
+    pub(crate) door: DoorCell,
     socket: ListeningSocket,
 }
 
@@ -327,13 +374,13 @@ enum ListeningSocket {
 }
 
 impl Listening {
-    fn new(socket: &Socket, site: Rc<RefCell<Rc<Site>>>) -> io::Result<Self> {
+    fn new(socket: &Socket, site: Rc<RefCell<Rc<Site>>>, door: DoorCell) -> io::Result<Self> {
         let descriptor = socket.descriptor.try_clone()?;
         let listening = match socket.address {
             BindAddress::Tcp(_) => ListeningSocket::Tcp(TcpListener::from_std(descriptor.into())?),
             BindAddress::Unix(_) => ListeningSocket::Unix(UnixListener::from_std(descriptor.into())?),
         };
-        Ok(Self { name: Arc::clone(&socket.listener), site, socket: listening })
+        Ok(Self { name: Arc::clone(&socket.listener), site, door, socket: listening })
     }
 
     pub(crate) fn poll_accept(&self, context: &mut Context<'_>) -> Poll<io::Result<(Stream, Option<SocketAddr>)>> {
@@ -342,7 +389,7 @@ impl Listening {
                 ready!(listener.poll_accept(context)).map(|(stream, client)| (Stream::Tcp(stream), Some(client)))
             }
             ListeningSocket::Unix(listener) => {
-                ready!(listener.poll_accept(context)).map(|(stream, _)| (Stream::Unix(stream), None))
+                ready!(listener.poll_accept(context)).map(|(stream, _)| (Stream::Unix(Box::new(stream)), None))
             }
         })
     }

@@ -1,5 +1,6 @@
 //! How requests end, and every line that the gateway writes to the log.
 
+use sumun_engine::tls::Failure;
 use sumun_http::Reject;
 
 use crate::path::preface::Refusal;
@@ -35,6 +36,8 @@ pub enum Reason {
     /// Answered in full.
     Done,
     Rejected(Reject),
+    /// A request in plain text where TLS is spoken.
+    PlainHttp,
     NoRoute,
     MethodNotAllowed,
     Denied,
@@ -51,6 +54,8 @@ pub enum Reason {
     NoServer,
     ConnectFailed,
     ConnectTimeout,
+    /// Connected, and TLS could not be agreed on or the certificate is not accepted.
+    ServerHandshake,
     FirstByteTimeout,
     /// The server closed before it answered.
     ServerClosed,
@@ -82,6 +87,7 @@ impl Reason {
         match self {
             Self::Done => "done",
             Self::Rejected(reject) => reject.reason(),
+            Self::PlainHttp => "plain_http",
             Self::NoRoute => "no_route",
             Self::MethodNotAllowed => "method_not_allowed",
             Self::Denied => "denied",
@@ -95,6 +101,7 @@ impl Reason {
             Self::NoServer => "no_server",
             Self::ConnectFailed => "connect_failed",
             Self::ConnectTimeout => "connect_timeout",
+            Self::ServerHandshake => "server_handshake",
             Self::FirstByteTimeout => "first_byte_timeout",
             Self::ServerClosed => "server_closed",
             Self::ServerProtocol => "server_protocol",
@@ -118,6 +125,7 @@ impl Reason {
         match self {
             Self::Done | Self::TunnelClosed => Side::Nobody,
             Self::Rejected(_)
+            | Self::PlainHttp
             | Self::NoRoute
             | Self::MethodNotAllowed
             | Self::Denied
@@ -132,6 +140,7 @@ impl Reason {
             Self::NoServer
             | Self::ConnectFailed
             | Self::ConnectTimeout
+            | Self::ServerHandshake
             | Self::FirstByteTimeout
             | Self::ServerClosed
             | Self::ServerProtocol
@@ -151,6 +160,7 @@ impl Reason {
         match self {
             Self::Done | Self::TunnelClosed => 200,
             Self::Rejected(reject) => reject.status(),
+            Self::PlainHttp => 400,
             Self::NoRoute | Self::NotFound => 404,
             Self::MethodNotAllowed => 405,
             Self::Refused => 409,
@@ -160,7 +170,11 @@ impl Reason {
             Self::HeaderTimeout | Self::BodyTimeout => 408,
             // nginx's number for "nobody is there to read a status".
             Self::ClientClosed | Self::ClientStalled => 499,
-            Self::ConnectFailed | Self::ServerClosed | Self::ServerProtocol | Self::ServerCutShort => 502,
+            Self::ConnectFailed
+            | Self::ServerHandshake
+            | Self::ServerClosed
+            | Self::ServerProtocol
+            | Self::ServerCutShort => 502,
             Self::NoServer
             | Self::QueueFull
             | Self::QueueTimeout
@@ -179,6 +193,9 @@ impl Reason {
 #[derive(Debug)]
 pub(crate) enum Event<'a> {
     AcceptFailed { listener: &'a str, error: &'a std::io::Error },
+    HandshakeFailed { listener: &'a str, client: Option<std::net::SocketAddr>, failure: &'a Failure },
+    ServerHandshakeFailed { pool: &'a str, server: &'a str, failure: &'a Failure },
+    TlsUnusable { listener: &'a str, error: &'a std::io::Error },
     Loop { listener: &'a str, path: &'a [u8] },
     PrefaceRefused { listener: &'a str, peer: Option<std::net::SocketAddr>, refusal: Refusal },
     PageUnreadable { page: &'a std::path::Path, error: &'a std::io::Error },
@@ -190,6 +207,16 @@ impl Event<'_> {
         match self {
             Self::AcceptFailed { listener, error } => {
                 tracing::error!("listener {listener}: cannot accept: {error}");
+            }
+            // Clients and scanners decide how many there are: they are counted.
+            Self::HandshakeFailed { listener, client, failure } => {
+                tracing::debug!(?client, reason = failure.reason.word(), "listener {listener}: handshake: {failure}");
+            }
+            Self::ServerHandshakeFailed { pool, server, failure } => {
+                tracing::warn!(pool, server, reason = failure.reason.word(), "no TLS with the server: {failure}");
+            }
+            Self::TlsUnusable { listener, error } => {
+                tracing::error!("listener {listener}: no TLS: {error}");
             }
             Self::PageUnreadable { page, error } => {
                 tracing::error!("error page {}: {error}; the built-in one is used", page.display());

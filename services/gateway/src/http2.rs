@@ -37,7 +37,7 @@ use crate::io::Stream;
 use crate::limits::{HEAD_KEPT_BYTES, LINGER};
 use crate::number::NumberTable;
 
-pub(crate) use link::{Links, open};
+pub(crate) use link::{Links, adopt, open};
 pub(crate) use stream::{Http2Stream, Wanted};
 
 /// What the driver and the streams of one connection share.
@@ -47,6 +47,8 @@ pub(crate) struct Mux {
     /// Of the driver: it has to write.
     driver: RefCell<Option<Waker>>,
     worker: Rc<Worker>,
+    /// A server is spoken to over TLS.
+    is_secure: Cell<bool>,
     /// Requests to a server that were given this connection and have no stream yet.
     opening: Cell<usize>,
     /// Of those that wait for room to open theirs.
@@ -121,6 +123,7 @@ impl Mux {
             inboxes: RefCell::default(),
             driver: RefCell::default(),
             worker: Rc::clone(worker),
+            is_secure: Cell::default(),
             opening: Cell::default(),
             openers: RefCell::default(),
             ending: RefCell::default(),

@@ -4,8 +4,13 @@ use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
+use sumun_engine::limits::LARGE_BUFFER_BYTES;
+use sumun_engine::tls::limits::WRITE_BYTES;
+use sumun_engine::tls::{Peer, TlsStream, Transport};
 use sumun_engine::{Deadline, Lease};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
@@ -16,9 +21,29 @@ use crate::http2::{Broken, Http2Stream};
 #[derive(Debug)]
 pub(crate) enum Stream {
     Tcp(TcpStream),
-    Unix(UnixStream),
+    /// Boxed: a few bytes less in every TCP connection, of which there are so many more.
+    Unix(Box<UnixStream>),
+    /// Either of the two, over TLS.
+    Tls(Box<Secured>),
     /// A request's stream of an HTTP/2 connection, which reads and writes like HTTP/1.
     Http2(Box<Http2Stream>),
+}
+
+/// A connection over TLS.
+#[derive(Debug)]
+pub(crate) struct Secured {
+    pub(crate) tls: TlsStream,
+    /// What is known of a client; of a server nothing is asked here.
+    pub(crate) security: Option<Rc<Security>>,
+}
+
+/// What a client's handshake came to.
+#[derive(Debug)]
+pub(crate) struct Security {
+    /// HTTP/2 was agreed on.
+    pub(crate) is_http2: bool,
+    /// Field and value that tell servers of the client's certificate, which has been verified.
+    pub(crate) subject: Option<(Arc<str>, String)>,
 }
 
 /// Why waiting ended without bytes.
@@ -35,16 +60,20 @@ impl Stream {
         let mut buffer = ReadBuf::new(bytes);
         let result = match self {
             Self::Tcp(stream) => Pin::new(stream).poll_read(context, &mut buffer),
-            Self::Unix(stream) => Pin::new(stream).poll_read(context, &mut buffer),
+            Self::Unix(stream) => Pin::new(&mut **stream).poll_read(context, &mut buffer),
+            Self::Tls(stream) => return stream.tls.poll_read(context, bytes),
             Self::Http2(stream) => return stream.poll_read(context, bytes),
         };
         result.map_ok(|()| buffer.filled().len())
     }
 
+    /// While it is pending, the same bytes have to come first again: over TLS some of them may be
+    /// encrypted already.
     pub(crate) fn poll_write(&mut self, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         match self {
             Self::Tcp(stream) => Pin::new(stream).poll_write(context, bytes),
-            Self::Unix(stream) => Pin::new(stream).poll_write(context, bytes),
+            Self::Unix(stream) => Pin::new(&mut **stream).poll_write(context, bytes),
+            Self::Tls(stream) => stream.tls.poll_write(context, bytes),
             Self::Http2(stream) => stream.poll_write(context, bytes),
         }
     }
@@ -56,7 +85,8 @@ impl Stream {
     ) -> Poll<io::Result<usize>> {
         match self {
             Self::Tcp(stream) => Pin::new(stream).poll_write_vectored(context, parts),
-            Self::Unix(stream) => Pin::new(stream).poll_write_vectored(context, parts),
+            Self::Unix(stream) => Pin::new(&mut **stream).poll_write_vectored(context, parts),
+            Self::Tls(stream) => stream.tls.poll_write_vectored(context, parts),
             Self::Http2(stream) => stream.poll_write_vectored(context, parts),
         }
     }
@@ -68,11 +98,16 @@ impl Stream {
         mut call: impl FnMut(BorrowedFd<'_>) -> io::Result<usize>,
     ) -> Poll<io::Result<usize>> {
         loop {
-            ready!(self.poll_readable(context))?;
             let result = match self {
-                Self::Tcp(stream) => stream.try_io(Interest::READABLE, || call(stream.as_fd())),
-                Self::Unix(stream) => stream.try_io(Interest::READABLE, || call(stream.as_fd())),
-                Self::Http2(_) => Err(io::ErrorKind::Unsupported.into()),
+                Self::Tcp(stream) => {
+                    ready!(stream.poll_read_ready(context))?;
+                    stream.try_io(Interest::READABLE, || call(stream.as_fd()))
+                }
+                Self::Unix(stream) => {
+                    ready!(stream.poll_read_ready(context))?;
+                    stream.try_io(Interest::READABLE, || call(stream.as_fd()))
+                }
+                Self::Tls(_) | Self::Http2(_) => Err(io::ErrorKind::Unsupported.into()),
             };
             match result {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
@@ -97,7 +132,7 @@ impl Stream {
                     ready!(stream.poll_write_ready(context))?;
                     stream.try_io(Interest::WRITABLE, || call(stream.as_fd()))
                 }
-                Self::Http2(_) => Err(io::ErrorKind::Unsupported.into()),
+                Self::Tls(_) | Self::Http2(_) => Err(io::ErrorKind::Unsupported.into()),
             };
             match result {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
@@ -106,20 +141,23 @@ impl Stream {
         }
     }
 
-    /// There are bytes, an end or an error to be read. May be wrong once after a full read.
-    pub(crate) fn poll_readable(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+    /// There are bytes, an end or an error to be read. May be wrong once after a full read, and over
+    /// TLS where what came is for TLS alone.
+    pub(crate) fn poll_readable(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Self::Tcp(stream) => stream.poll_read_ready(context),
             Self::Unix(stream) => stream.poll_read_ready(context),
+            Self::Tls(stream) => stream.tls.poll_readable(context),
             Self::Http2(stream) => stream.poll_readable(context),
         }
     }
 
     /// Reads without waiting and without registering interest.
-    pub(crate) fn try_read(&self, bytes: &mut [u8]) -> io::Result<usize> {
+    pub(crate) fn try_read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
         match self {
             Self::Tcp(stream) => stream.try_read(bytes),
             Self::Unix(stream) => stream.try_read(bytes),
+            Self::Tls(stream) => stream.tls.try_read(bytes),
             Self::Http2(_) => Err(io::ErrorKind::Unsupported.into()),
         }
     }
@@ -127,6 +165,16 @@ impl Stream {
     /// A stream of HTTP/2.
     pub(crate) fn is_http2(&self) -> bool {
         matches!(self, Self::Http2(_))
+    }
+
+    /// A connection over TLS.
+    pub(crate) fn is_secure(&self) -> bool {
+        matches!(self, Self::Tls(_))
+    }
+
+    /// Both sides of a TLS handshake want HTTP/2.
+    pub(crate) fn has_agreed_on_http2(&self) -> bool {
+        matches!(self, Self::Tls(stream) if stream.tls.is_http2())
     }
 
     /// A server can be asked for a WebSocket here.
@@ -145,16 +193,45 @@ impl Stream {
         }
     }
 
+    /// It came over TLS, itself or the connection that it is a stream of.
+    pub(crate) fn security(&self) -> Option<Rc<Security>> {
+        match self {
+            Self::Tcp(_) | Self::Unix(_) => None,
+            Self::Tls(stream) => stream.security.clone(),
+            Self::Http2(stream) => stream.security.clone(),
+        }
+    }
+
+    /// Over TLS: a record has begun and its end is not here.
+    pub(crate) fn has_part_of_record(&self) -> bool {
+        matches!(self, Self::Tls(stream) if stream.tls.has_part_of_record())
+    }
+
+    /// So much is best written at once.
+    pub(crate) fn piece_bytes(&self) -> usize {
+        match self {
+            Self::Tls(_) => WRITE_BYTES,
+            Self::Tcp(_) | Self::Unix(_) | Self::Http2(_) => LARGE_BUFFER_BYTES,
+        }
+    }
+
     /// The kernel can move bytes in and out by itself.
     pub(crate) fn is_socket(&self) -> bool {
         matches!(self, Self::Tcp(_) | Self::Unix(_))
     }
 
-    /// Whether the client has gone while it should wait. Bytes that wait are left where they are.
-    pub(crate) fn poll_gone(&self, context: &mut Context<'_>) -> Poll<Gone> {
+    /// Whether the client has gone while it should wait. Bytes that wait are kept for a read.
+    pub(crate) fn poll_gone(&mut self, context: &mut Context<'_>) -> Poll<Gone> {
         let stream = match self {
             Self::Tcp(stream) => stream,
             Self::Unix(_) => return Poll::Pending,
+            Self::Tls(stream) => {
+                return stream.tls.poll_gone(context).map(|peer| match peer {
+                    Peer::Gone => Gone::Yes,
+                    Peer::SendsNoMore => Gone::SendsNoMore,
+                    Peer::SentMore => Gone::SentMore,
+                });
+            }
             Self::Http2(stream) => return stream.poll_gone(context),
         };
         let mut byte = [0];
@@ -171,7 +248,16 @@ impl Stream {
             // Where the option cannot be set, the connection is gone already.
             Self::Tcp(stream) => drop(stream.set_zero_linger()),
             Self::Unix(_) => {}
+            Self::Tls(stream) => stream.tls.reset_on_close(),
             Self::Http2(stream) => stream.reset_on_close(),
+        }
+    }
+
+    /// Tells the other side, before an idle connection is dropped, that this is no accident; where
+    /// TCP says so by itself, there is nothing to do.
+    pub(crate) fn say_goodbye(&mut self) {
+        if let Self::Tls(stream) = self {
+            stream.tls.say_goodbye();
         }
     }
 
@@ -179,8 +265,18 @@ impl Stream {
     pub(crate) fn poll_shutdown(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Self::Tcp(stream) => Pin::new(stream).poll_shutdown(context),
-            Self::Unix(stream) => Pin::new(stream).poll_shutdown(context),
+            Self::Unix(stream) => Pin::new(&mut **stream).poll_shutdown(context),
+            Self::Tls(stream) => stream.tls.poll_shutdown(context),
             Self::Http2(stream) => stream.poll_shutdown(context),
+        }
+    }
+}
+
+impl From<Transport> for Stream {
+    fn from(transport: Transport) -> Self {
+        match transport {
+            Transport::Tcp(stream) => Self::Tcp(stream),
+            Transport::Unix(stream) => Self::Unix(Box::new(stream)),
         }
     }
 }

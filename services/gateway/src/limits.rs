@@ -55,6 +55,10 @@ pub(crate) const BUSY: Duration = Duration::from_millis(50);
 /// After a line about a refused PROXY protocol header a worker writes none for this long.
 pub(crate) const PREFACE_LOG_PAUSE: Duration = Duration::from_secs(10);
 
+/// After a line about a handshake with a server that failed, a worker writes none about the same pool
+/// for this long.
+pub(crate) const HANDSHAKE_LOG_PAUSE: Duration = Duration::from_secs(10);
+
 /// Value of `Authorization` that is looked at; a longer one is refused. Bytes.
 pub(crate) const BASIC_BYTES: usize = 1024;
 

@@ -31,6 +31,11 @@ pub(crate) struct Site {
     pub(crate) error_pages: BTreeMap<u16, Arc<[u8]>>,
     /// Counts requests that no route took.
     pub(crate) unrouted: Arc<RouteCell>,
+    /// Value of `Strict-Transport-Security`.
+    pub(crate) hsts: Option<Box<[u8]>>,
+    /// Request header fields that tell of clients' certificates, on any listener: a client's own are
+    /// taken out, since servers would believe them.
+    pub(crate) subject_headers: Rc<[Arc<str>]>,
 }
 
 /// One route.
@@ -159,6 +164,18 @@ fn query_values<'a>(query: &'a [u8], name: &[u8]) -> impl Iterator<Item = &'a [u
         let equals = memchr::memchr(b'=', pair).unwrap_or(pair.len());
         (pair.get(..equals) == Some(name)).then(|| pair.get(equals + 1..).unwrap_or_default())
     })
+}
+
+/// Strict-Transport-Security (RFC 6797 section 6.1).
+pub(crate) fn hsts_value(hsts: config::Hsts) -> Box<[u8]> {
+    let mut value = format!("max-age={}", hsts.max_age.as_secs());
+    if hsts.subdomains {
+        value.push_str("; includeSubDomains");
+    }
+    if hsts.preload {
+        value.push_str("; preload");
+    }
+    value.into_bytes().into()
 }
 
 /// Lower case and without a TCP port or a final dot.

@@ -9,13 +9,15 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use sumun_config::checked as config;
+use sumun_engine::tls::{Failure, TlsConnector, TlsPool, Transport, server_name};
 use sumun_engine::{Deadline, Lease, Worker};
-use sumun_pools::{Lease as ServerLease, Picker, Pool, Target};
+use sumun_pools::{Lease as ServerLease, Picker, Pool, Server, Target};
 use tokio::net::{TcpStream, UnixStream};
 
+use crate::events::{Event, Reason};
 use crate::http2::{self, Links};
-use crate::io::Stream;
-use crate::limits::{IDLE_CONNECTIONS, RESPONSE_HEAD_BYTES};
+use crate::io::{Secured, Stream};
+use crate::limits::{HANDSHAKE_LOG_PAUSE, IDLE_CONNECTIONS, RESPONSE_HEAD_BYTES};
 use crate::metrics::PoolCell;
 use crate::number::NumberTable;
 
@@ -34,6 +36,10 @@ pub(crate) struct LocalPool {
     retired: Cell<bool>,
     /// Which source address comes next.
     next_source: Cell<usize>,
+    /// `None`: its servers are spoken to without TLS.
+    tls: Option<TlsConnector>,
+    /// When a failed handshake may be logged again: there may be one for each request.
+    quiet_until_ms: Cell<u64>,
 }
 
 /// Keyed by the server's own number.
@@ -54,12 +60,31 @@ pub(crate) struct ServerConnection {
 pub(crate) enum ConnectError {
     Timeout,
     Failed,
+    /// It is connected, and not the server it should be, or it speaks no TLS that we do.
+    Handshake,
     /// The server does not speak what it should.
     Protocol,
 }
 
+impl ConnectError {
+    pub(crate) fn reason(self) -> Reason {
+        match self {
+            Self::Timeout => Reason::ConnectTimeout,
+            Self::Failed => Reason::ConnectFailed,
+            Self::Handshake => Reason::ServerHandshake,
+            Self::Protocol => Reason::ServerProtocol,
+        }
+    }
+}
+
 impl LocalPool {
-    pub(crate) fn new(pool: &Arc<Pool>, config: &Arc<config::Pool>, cell: Arc<PoolCell>, worker: &Rc<Worker>) -> Self {
+    pub(crate) fn new(
+        pool: &Arc<Pool>,
+        config: &Arc<config::Pool>,
+        cell: Arc<PoolCell>,
+        worker: &Rc<Worker>,
+        tls: Option<TlsConnector>,
+    ) -> Self {
         Self {
             picker: RefCell::new(Picker::new(Arc::clone(pool))),
             pool: Arc::clone(pool),
@@ -71,22 +96,33 @@ impl LocalPool {
             idle_count: Cell::new(0),
             retired: Cell::new(false),
             next_source: Cell::new(0),
+            tls,
+            quiet_until_ms: Cell::new(0),
+        }
+    }
+
+    /// It speaks this with its servers.
+    pub(crate) fn speaks(&self, tls: Option<&Arc<TlsPool>>) -> bool {
+        match (&self.tls, tls) {
+            (Some(own), Some(tls)) => own.is_of(tls),
+            (own, tls) => own.is_none() && tls.is_none(),
         }
     }
 
     /// A connection that is there: an idle one that the server has not closed, the one used last
     /// first; or a stream on one that is shared.
     pub(crate) fn take_idle(&self, server: &ServerLease) -> Option<ServerConnection> {
-        if self.config.protocol == config::Protocol::Http2 {
-            let stream = self.links.take(server.server().id())?;
+        if self.config.protocol != config::Protocol::Http1
+            && let Some(stream) = self.links.take(server.server().id())
+        {
             self.cell.reused.increment();
             return Some(ServerConnection { stream: Stream::Http2(Box::new(stream)) });
         }
         let mut table = self.idle.borrow_mut();
         let list = table.get_mut(&server.server().id())?;
-        while let Some(idle) = list.pop() {
+        while let Some(mut idle) = list.pop() {
             self.idle_count.set(self.idle_count.get() - 1);
-            if is_quiet(&idle.stream) {
+            if is_quiet(&mut idle.stream) {
                 self.cell.reused.increment();
                 return Some(ServerConnection { stream: idle.stream });
             }
@@ -95,25 +131,29 @@ impl LocalPool {
     }
 
     /// Keeps a connection for the next request.
-    pub(crate) fn give_back(&self, server: &ServerLease, connection: ServerConnection, now_ms: u64) {
+    pub(crate) fn give_back(&self, server: &ServerLease, mut connection: ServerConnection, now_ms: u64) {
         if let Stream::Http2(stream) = connection.stream {
             return stream.finish();
         }
         if self.retired.get() || self.idle_count.get() >= IDLE_CONNECTIONS || !server.server().accepts() {
-            return;
+            return connection.stream.say_goodbye();
         }
         let mut table = self.idle.borrow_mut();
         let list = table.entry(server.server().id()).or_default();
         if list.len() < self.config.keepalive as usize {
             list.push(Idle { stream: connection.stream, since_ms: now_ms });
             self.idle_count.set(self.idle_count.get() + 1);
+        } else {
+            connection.stream.say_goodbye();
         }
     }
 
     /// Closes all idle connections and keeps none from now on.
     pub(crate) fn retire(&self) {
         self.retired.set(true);
-        self.idle.borrow_mut().clear();
+        for mut idle in self.idle.borrow_mut().drain().flat_map(|(_, list)| list) {
+            idle.stream.say_goodbye();
+        }
         self.idle_count.set(0);
         self.links.retire(true);
     }
@@ -124,11 +164,15 @@ impl LocalPool {
         let keep_ms = self.config.timeouts.keepalive.as_millis() as u64;
         let mut count = 0;
         self.idle.borrow_mut().retain(|_, list| {
-            list.retain(|idle| {
+            list.retain_mut(|idle| {
                 // The waker of the task that used it last holds that task's memory, for which there
                 // may be no client any more; this one takes its place.
                 drop(idle.stream.poll_readable(&mut Context::from_waker(Waker::noop())));
-                idle.since_ms + keep_ms > now_ms && is_quiet(&idle.stream)
+                let stays = idle.since_ms + keep_ms > now_ms && is_quiet(&mut idle.stream);
+                if !stays {
+                    idle.stream.say_goodbye();
+                }
+                stays
             });
             count += list.len();
             !list.is_empty()
@@ -142,26 +186,86 @@ impl LocalPool {
         server: &ServerLease,
         deadline: &Deadline,
     ) -> Result<ServerConnection, ConnectError> {
-        let stream = match self.config.protocol {
-            config::Protocol::Http2 => Stream::Http2(Box::new(http2::open(self, server.server(), deadline).await?)),
-            config::Protocol::Http1 | config::Protocol::Auto => self.dial(server.target(), deadline).await?,
+        let server = server.server();
+        let shares = match self.config.protocol {
+            config::Protocol::Http1 => false,
+            config::Protocol::Http2 => true,
+            config::Protocol::Auto => self.links.has_agreed(server.id()),
         };
+        if shares {
+            match http2::open(self, server, deadline).await {
+                Ok(stream) => return Ok(ServerConnection { stream: Stream::Http2(Box::new(stream)) }),
+                // It has come to agree on something else since.
+                Err(ConnectError::Protocol) if self.config.protocol == config::Protocol::Auto => {}
+                Err(error) => return Err(error),
+            }
+        }
+        let stream = self.dial(server, deadline).await?;
+        if self.config.protocol == config::Protocol::Auto && stream.has_agreed_on_http2() {
+            let stream = http2::adopt(self, server, stream, deadline).await?;
+            return Ok(ServerConnection { stream: Stream::Http2(Box::new(stream)) });
+        }
         Ok(ServerConnection { stream })
     }
 
     /// A socket of our own that is connected to a server.
-    pub(crate) async fn dial(&self, target: &Target, deadline: &Deadline) -> Result<Stream, ConnectError> {
+    pub(crate) async fn dial(&self, server: &Arc<Server>, deadline: &Deadline) -> Result<Stream, ConnectError> {
         self.cell.connects.increment();
-        Ok(match target {
+        let transport = match server.target() {
             Target::Tcp(address) => {
                 let stream = sumun_host::connect::start_connect(*address, self.source_for(address.ip()))
                     .map_err(|_| ConnectError::Failed)?;
                 let stream = TcpStream::from_std(stream).map_err(|_| ConnectError::Failed)?;
                 wait_connected(&stream, deadline).await?;
-                Stream::Tcp(stream)
+                Transport::Tcp(stream)
             }
-            Target::Unix(path) => Stream::Unix(UnixStream::connect(path).await.map_err(|_| ConnectError::Failed)?),
-        })
+            Target::Unix(path) => Transport::Unix(UnixStream::connect(path).await.map_err(|_| ConnectError::Failed)?),
+        };
+        match &self.tls {
+            None => Ok(transport.into()),
+            Some(tls) => self.secure(tls, transport, server, deadline).await,
+        }
+    }
+
+    /// Does the handshake, which verifies whom we are connected with.
+    async fn secure(
+        &self,
+        tls: &TlsConnector,
+        transport: Transport,
+        server: &Arc<Server>,
+        deadline: &Deadline,
+    ) -> Result<Stream, ConnectError> {
+        let name = server_name(&server.address());
+        let tls = tls.connect(transport, &name).map_err(|_| ConnectError::Handshake)?;
+        let mut stream = Box::new(Secured { tls, security: None });
+        let opened = poll_fn(|context| match stream.tls.poll_handshake(context) {
+            Poll::Pending if deadline.passed() => Poll::Ready(Err(None)),
+            other => other.map(|result| result.map_err(Some)),
+        });
+        match opened.await {
+            Ok(_) if self.config.protocol == config::Protocol::Http2 && !stream.tls.is_http2() => {
+                stream.tls.say_goodbye();
+                Err(ConnectError::Protocol)
+            }
+            Ok(_) => Ok(Stream::Tls(stream)),
+            Err(None) => {
+                stream.tls.give_up();
+                Err(ConnectError::Timeout)
+            }
+            Err(Some(failure)) => {
+                self.note_handshake(server, &failure, deadline.now_ms());
+                Err(ConnectError::Handshake)
+            }
+        }
+    }
+
+    /// The operator is told: a certificate that is not valid does not mend itself.
+    fn note_handshake(&self, server: &Arc<Server>, failure: &Failure, now_ms: u64) {
+        if now_ms >= self.quiet_until_ms.get() {
+            self.quiet_until_ms.set(now_ms + HANDSHAKE_LOG_PAUSE.as_millis() as u64);
+            let (pool, server) = (&self.config.name, server.name());
+            Event::ServerHandshakeFailed { pool, server, failure }.write();
+        }
     }
 
     /// The next source address of the destination's family.
@@ -199,7 +303,7 @@ async fn wait_connected(stream: &TcpStream, deadline: &Deadline) -> Result<(), C
 /// network at that moment: nothing in HTTP/1 tells that from the answer to the request that it
 /// crosses. The gap would be smaller and still there, so it is left. Into it falls a server that
 /// answers twice, or says 408 before it closes an idle connection, at that very moment.
-fn is_quiet(stream: &Stream) -> bool {
+fn is_quiet(stream: &mut Stream) -> bool {
     matches!(stream.try_read(&mut [0]), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
 }
 
@@ -226,17 +330,17 @@ mod tests {
         let ours = UnixStream::from_std(ours).unwrap();
         theirs.write_all(b"x").unwrap();
         ours.readable().await.unwrap();
-        (Stream::Unix(ours), theirs)
+        (Stream::Unix(Box::new(ours)), theirs)
     }
 
     #[tokio::test]
     async fn bytes_nobody_asked_for_are_seen_by_a_task_without_budget() {
-        let (stream, _peer) = loud().await;
+        let (mut stream, _peer) = loud().await;
         poll_fn(|context| {
             // So many looks at it, until the runtime has the task believe that there is nothing.
             while stream.poll_readable(context).is_ready() {}
             assert!(!tokio::task::coop::has_budget_remaining());
-            assert!(!is_quiet(&stream));
+            assert!(!is_quiet(&mut stream));
             Poll::Ready(())
         })
         .await;
@@ -244,11 +348,11 @@ mod tests {
 
     #[tokio::test]
     async fn an_end_is_no_quiet_and_silence_is() {
-        let (stream, peer) = loud().await;
-        assert!(!is_quiet(&stream));
-        assert!(is_quiet(&stream), "the byte was read");
+        let (mut stream, peer) = loud().await;
+        assert!(!is_quiet(&mut stream));
+        assert!(is_quiet(&mut stream), "the byte was read");
         drop(peer);
         poll_fn(|context| stream.poll_readable(context)).await.unwrap();
-        assert!(!is_quiet(&stream));
+        assert!(!is_quiet(&mut stream));
     }
 }

@@ -4,6 +4,7 @@
 // Each test binary includes all of this and uses a part of it.
 #![allow(dead_code)]
 
+pub(crate) mod certificates;
 pub(crate) mod client;
 pub(crate) mod frames;
 pub(crate) mod gateway;
@@ -11,6 +12,7 @@ pub(crate) mod http2;
 pub(crate) mod instance;
 pub(crate) mod origin;
 pub(crate) mod server;
+pub(crate) mod site;
 pub(crate) mod sockets;
 pub(crate) mod talk;
 

@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 
+use rustls::{ServerConfig, ServerConnection};
+
 use super::instance::eventually;
 use super::origin::named;
 
@@ -33,6 +35,10 @@ impl Request {
 /// The gateway's connection, as a test's server sees it.
 pub(crate) struct Peer {
     pub(crate) stream: TcpStream,
+    /// It speaks over TLS.
+    pub(crate) tls: Option<Box<ServerConnection>>,
+    /// The connection ends without a word of TLS, as if it was cut.
+    pub(crate) cut: bool,
     buffer: Vec<u8>,
     shared: Arc<Shared>,
     /// Counts from 0 in the order of acceptance.
@@ -78,6 +84,23 @@ impl Server {
     }
 
     pub(crate) fn start_at(address: SocketAddr, serve: impl Fn(&mut Peer) + Send + Sync + 'static) -> Self {
+        Self::start_over(None, address, serve)
+    }
+
+    /// The same over TLS.
+    pub(crate) fn secure(
+        ip: IpAddr,
+        config: &Arc<ServerConfig>,
+        serve: impl Fn(&mut Peer) + Send + Sync + 'static,
+    ) -> Self {
+        Self::start_over(Some(Arc::clone(config)), SocketAddr::new(ip, 0), serve)
+    }
+
+    fn start_over(
+        config: Option<Arc<ServerConfig>>,
+        address: SocketAddr,
+        serve: impl Fn(&mut Peer) + Send + Sync + 'static,
+    ) -> Self {
         let listener = TcpListener::bind(address).unwrap_or_else(|error| panic!("{address}: {error}"));
         let address = listener.local_addr().expect("a bound socket has an address");
         let shared = Arc::new(Shared::default());
@@ -94,10 +117,18 @@ impl Server {
                 lock(&own.streams).push(copy);
                 own.open.fetch_add(1, Ordering::SeqCst);
                 let number = own.accepted.fetch_add(1, Ordering::SeqCst);
-                let mut peer = Peer { stream, buffer: Vec::new(), shared: Arc::clone(&own), number };
+                let side =
+                    |config: &Arc<ServerConfig>| ServerConnection::new(Arc::clone(config)).expect("a side of TLS");
+                let tls = config.as_ref().map(side).map(Box::new);
+                let mut peer = Peer { stream, tls, cut: false, buffer: Vec::new(), shared: Arc::clone(&own), number };
                 let serve = Arc::clone(&serve);
                 thread::spawn(move || {
                     serve(&mut peer);
+                    if let Some(tls) = peer.tls.as_mut().filter(|_| !peer.cut) {
+                        tls.send_close_notify();
+                        // The gateway may have gone before.
+                        tls.complete_io(&mut peer.stream).ok();
+                    }
                     peer.stream.shutdown(Shutdown::Both).ok();
                     peer.shared.open.fetch_sub(1, Ordering::SeqCst);
                 });
@@ -247,7 +278,14 @@ impl Peer {
 
     /// False when the connection has ended.
     pub(crate) fn send(&mut self, bytes: impl AsRef<[u8]>) -> bool {
-        self.stream.write_all(bytes.as_ref()).is_ok()
+        let bytes = bytes.as_ref();
+        match &mut self.tls {
+            None => self.stream.write_all(bytes).is_ok(),
+            Some(tls) => {
+                let mut stream = rustls::Stream::new(&mut **tls, &mut self.stream);
+                stream.write_all(bytes).and_then(|()| stream.flush()).is_ok()
+            }
+        }
     }
 
     /// Exactly this many bytes, whatever they are.
@@ -281,7 +319,11 @@ impl Peer {
     fn more(&mut self) -> Option<()> {
         let mut chunk = [0; 64 * 1024];
         loop {
-            match self.stream.read(&mut chunk) {
+            let read = match &mut self.tls {
+                None => self.stream.read(&mut chunk),
+                Some(tls) => rustls::Stream::new(&mut **tls, &mut self.stream).read(&mut chunk),
+            };
+            match read {
                 Ok(0) => return None,
                 Ok(count) => {
                     self.buffer.extend_from_slice(chunk.get(..count).unwrap_or_default());

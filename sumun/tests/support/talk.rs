@@ -2,7 +2,11 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ClientConnection};
 
 use super::client::{self, End};
 use super::instance::PATIENCE;
@@ -57,27 +61,58 @@ pub(crate) struct Cut {
 
 pub(crate) struct Client {
     pub(crate) stream: TcpStream,
+    /// It speaks over TLS. An end without a word of it counts as [`End::Reset`].
+    pub(crate) tls: Option<Box<ClientConnection>>,
     buffer: Vec<u8>,
 }
 
 impl Client {
     pub(crate) fn connect(address: SocketAddr) -> Self {
         let stream = client::connect(address, PATIENCE).unwrap_or_else(|error| panic!("{address}: {error}"));
-        Self { stream, buffer: Vec::new() }
+        Self::of(stream)
+    }
+
+    /// Asks for the server of this name over TLS; the handshake happens as soon as it has to.
+    pub(crate) fn secure(address: SocketAddr, config: &Arc<ClientConfig>, name: &str) -> Self {
+        let name = ServerName::try_from(name.to_owned()).expect("a server's name");
+        let tls = ClientConnection::new(Arc::clone(config), name).expect("a client's side of TLS");
+        Self { tls: Some(Box::new(tls)), ..Self::connect(address) }
+    }
+
+    /// Does the handshake now.
+    pub(crate) fn handshake(&mut self) -> std::io::Result<()> {
+        self.stream.set_read_timeout(Some(PATIENCE))?;
+        let tls = self.tls.as_mut().expect("a connection over TLS");
+        while tls.is_handshaking() {
+            tls.complete_io(&mut self.stream)?;
+        }
+        Ok(())
     }
 
     /// A connection whose kernel takes few bytes before its owner has read them.
     pub(crate) fn of(stream: TcpStream) -> Self {
-        Self { stream, buffer: Vec::new() }
+        Self { stream, tls: None, buffer: Vec::new() }
     }
 
     pub(crate) fn send(&mut self, bytes: impl AsRef<[u8]>) -> &mut Self {
-        self.stream.write_all(bytes.as_ref()).expect("the gateway takes what the client sends");
+        let bytes = bytes.as_ref();
+        let sent = match &mut self.tls {
+            None => self.stream.write_all(bytes),
+            Some(tls) => {
+                let mut stream = rustls::Stream::new(&mut **tls, &mut self.stream);
+                stream.write_all(bytes).and_then(|()| stream.flush())
+            }
+        };
+        sent.expect("the gateway takes what the client sends");
         self
     }
 
     /// Ends the client's direction.
     pub(crate) fn finish(&mut self) {
+        if let Some(tls) = &mut self.tls {
+            tls.send_close_notify();
+            tls.complete_io(&mut self.stream).expect("the connection is there");
+        }
         self.stream.shutdown(Shutdown::Write).expect("the connection is there");
     }
 
@@ -277,7 +312,11 @@ impl Client {
             if left.is_zero() || self.stream.set_read_timeout(Some(left)).is_err() {
                 return Err(End::TimedOut);
             }
-            match self.stream.read(&mut chunk) {
+            let read = match &mut self.tls {
+                None => self.stream.read(&mut chunk),
+                Some(tls) => rustls::Stream::new(&mut **tls, &mut self.stream).read(&mut chunk),
+            };
+            match read {
                 Ok(0) => return Err(End::Closed),
                 Ok(count) => {
                     self.buffer.extend_from_slice(chunk.get(..count).unwrap_or_default());

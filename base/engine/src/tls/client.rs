@@ -11,13 +11,13 @@ use rustls::client::danger::ServerCertVerifier;
 use rustls::client::{Resumption, UnbufferedClientConnection};
 use rustls::pki_types::{CertificateDer, ServerName};
 use sumun_certificates::provider;
-use sumun_config::checked::{self, ServerAddress};
+use sumun_config::checked::{self, Protocol, ServerAddress};
 
 use super::limits::POOL_SESSIONS;
 use super::material::{Blob, IdentityMaterial, Material};
 use super::metrics::Counts;
 use super::records::Connection;
-use super::server::{HTTP_1_1, identity, missing, versions};
+use super::server::{HTTP_1_1, HTTP_2, identity, missing, versions};
 use super::stream::TlsStream;
 use super::transport::Transport;
 use super::verifier::{Anybody, Verifier};
@@ -30,10 +30,13 @@ pub struct TlsPool {
     counts: Arc<Counts>,
 }
 
+/// Counts nothing: counters are written by workers alone.
+const NO_WORKER: usize = usize::MAX;
+
 /// What new connections are opened with.
 #[derive(Debug)]
 pub(super) struct Built {
-    config: ClientConfig,
+    config: Arc<ClientConfig>,
     sni: Option<ServerName<'static>>,
     /// Of our own certificate: (name, seconds since 1970).
     pub(super) expiry: Option<(Arc<str>, u64)>,
@@ -44,6 +47,7 @@ pub(super) struct Built {
 #[derive(Debug, PartialEq, Eq)]
 struct Ingredients {
     tls: checked::PoolTls,
+    protocol: Protocol,
     identity: Option<IdentityMaterial>,
     /// Empty where the host's are trusted.
     authorities: Blob,
@@ -51,7 +55,7 @@ struct Ingredients {
 }
 
 impl Ingredients {
-    fn gather(tls: &checked::PoolTls, material: &Material) -> Result<Self, String> {
+    fn gather(tls: &checked::PoolTls, protocol: Protocol, material: &Material) -> Result<Self, String> {
         let identity = match &tls.identity {
             Some(files) => Some(material.identity(files).ok_or_else(|| missing(&files.certificate))?.clone()),
             None => None,
@@ -61,7 +65,7 @@ impl Ingredients {
             None => Blob::default(),
         };
         let system = if tls.verify && tls.ca.is_none() { material.system.clone() } else { Vec::new() };
-        Ok(Self { tls: tls.clone(), identity, authorities, system })
+        Ok(Self { tls: tls.clone(), protocol, identity, authorities, system })
     }
 }
 
@@ -81,6 +85,19 @@ impl TlsPool {
     pub(super) fn counts(&self) -> &Arc<Counts> {
         &self.counts
     }
+
+    /// Of a health check: always with a full handshake, so that a certificate is seen to expire, and
+    /// not counted among those of requests.
+    ///
+    /// # Errors
+    /// Not for anything a server does.
+    pub fn check(&self, transport: Transport, name: &ServerName<'static>) -> io::Result<TlsStream> {
+        let current = self.current.load();
+        let name = current.sni.as_ref().unwrap_or(name).clone();
+        let connection =
+            UnbufferedClientConnection::new(Arc::clone(&current.config), name).map_err(io::Error::other)?;
+        Ok(TlsStream::new(transport, Connection::Client(connection), Arc::clone(&self.counts), NO_WORKER))
+    }
 }
 
 /// What is in force if it is made of the same, else a new one.
@@ -89,10 +106,11 @@ impl TlsPool {
 /// A text for the operator.
 pub(super) fn build(
     tls: &checked::PoolTls,
+    protocol: Protocol,
     material: &Material,
     before: Option<Arc<Built>>,
 ) -> Result<Arc<Built>, String> {
-    let made_of = Ingredients::gather(tls, material)?;
+    let made_of = Ingredients::gather(tls, protocol, material)?;
     if let Some(before) = before.filter(|before| before.made_of == made_of) {
         return Ok(before);
     }
@@ -125,11 +143,15 @@ pub(super) fn build(
             builder.with_client_cert_resolver(Arc::new(rustls::sign::SingleCertAndKey::from(identity.certified)))
         }
     };
-    config.alpn_protocols = vec![HTTP_1_1.to_vec()];
+    config.alpn_protocols = match protocol {
+        Protocol::Http1 => vec![HTTP_1_1.to_vec()],
+        Protocol::Http2 => vec![HTTP_2.to_vec()],
+        Protocol::Auto => vec![HTTP_2.to_vec(), HTTP_1_1.to_vec()],
+    };
     // Each worker has its own, see `TlsConnector`.
     config.resumption = Resumption::disabled();
     let sni = tls.sni.clone().map(|name| ServerName::try_from(name).map_err(|error| error.to_string())).transpose()?;
-    Ok(Arc::new(Built { config, sni, expiry, made_of }))
+    Ok(Arc::new(Built { config: Arc::new(config), sni, expiry, made_of }))
 }
 
 /// One worker's way to the servers of a pool. Sessions with them are its own, so that no worker
@@ -153,6 +175,12 @@ impl TlsConnector {
         Self { pool, worker, own: RefCell::new(None) }
     }
 
+    /// This is what the pool speaks.
+    #[must_use]
+    pub fn is_of(&self, pool: &Arc<TlsPool>) -> bool {
+        Arc::ptr_eq(&self.pool, pool)
+    }
+
     /// Over a connected socket. `name` is that of the server's address ([`server_name`]).
     ///
     /// # Errors
@@ -170,7 +198,7 @@ impl TlsConnector {
         if let Some(own) = own.as_ref().filter(|own| Arc::ptr_eq(&own.built, &current)) {
             return (Arc::clone(&own.config), name);
         }
-        let mut config = current.config.clone();
+        let mut config = (*current.config).clone();
         config.resumption = Resumption::in_memory_sessions(POOL_SESSIONS);
         let config = Arc::new(config);
         *own = Some(Own { built: Arc::clone(&current), config: Arc::clone(&config) });

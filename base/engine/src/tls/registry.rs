@@ -65,7 +65,8 @@ impl Tls {
         for (name, pool) in &config.pools {
             if let Some(tls) = &pool.tls {
                 let before = self.pool(name).map(|pool| pool.current());
-                let built = client::build(tls, material, before).map_err(|why| format!("pool {name}: {why}"))?;
+                let built =
+                    client::build(tls, pool.protocol, material, before).map_err(|why| format!("pool {name}: {why}"))?;
                 built_pools.push((Arc::clone(name), built));
             }
         }

@@ -19,8 +19,9 @@ use super::stream::TlsStream;
 use super::tickets::Ticketer;
 use super::transport::Transport;
 
-/// Spoken over every connection until HTTP/2 is there (RFC 7301).
+/// The protocols by their names in the handshake (RFC 7301 section 6, RFC 9113 section 3.2).
 pub(super) const HTTP_1_1: &[u8] = b"http/1.1";
+pub(super) const HTTP_2: &[u8] = b"h2";
 
 /// TLS on one address of a listener: lives as long as the address does, while what it speaks with
 /// is replaced as a whole.
@@ -93,7 +94,8 @@ pub(super) fn build(
         }
     };
     let mut config = builder.with_cert_resolver(Arc::new(CertStore::new(identities)));
-    config.alpn_protocols = vec![HTTP_1_1.to_vec()];
+    // The first of ours that the client knows is taken.
+    config.alpn_protocols = vec![HTTP_2.to_vec(), HTTP_1_1.to_vec()];
     // Sessions lie with the clients, sealed, so that every worker and the next process know them.
     config.session_storage = Arc::new(NoServerSessionStorage {});
     if tls.tickets && tls.client_auth.is_none() {

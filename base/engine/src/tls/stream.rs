@@ -20,6 +20,7 @@ use super::failure::{Failure, Reason};
 use super::limits::{RECORD_BYTES, WRITE_BYTES};
 use super::metrics::Counts;
 use super::records::{Connection, Order, Progress, Sink, cut_off, has_record, record_bytes, reserve};
+use super::server::HTTP_2;
 use super::transport::Transport;
 use crate::buffers::Lease;
 use crate::limits::{LARGE_BUFFER_BYTES, SMALL_BUFFER_BYTES};
@@ -128,8 +129,8 @@ impl TlsStream {
     }
 
     /// Whoever waited for the handshake gave up.
-    pub fn give_up(&mut self) {
-        self.fail(Failure::new(Reason::Timeout, "the handshake took too long"));
+    pub fn give_up(&mut self) -> Failure {
+        self.fail(Failure::new(Reason::Timeout, "the handshake took too long"))
     }
 
     /// A request in plain text is best answered in plain text: the socket, and what was read of it.
@@ -138,8 +139,8 @@ impl TlsStream {
         (self.transport, self.incoming)
     }
 
-    /// Reads once. 0 is the end, said by the other side. After [`Self::poll_shutdown`] what comes
-    /// is only good to be thrown away: it is not decrypted.
+    /// Reads once. 0 is the end, said by the other side. That we have ended our direction
+    /// ([`Self::poll_shutdown`]) ends only that.
     ///
     /// # Errors
     /// `UnexpectedEof`: it ended and nobody said so, what came may be cut short.
@@ -152,10 +153,6 @@ impl TlsStream {
                     self.say_why(context);
                     return Poll::Ready(Err(failure.into()));
                 }
-            }
-            if self.close_sent {
-                // Nobody wants it any more; it is only read so that the last answer arrives.
-                return self.transport.poll_read(context, bytes);
             }
             match self.poll_fill(context) {
                 Poll::Ready(Ok(0)) => return Poll::Ready(Err(cut_off())),
@@ -294,10 +291,30 @@ impl TlsStream {
         Leaf::parse(certificate).ok().map(|leaf| leaf.subject)
     }
 
-    /// The protocol that both sides agreed on (RFC 7301).
+    /// Both sides agreed on HTTP/2 (RFC 7301); otherwise it is HTTP/1.
     #[must_use]
-    pub fn protocol(&self) -> Option<&[u8]> {
-        self.connection.common().alpn_protocol()
+    pub fn is_http2(&self) -> bool {
+        self.connection.common().alpn_protocol() == Some(HTTP_2)
+    }
+
+    /// Says, if the kernel takes it at once, that nothing more comes (RFC 8446 section 6.1): for a
+    /// connection that nobody waits for any more, and on which everything was said.
+    pub fn say_goodbye(&mut self) {
+        let usable = self.failure.is_none() && !self.connection.common().is_handshaking();
+        if self.close_sent || !usable || self.advance(Order::Close, &mut []).is_err() {
+            return;
+        }
+        self.close_sent = true;
+        if let Some(lease) = self.outgoing.take() {
+            // What it does not take is what a client that has gone would not have read either.
+            self.transport.try_write(lease.filled()).ok();
+        }
+    }
+
+    /// A record has begun and its end is not here.
+    #[must_use]
+    pub fn has_part_of_record(&self) -> bool {
+        self.incoming.is_some()
     }
 
     /// Bytes of the buffers that it holds now.

@@ -9,6 +9,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use sumun_engine::access_log::AccessLog;
+use sumun_engine::tls::Tls;
 use sumun_engine::worker;
 use sumun_pools::{health, resolve};
 use tokio::runtime::Handle;
@@ -55,7 +56,7 @@ impl Running {
     fn start() -> Self {
         let started = Instant::now();
         let pools = Arc::new(Pools::new(started, b"key"));
-        let gateway = Gateway::new(Arc::clone(&pools), "0");
+        let gateway = Gateway::new(Arc::clone(&pools), Tls::new(WORKERS), "0");
         let log = AccessLog::start(WORKERS).unwrap();
         let workers = (0..WORKERS).map(|index| {
             let (orders, mut ordered) = unbounded_channel::<Order>();
@@ -166,7 +167,7 @@ impl Control {
                 // Nobody answers there.
                 let name_servers = resolve::NameServers::At(vec!["127.0.0.1:9".parse().unwrap()]);
                 tokio::select! {
-                    () = health::run(Arc::clone(&pools)) => {}
+                    () = health::run(Arc::clone(&pools), Tls::new(WORKERS)) => {}
                     () = resolve::run(pools, name_servers) => {}
                     _ = stopped => {}
                 }

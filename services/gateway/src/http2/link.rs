@@ -29,6 +29,8 @@ use crate::upstream::{ConnectError, LocalPool};
 #[derive(Default)]
 pub(crate) struct Links {
     table: RefCell<NumberTable<u64, Vec<Rc<Link>>>>,
+    /// Servers that agreed on HTTP/2 the last time they were asked (`protocol: auto`).
+    agreed: RefCell<NumberTable<u64, ()>>,
 }
 
 /// A connection to a server.
@@ -56,6 +58,11 @@ impl Links {
     /// A stream on a connection that is open and has room.
     pub(crate) fn take(&self, server: u64) -> Option<Http2Stream> {
         self.table.borrow().get(&server)?.iter().find_map(|link| link.stream())
+    }
+
+    /// The server spoke HTTP/2 when it could choose.
+    pub(crate) fn has_agreed(&self, server: u64) -> bool {
+        self.agreed.borrow().contains_key(&server)
     }
 
     /// A connection that is being opened, with room for one more to wait for it.
@@ -104,7 +111,30 @@ pub(crate) async fn open(
     }
 }
 
+/// The same on a connection that came to speak HTTP/2; others share it from then on.
+pub(crate) async fn adopt(
+    pool: &Rc<LocalPool>,
+    server: &Arc<Server>,
+    stream: Stream,
+    deadline: &Deadline,
+) -> Result<Http2Stream, ConnectError> {
+    pool.links.agreed.borrow_mut().insert(server.id(), ());
+    let link = enter(pool, server);
+    tokio::task::spawn_local(run(Rc::clone(&link), Rc::clone(pool), Some(stream)));
+    link.wait(deadline).await?;
+    match link.stream() {
+        Some(stream) => Ok(stream),
+        None => open(pool, server, deadline).await,
+    }
+}
+
 fn start(pool: &Rc<LocalPool>, server: &Arc<Server>) -> Rc<Link> {
+    let link = enter(pool, server);
+    tokio::task::spawn_local(run(Rc::clone(&link), Rc::clone(pool), None));
+    link
+}
+
+fn enter(pool: &Rc<LocalPool>, server: &Arc<Server>) -> Rc<Link> {
     let link = Rc::new(Link {
         server: Arc::clone(server),
         state: Cell::new(State::Opening),
@@ -113,7 +143,6 @@ fn start(pool: &Rc<LocalPool>, server: &Arc<Server>) -> Rc<Link> {
         waiters: Cell::default(),
     });
     pool.links.table.borrow_mut().entry(server.id()).or_default().push(Rc::clone(&link));
-    tokio::task::spawn_local(run(Rc::clone(&link), Rc::clone(pool)));
     link
 }
 
@@ -234,19 +263,34 @@ struct Driver {
 }
 
 /// Opens a connection and drives it until it ends.
-async fn run(link: Rc<Link>, pool: Rc<LocalPool>) {
+async fn run(link: Rc<Link>, pool: Rc<LocalPool>, stream: Option<Stream>) {
     let worker = Rc::clone(&pool.worker);
     let deadline = worker.deadlines.enter().await;
     deadline.set(pool.config.timeouts.connect);
-    let stream = match pool.dial(link.server.target(), &deadline).await {
+    let dialled = match stream {
+        Some(stream) => Ok(stream),
+        None => pool.dial(&link.server, &deadline).await,
+    };
+    let opened = match dialled {
+        Ok(mut stream) if stream.is_secure() && !stream.has_agreed_on_http2() => {
+            stream.say_goodbye();
+            Err(ConnectError::Protocol)
+        }
+        other => other,
+    };
+    let stream = match opened {
         Ok(stream) => stream,
         Err(error) => {
+            if error == ConnectError::Protocol {
+                pool.links.agreed.borrow_mut().remove(&link.server.id());
+            }
             pool.links.forget(&link);
             return link.turn(State::Failed(error));
         }
     };
     let now_ms = deadline.now_ms();
     let mux = Mux::new(Machine::client(&settings(&pool), now_ms), &worker);
+    mux.is_secure.set(stream.is_secure());
     let mux = Rc::clone(link.mux.get_or_init(|| mux));
     let connect_ms = pool.config.timeouts.connect.as_millis() as u64;
     let mut driver = Driver {

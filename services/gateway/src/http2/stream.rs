@@ -9,7 +9,7 @@ use sumun_http2::{ErrorCode, RequestLine, SendError, StreamId};
 use super::sending::Sending;
 use super::text::{self, RequestText, ResponseText};
 use super::{Broken, Inbox, Mux, register, websocket};
-use crate::io::Gone;
+use crate::io::{Gone, Security};
 
 /// A request's end of a stream. Dropped before all was said, it resets the stream.
 pub(crate) struct Http2Stream {
@@ -19,6 +19,8 @@ pub(crate) struct Http2Stream {
     inbox: Rc<Inbox>,
     end: End,
     sending: Sending,
+    /// Of the connection.
+    pub(crate) security: Option<Rc<Security>>,
 }
 
 /// Which end of the connection this is.
@@ -50,13 +52,20 @@ impl std::fmt::Debug for Http2Stream {
 
 impl Http2Stream {
     pub(super) fn answering(mux: Rc<Mux>, id: StreamId, inbox: Rc<Inbox>, wanted: Wanted) -> Self {
-        Self { mux, id, inbox, end: End::Answer(wanted), sending: Sending::Head }
+        Self { mux, id, inbox, end: End::Answer(wanted), sending: Sending::Head, security: None }
     }
 
     /// For the next request to a server.
     pub(super) fn asking(mux: Rc<Mux>) -> Self {
         mux.opening.set(mux.opening.get() + 1);
-        Self { mux, id: 0, inbox: Rc::default(), end: End::Ask { is_done: false }, sending: Sending::Head }
+        Self {
+            mux,
+            id: 0,
+            inbox: Rc::default(),
+            end: End::Ask { is_done: false },
+            sending: Sending::Head,
+            security: None,
+        }
     }
 
     /// Takes bytes of a client's body, or of a server's answer; 0 is the end.
@@ -213,7 +222,7 @@ impl Http2Stream {
         };
         let line = RequestLine {
             method: if facts.websocket { b"CONNECT" } else { head.method },
-            scheme: b"http",
+            scheme: if self.mux.is_secure.get() { b"https" } else { b"http" },
             authority: facts.host,
             path: head.target,
             protocol: facts.websocket.then_some(b"websocket"),

@@ -2,14 +2,17 @@
 
 use std::rc::Rc;
 
-use sumun_http::forward::{ConnectionLine, Edits};
-use sumun_http::{Known, Method};
+use sumun_http::forward::{ConnectionLine, Edits, write_hsts};
+use sumun_http::{Known, Method, Reject};
 
 use super::body::BodyError;
 use super::{Ended, Exchange};
 use crate::events::Reason;
 use crate::io;
 use crate::site::Route;
+
+/// TCP port that a URL with https means (RFC 9110 section 4.2.2).
+const HTTPS_PORT: u16 = 443;
 
 /// An answer that is made here.
 struct Answer<'a> {
@@ -111,6 +114,40 @@ fn page(exchange: &Exchange<'_>, status: u16, reason: Reason, id: &str) -> (&'st
     ("text/html; charset=utf-8", text.into_bytes())
 }
 
+/// The listener's `redirect_https`: the same URL, with https.
+pub(super) async fn to_https(exchange: &mut Exchange<'_>) -> Ended {
+    let Some(redirect) = exchange.site.config.redirect_https else {
+        return of_reason(exchange, Reason::NoRoute).await;
+    };
+    let (host, _) = sumun_http::target::split_port(exchange.head.host_value(exchange.bytes));
+    if host.is_empty() {
+        // A 1.0 client that names nobody: there is no URL to send it to.
+        return of_reason(exchange, Reason::Rejected(Reject::HostMissing)).await;
+    }
+    let mut fields = b"Location: https://".to_vec();
+    fields.extend_from_slice(host);
+    if redirect.port != HTTPS_PORT {
+        fields.push(b':');
+        fields.extend_from_slice(itoa::Buffer::new().format(redirect.port).as_bytes());
+    }
+    if !exchange.head.asterisk {
+        fields.extend_from_slice(exchange.path);
+    }
+    if let Some(query) = exchange.head.query {
+        fields.push(b'?');
+        fields.extend_from_slice(query.of_bytes(exchange.bytes));
+    }
+    fields.extend_from_slice(b"\r\n");
+    let answer = Answer {
+        status: redirect.status,
+        content_type: "text/plain; charset=utf-8",
+        body: b"",
+        fields: &fields,
+        edits: &Edits::NONE,
+    };
+    finish(exchange, &answer).await
+}
+
 /// A route's `redirect`.
 pub(super) async fn redirect(exchange: &mut Exchange<'_>, route: &Rc<Route>) -> Ended {
     let sumun_config::checked::Action::Redirect(redirect) = &route.config.action else {
@@ -172,7 +209,8 @@ pub(super) async fn trace(exchange: &mut Exchange<'_>) -> Ended {
     let line_end = memchr::memchr(b'\n', exchange.bytes).map_or(0, |end| end + 1);
     body.extend_from_slice(&exchange.bytes[..line_end]);
     for field in &exchange.head.fields {
-        if matches!(field.known, Known::Authorization | Known::Cookie | Known::ProxyAuthorization) {
+        let is_taken_out = field.name.is_empty();
+        if is_taken_out || matches!(field.known, Known::Authorization | Known::Cookie | Known::ProxyAuthorization) {
             continue;
         }
         body.extend_from_slice(field.name.of_bytes(exchange.bytes));
@@ -220,6 +258,7 @@ async fn send(exchange: &mut Exchange<'_>, answer: &Answer<'_>) -> bool {
         output.extend_from_slice(itoa::Buffer::new().format(answer.body.len()).as_bytes());
         output.extend_from_slice(b"\r\n");
     }
+    write_hsts(&mut output, exchange.hsts(), answer.edits);
     answer.edits.write_filtered(&mut output, answer.fields);
     let connection = ConnectionLine::of(exchange.keep_alive, exchange.head.version);
     sumun_http::forward::write_connection_line(&mut output, connection);

@@ -150,10 +150,7 @@ async fn send(exchange: &mut Exchange<'_>, route: &Rc<Route>, answer: FileAnswer
         FileBody::Empty | FileBody::ErrorPage => send_memory(exchange, route, answer.status, &answer.head, b"").await,
         FileBody::File { file, offset, length } => {
             let head = HeadFacts::of(exchange, answer.status).to_vec(route, &answer.head, false);
-            match write_head(exchange, &head).await {
-                Ok(()) => send_file(exchange, &file, offset, length).await,
-                Err(reason) => Err(reason),
-            }
+            send_file(exchange, head, &file, offset, length).await
         }
         FileBody::Parts(parts) => {
             let head = HeadFacts::of(exchange, answer.status).to_vec(route, &answer.head, false);
@@ -185,20 +182,22 @@ fn reason_of(status: u16) -> Reason {
 }
 
 /// What a head needs to know of its request.
-struct HeadFacts {
+struct HeadFacts<'a> {
     status: u16,
     date: [u8; 29],
     connection: ConnectionLine,
+    hsts: Option<&'a [u8]>,
 }
 
-impl HeadFacts {
-    fn of(exchange: &Exchange<'_>, status: u16) -> Self {
+impl<'a> HeadFacts<'a> {
+    fn of(exchange: &Exchange<'a>, status: u16) -> Self {
         let connection = ConnectionLine::of(exchange.keep_alive, exchange.head.version);
-        Self { status, date: exchange.worker.clock.date(), connection }
+        Self { status, date: exchange.worker.clock.date(), connection, hsts: exchange.hsts() }
     }
 
     fn write(&self, output: &mut Vec<u8>, route: &Route, fields: &[u8], is_chunked: bool) {
         answer::write_status_line(output, self.status, &self.date, &route.response_edits);
+        sumun_http::forward::write_hsts(output, self.hsts, &route.response_edits);
         route.response_edits.write_filtered(output, fields);
         if is_chunked {
             output.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
@@ -291,14 +290,18 @@ fn of_stop(stopped: io::Stopped) -> Reason {
     }
 }
 
-/// The kernel moves the file's pages into the socket. What is not in memory is read by the
+/// The kernel moves the file's pages into the socket, behind the head if there is one. What is not in memory is read by the
 /// blocking pool first: a disk never stops a worker.
 async fn send_file(
     exchange: &mut Exchange<'_>,
+    mut head: Vec<u8>,
     file: &Arc<OpenFile>,
     mut offset: u64,
     mut length: u64,
 ) -> Result<(), Reason> {
+    if length == 0 || exchange.stream.is_socket() || head.len() > COPY_BYTES {
+        write_head(exchange, &std::mem::take(&mut head)).await?;
+    }
     while length > 0 {
         let window = length.min(SENDFILE_BYTES);
         if !file.is_resident(offset, window, exchange.deadline.now_ms()) {
@@ -315,7 +318,7 @@ async fn send_file(
             let count = if exchange.stream.is_socket() {
                 io::send_file(exchange.stream, exchange.deadline, file, &mut offset, left).await.map_err(of_stop)?
             } else {
-                send_copied(exchange, file, &mut offset, left).await?
+                send_copied(exchange, &mut head, file, &mut offset, left).await?
             };
             exchange.record.bytes_out += count as u64;
             if count == 0 {
@@ -329,15 +332,18 @@ async fn send_file(
 }
 
 /// The next piece of a file to a client that the kernel cannot serve by itself: it is read into
-/// this process, for its bytes go into frames. 0 is the file's end.
+/// this process, for its bytes go into frames or records. The first one has the head before it. 0 is
+/// the file's end.
 async fn send_copied(
     exchange: &mut Exchange<'_>,
+    head: &mut Vec<u8>,
     file: &OpenFile,
     offset: &mut u64,
     left: usize,
 ) -> Result<usize, Reason> {
     let mut lease = Lease::large();
-    let room = lease.spare().len().min(left);
+    lease.append(&std::mem::take(head));
+    let room = exchange.stream.piece_bytes().saturating_sub(lease.len()).min(left);
     let piece = lease.spare().get_mut(..room).unwrap_or_default();
     let count = file.read_at(piece, *offset).map_err(|_| Reason::FileUnreadable)?;
     lease.advance(count);
@@ -356,7 +362,7 @@ async fn send_parts(exchange: &mut Exchange<'_>, head: &[u8], parts: Vec<Part>) 
                 let bytes = bytes.get(range).unwrap_or_default();
                 write(exchange, bytes, bytes.len()).await?;
             }
-            Part::File { file, offset, length } => send_file(exchange, &file, offset, length).await?,
+            Part::File { file, offset, length } => send_file(exchange, Vec::new(), &file, offset, length).await?,
         }
     }
     Ok(())

@@ -5,6 +5,7 @@
 //! stops while the client does not take what is written.
 
 use std::future::poll_fn;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
@@ -12,7 +13,8 @@ use sumun_engine::Lease;
 use sumun_http::{BodyLength, Method};
 use sumun_http2::{Connection as Machine, Event as Happened, StreamId};
 
-use super::{Connection, Reason, refuse, serve_request};
+use super::{Connection, Reason, Request, refuse, serve_request};
+use crate::client::ClientText;
 use crate::heads::HeadLease;
 use crate::http2::{self, Broken, Mux, Wanted};
 use crate::io::{self, Stream};
@@ -20,7 +22,7 @@ use crate::limits::LINGER;
 use crate::site::Site;
 
 /// Serves a connection that speaks HTTP/2 until it ends. `first` was read already.
-pub(super) async fn serve(connection: &mut Connection, mut first: Lease) {
+pub(super) async fn serve(connection: &mut Connection, mut first: Box<Lease>) {
     let site = Rc::clone(&connection.site.borrow());
     let now_ms = connection.deadline.now_ms();
     let machine = Machine::server(&http2::settings(&site.config.bounds), now_ms);
@@ -164,13 +166,14 @@ fn begin(
         Method::Head => Wanted::Head,
         _ => Wanted::All,
     };
-    let stream = mux.answer(id, is_chunked, wanted);
+    let mut stream = mux.answer(id, is_chunked, wanted);
+    stream.security = connection.stream.security();
     if end {
         mux.deliver(id, b"", true);
     }
     connection.requests += 1;
     let site = Rc::clone(&connection.site.borrow());
-    if connection.requests >= site.config.bounds.requests {
+    if u64::from(connection.requests) >= site.config.bounds.requests {
         mux.machine.borrow_mut().shutdown(connection.deadline.now_ms());
     }
     let request = Connection {
@@ -178,21 +181,28 @@ fn begin(
         worker: Rc::clone(&connection.worker),
         site: Rc::clone(&connection.site),
         client: connection.client,
-        client_text: connection.client_text,
         deadline: connection.worker.deadlines.reserve(),
         requests: 0,
-        head_began_us: None,
+        admitted: None,
     };
     tokio::task::spawn_local(answer(request, site, head, bytes, rejected));
 }
 
-async fn answer(mut request: Connection, site: Rc<Site>, head: HeadLease, bytes: Vec<u8>, rejected: Option<Reason>) {
+async fn answer(
+    mut request: Connection,
+    site: Rc<Site>,
+    mut head: HeadLease,
+    bytes: Vec<u8>,
+    rejected: Option<Reason>,
+) {
     request.deadline.wake_this_task().await;
+    let client_text = ClientText::of(request.client.map(SocketAddr::from));
     if let Some(reason) = rejected {
-        refuse(&mut request, &site, reason).await;
+        refuse(&mut request, &client_text, &site, reason).await;
         return;
     }
-    let (ended, ..) = serve_request(&mut request, &site, &head, &bytes, b"").await;
+    let parsed = Request { head: &mut head, bytes: &bytes, arrived: b"", began_us: None };
+    let (ended, ..) = serve_request(&mut request, &client_text, &site, parsed).await;
     if ended.abort {
         request.stream.reset_on_close();
         return;

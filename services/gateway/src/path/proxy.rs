@@ -266,12 +266,7 @@ fn may_reconnect(exchange: &Exchange<'_>, body: &Body<'_>, failure: &Failure) ->
 }
 
 fn connect_failure(error: &ConnectError) -> Failure {
-    let reason = match error {
-        ConnectError::Timeout => Reason::ConnectTimeout,
-        ConnectError::Failed => Reason::ConnectFailed,
-        ConnectError::Protocol => Reason::ServerProtocol,
-    };
-    Failure { reason, outcome: Outcome::ConnectFailed, untouched: true }
+    Failure { reason: error.reason(), outcome: Outcome::ConnectFailed, untouched: true }
 }
 
 /// What a server said.
@@ -326,7 +321,7 @@ async fn converse(
         let response = &incoming.response;
         match received {
             Received::Final(head_length) if response.status == 101 => {
-                if !(exchange.head.websocket && response.upgraded) || !accepts(exchange, response, &lease) {
+                if !(exchange.head.websocket && response.upgraded && accepts(exchange, response, &lease)) {
                     return Err(protocol());
                 }
                 server.report(Outcome::Success, exchange.worker.clock.coarse_ms());
@@ -504,6 +499,7 @@ async fn pass_interim(
         connection: ConnectionLine::Silent,
         date: b"",
         cookie: None,
+        hsts: None,
         edits: &route.response_edits,
     };
     forward::write_response(&mut output, response, bytes, &plan);
@@ -528,6 +524,7 @@ async fn switch(
         connection: ConnectionLine::Websocket,
         date: b"",
         cookie: None,
+        hsts: exchange.hsts(),
         edits: &route.response_edits,
     };
     forward::write_response(&mut output, response, input.filled().get(..head_length).unwrap_or_default(), &plan);

@@ -94,6 +94,7 @@ pub(super) async fn run(
         connection: line,
         date: &date,
         cookie: cookie.as_deref(),
+        hsts: exchange.hsts(),
         edits: &route.response_edits,
     };
     let mut clean = true;

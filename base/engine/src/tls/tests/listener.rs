@@ -432,7 +432,7 @@ fn failures_say_why() {
     let distrusting = Arc::new(client(&certificates::authority("Another"), &VERSIONS, None));
     assert_eq!(outcome(&config, &material, &distrusting).0, Err(Reason::Refused));
     let mut other_protocol = client(&authority, &VERSIONS, None);
-    other_protocol.alpn_protocols = vec![b"h2".to_vec()];
+    other_protocol.alpn_protocols = vec![b"spdy/3".to_vec()];
     assert_eq!(outcome(&config, &material, &Arc::new(other_protocol)).0, Err(Reason::Protocol));
 
     let listener = listener(&tls(&config, &material), &config);
@@ -612,5 +612,40 @@ proptest! {
             handshake(&mut stream).await.is_err()
         });
         prop_assert!(failed);
+    }
+}
+
+#[test]
+fn what_comes_behind_our_own_end_is_read() {
+    let authority = certificates::authority("Authority");
+    let material = material(&[("a", &authority.pair(&["a.example"], Kind::Ecdsa))]);
+    let config = config(ONE);
+    let listener = listener(&tls(&config, &material), &config);
+    for version in VERSIONS {
+        let late = pattern(100_000);
+        let sent = late.clone();
+        let known = Arc::new(client(&authority, &[version], None));
+        run(async {
+            let (socket, address) = bind().await;
+            let client = dial(address, &known, "a.example", move |connection, socket| {
+                let mut tls = rustls::Stream::new(connection, socket);
+                assert_eq!(tls.read(&mut [0]).unwrap(), 0, "the server says nothing more");
+                tls.write_all(&sent).unwrap();
+                tls.conn.send_close_notify();
+                tls.flush().unwrap();
+            });
+            let mut stream = accept(&socket, &listener).await;
+            handshake(&mut stream).await.unwrap();
+            poll_fn(|context| stream.poll_shutdown(context)).await.unwrap();
+            let (mut received, mut buffer) = (Vec::new(), [0; 9000]);
+            loop {
+                match read(&mut stream, &mut buffer).await.unwrap() {
+                    0 => break,
+                    count => received.extend_from_slice(&buffer[..count]),
+                }
+            }
+            assert!(received == late, "{} bytes", received.len());
+            client.join().unwrap();
+        });
     }
 }

@@ -18,7 +18,7 @@ use crate::heads::ResponseLease;
 use crate::io::{self, Stopped};
 use crate::limits::{FORWARD_AUTH_BODY_BYTES, RESPONSE_HEAD_BYTES};
 use crate::site::Route;
-use crate::upstream::{self, ConnectError, LocalPool, ServerConnection};
+use crate::upstream::{self, LocalPool, ServerConnection};
 
 /// What the service said.
 struct Verdict {
@@ -52,7 +52,11 @@ pub(super) async fn check(exchange: &mut Exchange<'_>, route: &Rc<Route>, auth: 
     let passed = match ask(exchange, auth, pool).await {
         Ok(verdict) if (200..300).contains(&verdict.head.status) => {
             let request_id = exchange.site.config.request_id.as_bytes();
-            with_copied(&route.request_edits, &auth.copy, request_id, (&verdict.head, &verdict.bytes))
+            let is_ours = |name: &str| {
+                let ours = exchange.site.subject_headers.iter().map(|header| header.as_bytes());
+                ours.chain([request_id]).any(|ours| is_same_name(name.as_bytes(), ours))
+            };
+            with_copied(&route.request_edits, &auth.copy, is_ours, (&verdict.head, &verdict.bytes))
         }
         Ok(verdict) => return Some(pass_on(exchange, route, &verdict).await),
         Err(reason) => Err(reason),
@@ -99,7 +103,7 @@ async fn ask(exchange: &mut Exchange<'_>, auth: &ForwardAuth, pool: &Rc<LocalPoo
         // A GET without a body may always be sent again; what the service may have seen counts
         // against the budget.
         let again = match failure.reason {
-            Reason::ConnectFailed | Reason::ConnectTimeout => true,
+            Reason::ConnectFailed | Reason::ConnectTimeout | Reason::ServerHandshake => true,
             Reason::ServerClosed => pool.picker.borrow_mut().may_retry(now_ms),
             _ => false,
         };
@@ -154,7 +158,7 @@ fn compose(
     if !client_host.is_empty() {
         line(&mut output, b"X-Forwarded-Host", &[before(Known::XForwardedHost).unwrap_or(client_host)]);
     }
-    line(&mut output, b"X-Forwarded-Proto", &[before(Known::XForwardedProto).unwrap_or(b"http")]);
+    line(&mut output, b"X-Forwarded-Proto", &[before(Known::XForwardedProto).unwrap_or_else(|| exchange.scheme())]);
     let own = exchange.client_text.plain();
     list_line(
         &mut output,
@@ -171,6 +175,9 @@ fn compose(
     };
     list_line(&mut output, b"Via", exchange, Some(Known::Via), via);
     line(&mut output, exchange.site.config.request_id.as_bytes(), &[request_id]);
+    if let Some((name, subject)) = exchange.client_subject() {
+        line(&mut output, name, &[subject]);
+    }
     for field in head.fields.iter().filter(|field| matches!(field.known, Known::Cookie | Known::Authorization)) {
         line(&mut output, field.name.of_bytes(bytes), &[field.value.of_bytes(bytes)]);
     }
@@ -212,14 +219,8 @@ async fn converse(
         }
     }
     patience.set(pool.config.timeouts.connect);
-    let connection = pool.connect(server, patience.deadline).await.map_err(|error| {
-        let reason = match error {
-            ConnectError::Timeout => Reason::ConnectTimeout,
-            ConnectError::Failed => Reason::ConnectFailed,
-            ConnectError::Protocol => Reason::ServerProtocol,
-        };
-        Failure { reason, outcome: Outcome::ConnectFailed }
-    })?;
+    let connected = pool.connect(server, patience.deadline).await;
+    let connection = connected.map_err(|error| Failure { reason: error.reason(), outcome: Outcome::ConnectFailed })?;
     talk(pool, server, connection, request, patience).await
 }
 
@@ -378,6 +379,7 @@ async fn pass_on(exchange: &mut Exchange<'_>, route: &Route, verdict: &Verdict) 
         connection: ConnectionLine::of(exchange.keep_alive, exchange.head.version),
         date: &date,
         cookie: None,
+        hsts: exchange.hsts(),
         edits: &route.response_edits,
     };
     let mut output = Vec::with_capacity(512 + verdict.body.len());
@@ -416,16 +418,16 @@ const OWNED: &[Known] = &[
 
 /// The route's edits, and those that put the `copy` fields of the answer into the request. What the
 /// client sent under these names is removed, whether the answer has them or not: it would be
-/// believed. `request_id` names the field of the request id, which stays the gateway's.
+/// believed. Fields that are ours (the request id, who the client proved to be) stay the gateway's.
 fn with_copied(
     edits: &Edits,
     copy: &[String],
-    request_id: &[u8],
+    is_ours: impl Fn(&str) -> bool,
     (head, bytes): (&ResponseHead, &[u8]),
 ) -> Result<Edits, Reason> {
     let mut edits = edits.clone();
     for name in copy {
-        if OWNED.contains(&Known::alike(name.as_bytes())) || is_same_name(name.as_bytes(), request_id) {
+        if OWNED.contains(&Known::alike(name.as_bytes())) || is_ours(name) {
             continue;
         }
         let set_by_route = edits.sets(name.as_bytes());
@@ -452,7 +454,8 @@ mod tests {
         let mut response = ResponseHead::default();
         response.parse(answer, Method::Get).unwrap();
         let copy: Vec<String> = copy.iter().map(|name| (*name).to_owned()).collect();
-        with_copied(edits, &copy, b"X-Request-Id", (&response, answer))
+        let is_ours = |name: &str| is_same_name(name.as_bytes(), b"X-Request-Id");
+        with_copied(edits, &copy, is_ours, (&response, answer))
     }
 
     fn edits(set: &[(&str, &str)], add: &[(&str, &str)], remove: &[&str]) -> Edits {

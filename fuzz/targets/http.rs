@@ -439,6 +439,8 @@ fn forward_once(head: &RequestHead, bytes: &[u8], trusted: bool) {
         loop_id: LOOP_ID,
         framing,
         websocket: head.websocket,
+        websocket_key: None,
+        te_trailers: false,
         expect_continue: head.expect_continue,
         max_forwards: None,
         edits: &Edits::default(),

@@ -78,7 +78,7 @@ fn packaged_configs_are_accepted() {
 
 /// Every text in quotes that begins in this way, up to the first other character.
 fn quoted_words(source: &str, before: &str) -> BTreeSet<String> {
-    let is_word = |character: char| character.is_ascii_lowercase() || character == '_';
+    let is_word = |character: char| character.is_ascii_lowercase() || character.is_ascii_digit() || character == '_';
     let parts = source.split(before).skip(1);
     let words = parts.filter_map(|rest| {
         let end = rest.find(|character| !is_word(character))?;
@@ -105,6 +105,14 @@ fn every_reason_is_explained() {
     let missing: Vec<&String> = reasons.difference(&explained).collect();
     let invented: Vec<&String> = explained.difference(&reasons).collect();
     assert!(missing.is_empty() && invented.is_empty(), "not explained: {missing:?}; not there: {invented:?}");
+}
+
+#[test]
+fn every_reason_of_http_2_is_explained() {
+    let reasons: BTreeSet<String> = sumun_http2::REASONS.iter().map(|reason| (*reason).to_owned()).collect();
+    let explained = first_columns(&read("docs/http2.md"));
+    let explained: BTreeSet<String> = explained.into_iter().filter(|word| word.starts_with("h2_")).collect();
+    assert_eq!(explained, reasons);
 }
 
 #[test]

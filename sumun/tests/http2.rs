@@ -6,70 +6,10 @@ mod support;
 use std::time::Duration;
 
 use bytes::Bytes;
-use h2::client::SendRequest;
-use http::{HeaderMap, Request, Response, StatusCode};
-use support::instance::{Instance, PATIENCE, Place, everywhere};
+use http::{Request, StatusCode};
+use support::http2::{ask, get, speak};
+use support::instance::{Instance, Place, everywhere};
 use support::server::{Server, ok};
-
-/// Runs a client's side on a runtime of its own.
-fn speak<F: Future<Output = ()>>(client: impl FnOnce(SendRequest<Bytes>) -> F, gateway: &Instance) {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    let address = gateway.address;
-    let talk = async move {
-        let socket = tokio::net::TcpStream::connect(address).await.expect("a connection");
-        let (sender, connection) = h2::client::handshake(socket).await.expect("a handshake");
-        let driver = tokio::spawn(connection);
-        client(sender).await;
-        driver.abort();
-    };
-    runtime.block_on(async { tokio::time::timeout(PATIENCE, talk).await }).expect("it ends in time");
-}
-
-struct Answer {
-    status: StatusCode,
-    headers: HeaderMap,
-    body: Vec<u8>,
-    trailers: Option<HeaderMap>,
-}
-
-async fn take(response: Response<h2::RecvStream>) -> Result<Answer, h2::Error> {
-    let (parts, mut stream) = response.into_parts();
-    let mut body = Vec::new();
-    while let Some(data) = stream.data().await {
-        let data = data?;
-        body.extend_from_slice(&data);
-        stream.flow_control().release_capacity(data.len())?;
-    }
-    let trailers = stream.trailers().await?;
-    Ok(Answer { status: parts.status, headers: parts.headers, body, trailers })
-}
-
-async fn ask(sender: &SendRequest<Bytes>, request: Request<()>, body: Option<&[u8]>) -> Result<Answer, h2::Error> {
-    let mut sender = sender.clone().ready().await?;
-    let (response, mut stream) = sender.send_request(request, body.is_none())?;
-    if let Some(body) = body {
-        for piece in body.chunks(10_000) {
-            stream.reserve_capacity(piece.len());
-            let mut rest = piece;
-            while !rest.is_empty() {
-                let room = std::future::poll_fn(|context| stream.poll_capacity(context)).await.ok_or_else(ended)??;
-                let (now, later) = rest.split_at(room.min(rest.len()));
-                stream.send_data(Bytes::copy_from_slice(now), false)?;
-                rest = later;
-            }
-        }
-        stream.send_data(Bytes::new(), true)?;
-    }
-    take(response.await?).await
-}
-
-fn ended() -> h2::Error {
-    h2::Reason::STREAM_CLOSED.into()
-}
-
-fn get(path: &str) -> Request<()> {
-    Request::get(format!("http://example.com{path}")).body(()).expect("a request")
-}
 
 fn proxy(place: Place, server: &Server) -> Instance {
     Instance::proxy(place, &[server.address()], "", "")

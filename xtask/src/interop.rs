@@ -63,7 +63,7 @@ pub(crate) struct Stage {
 impl Stage {
     /// The programs of a Python environment with all that our scripts import.
     pub(crate) fn python(&self) -> Fallible<PathBuf> {
-        match packages::python_environment("interop", &["aiohttp", "websockets"])? {
+        match packages::python_environment("interop", &["aiohttp", "grpcio", "websockets"])? {
             Ok(bin) => Ok(bin),
             Err(Missing::CannotInstall(why)) => Err(why.into()),
         }
@@ -84,7 +84,7 @@ const PYTHON: [Package; 3] = [packages::CURL, packages::PYTHON, packages::PYTHON
 
 const TLS: [Package; 5] = [packages::NGINX, packages::CURL, packages::OPENSSL, packages::H2LOAD, packages::PYTHON];
 
-const PEERS: [Peer; 13] = [
+const PEERS: [Peer; 14] = [
     peer("nginx", "nginx as the server behind", &[packages::NGINX, packages::CURL], true, plain::nginx),
     peer("apache", "Apache httpd as the server behind", &[packages::APACHE, packages::CURL], true, plain::apache),
     peer("python", "aiohttp, wsgiref and WebSockets", &PYTHON, true, plain::python),
@@ -97,6 +97,7 @@ const PEERS: [Peer; 13] = [
         false,
         acme::life,
     ),
+    peer("grpc", "gRPC over HTTP/2, its client and its server", &PYTHON, true, plain::grpc),
     peer("wrk", "wrk as the client", &[packages::NGINX, packages::WRK, packages::TASKSET], false, plain::wrk),
     peer("hey", "hey as the client", &[packages::NGINX, packages::HEY], false, plain::hey),
     peer(

@@ -42,7 +42,6 @@ pub(crate) const CURL: Package = tool("curl", "curl");
 pub(crate) const PYTHON: Package = tool("python3", "python3");
 pub(crate) const PYTHON_VENV: Package = tool("python3-venv", "/usr/share/doc/python3-venv");
 pub(crate) const PEBBLE: Package = tool("pebble", "pebble");
-pub(crate) const OPENSSL: Package = tool("openssl", "openssl");
 pub(crate) const TASKSET: Package = tool("util-linux", "taskset");
 pub(crate) const IPROUTE: Package = tool("iproute2", "ip");
 

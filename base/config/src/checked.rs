@@ -153,6 +153,18 @@ pub struct Pool {
     pub keepalive: u32,
     /// TLS towards the servers; `None` speaks plain.
     pub tls: Option<PoolTls>,
+    pub protocol: Protocol,
+}
+
+/// What is spoken to the servers of a pool.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocol {
+    Http1,
+    /// Known beforehand in plain text (RFC 9113 section 3.3); over TLS agreed on, or the server is
+    /// not spoken to.
+    Http2,
+    /// Over TLS what both sides agree on; HTTP/1.1 in plain text.
+    Auto,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -18,7 +18,6 @@ use crate::shape::{Key, Map, Names, Shape, key, later};
 const CACHE: &str = "the HTTP cache";
 const LIMITS: &str = "rate limits";
 const TLS: &str = "further parts of TLS";
-const HTTP2: &str = "HTTP/2";
 const STREAMS: &str = "TCP and UDP listeners";
 const OVERLOAD: &str = "overload control";
 

@@ -1,14 +1,15 @@
 //! One health check of one server, over TLS where its pool speaks it.
 
+mod http2;
+
 use std::future::poll_fn;
 use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use sumun_config::checked::{Check, Health, Protocol};
 use sumun_engine::tls::{Offer, ServerName, TlsPool, TlsStream, Transport};
-
-use sumun_config::checked::{Check, Health};
 use sumun_http::{Method, Received, ResponseHead, ResponseReceiver};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpStream, UnixStream};
@@ -26,6 +27,7 @@ pub(crate) struct Way<'a> {
     pub(crate) source: Option<IpAddr>,
     /// What its pool speaks, and whose certificate is asked for.
     pub(crate) tls: Option<(Arc<TlsPool>, ServerName<'static>)>,
+    pub(crate) protocol: Protocol,
 }
 
 /// Checks once; ends within the check's timeout.
@@ -56,23 +58,45 @@ async fn look(health: &Health, way: Way<'_>) -> Finding {
         }
     };
     match (way.tls, transport) {
-        (Some((pool, name)), transport) => ask_secured(&health.check, &pool, &name, transport, &address).await,
-        (None, Transport::Tcp(stream)) => ask(&health.check, stream, &address).await,
-        (None, Transport::Unix(stream)) => ask(&health.check, stream, &address).await,
+        (Some((pool, name)), transport) => {
+            ask_secured(&health.check, way.protocol, (&pool, &name), transport, &address).await
+        }
+        (None, Transport::Tcp(stream)) => ask(&health.check, plain(way.protocol), stream, &address).await,
+        (None, Transport::Unix(stream)) => ask(&health.check, plain(way.protocol), stream, &address).await,
+    }
+}
+
+/// How HTTP is spoken on a connection.
+#[derive(Debug, Clone, Copy)]
+enum Spoken {
+    Http1,
+    /// With the scheme of its requests.
+    Http2(&'static str),
+}
+
+fn plain(protocol: Protocol) -> Spoken {
+    match protocol {
+        Protocol::Http1 | Protocol::Auto => Spoken::Http1,
+        Protocol::Http2 => Spoken::Http2("http"),
     }
 }
 
 async fn ask_secured(
     check: &Check,
-    pool: &TlsPool,
-    name: &ServerName<'static>,
+    protocol: Protocol,
+    (pool, name): (&TlsPool, &ServerName<'static>),
     transport: Transport,
     address: &str,
 ) -> Finding {
     let mut stream: TlsStream =
-        pool.check(transport, name, Offer::Http1).map_err(|error| format!("no TLS: {error}"))?;
+        pool.check(transport, name, Offer::of(protocol)).map_err(|error| format!("no TLS: {error}"))?;
     poll_fn(|context| stream.poll_handshake(context)).await.map_err(|failure| format!("no TLS: {failure}"))?;
-    let finding = ask(check, &mut stream, address).await;
+    let spoken = match protocol {
+        _ if stream.is_http2() => Spoken::Http2("https"),
+        Protocol::Http1 | Protocol::Auto => Spoken::Http1,
+        Protocol::Http2 => return Err("it agrees on no HTTP/2".to_owned()),
+    };
+    let finding = ask(check, spoken, &mut stream, address).await;
     stream.say_goodbye();
     finding
 }
@@ -85,11 +109,15 @@ fn with_port(target: &Target, port: Option<u16>) -> Target {
     target
 }
 
-async fn ask(check: &Check, stream: impl AsyncRead + AsyncWrite + Unpin, address: &str) -> Finding {
+async fn ask(check: &Check, spoken: Spoken, stream: impl AsyncRead + AsyncWrite + Unpin, address: &str) -> Finding {
     match check {
         Check::Tcp => Ok("connected".to_owned()),
         Check::Http { path, host, status } => {
-            let found = ask_http(stream, path, host.as_deref().unwrap_or(address)).await?;
+            let host = host.as_deref().unwrap_or(address);
+            let found = match spoken {
+                Spoken::Http2(scheme) => http2::ask(stream, scheme, path, host).await?,
+                Spoken::Http1 => ask_http(stream, path, host).await?,
+            };
             let good = status.iter().any(|(low, high)| (*low..=*high).contains(&found));
             if good { Ok(format!("status {found}")) } else { Err(format!("status {found}, wanted {}", ranges(status))) }
         }
@@ -157,7 +185,7 @@ mod tests {
     }
 
     fn to(target: &Target) -> Way<'_> {
-        Way { target, source: None, tls: None }
+        Way { target, source: None, tls: None, protocol: Protocol::Http1 }
     }
 
     /// A server that answers one connection with `answer`, and what it was asked.

@@ -26,6 +26,7 @@ use crate::tasks::Tasks;
 #[derive(Clone, PartialEq)]
 struct Job {
     health: config::Health,
+    protocol: config::Protocol,
     source: Option<IpAddr>,
 }
 
@@ -78,7 +79,7 @@ fn job_of(pool: &Pool, server: &Server) -> Option<Job> {
         Target::Tcp(address) => settings.source.iter().copied().find(|source| source.is_ipv4() == address.is_ipv4()),
         Target::Unix(_) => None,
     };
-    Some(Job { health, source })
+    Some(Job { health, protocol: settings.protocol, source })
 }
 
 async fn check_again_and_again(pool: Arc<Pool>, server: Arc<Server>, job: Job, tls: Arc<Tls>) {
@@ -92,7 +93,8 @@ async fn check_again_and_again(pool: Arc<Pool>, server: Arc<Server>, job: Job, t
     loop {
         times.tick().await;
         let tls = tls.pool(pool.name()).map(|tls| (tls, server_name(&server.address())));
-        let finding = check::run(&job.health, Way { target: server.target(), source: job.source, tls }).await;
+        let way = Way { target: server.target(), source: job.source, tls, protocol: job.protocol };
+        let finding = check::run(&job.health, way).await;
         note(&pool, &server, &job.health, &mut checks, finding);
     }
 }

@@ -41,6 +41,11 @@ pub struct RequestPlan<'a> {
     pub loop_id: &'a [u8],
     pub framing: Framing,
     pub websocket: bool,
+    /// The key of a WebSocket that was asked for without one (RFC 8441 section 5).
+    pub websocket_key: Option<&'a [u8]>,
+    /// The client takes trailers, and a server of HTTP/2 is to know that (RFC 9113 section 8.2.2);
+    /// `Connection` says nothing of it.
+    pub te_trailers: bool,
     pub expect_continue: bool,
     pub max_forwards: Option<u64>,
     pub edits: &'a Edits,
@@ -119,6 +124,9 @@ pub fn write_request(output: &mut Vec<u8>, head: &RequestHead, bytes: &[u8], pla
     if !plan.trusted {
         dropped |= REQUEST_UNTRUSTED;
     }
+    if plan.websocket_key.is_some() {
+        dropped |= 1 << Known::SecWebSocketKey as u8;
+    }
     let id_name = plan.request_id.0;
     let id_known = Known::alike(id_name);
     if id_known != Known::Other {
@@ -179,6 +187,7 @@ fn write_forwarding(output: &mut Vec<u8>, head: &RequestHead, bytes: &[u8], plan
     output.extend_from_slice(match head.version {
         Version::Http10 => b"1.0 sumun\r\nCDN-Loop: ",
         Version::Http11 => b"1.1 sumun\r\nCDN-Loop: ",
+        Version::Http2 => b"2.0 sumun\r\nCDN-Loop: ",
     });
     extend_list(output, head, bytes, Known::CdnLoop, true);
     output.extend_from_slice(plan.loop_id);
@@ -216,6 +225,12 @@ fn write_connection(output: &mut Vec<u8>, plan: &RequestPlan<'_>) {
     }
     if plan.websocket {
         output.extend_from_slice(b"Connection: Upgrade\r\nUpgrade: websocket\r\n");
+    }
+    if let Some(key) = plan.websocket_key {
+        write_line(output, b"Sec-WebSocket-Key", key);
+    }
+    if plan.te_trailers {
+        output.extend_from_slice(b"TE: trailers\r\n");
     }
     if plan.expect_continue {
         output.extend_from_slice(b"Expect: 100-continue\r\n");
@@ -257,7 +272,7 @@ impl ConnectionLine {
         match (keep_alive, client) {
             (false, _) => Self::Close,
             (true, Version::Http10) => Self::KeepAlive,
-            (true, Version::Http11) => Self::Silent,
+            (true, Version::Http11 | Version::Http2) => Self::Silent,
         }
     }
 }
@@ -377,6 +392,8 @@ mod tests {
             loop_id: b"sumun-1",
             framing: Framing::Silent,
             websocket: false,
+            websocket_key: None,
+            te_trailers: false,
             expect_continue: false,
             max_forwards: Some(2),
             edits,

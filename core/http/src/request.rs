@@ -61,12 +61,14 @@ impl Method {
     }
 }
 
-/// HTTP/1.0 or HTTP/1.1; a higher minor version is spoken to as 1.1 (RFC 9110 section 2.5).
+/// What a message came in; a higher minor version is spoken to as 1.1 (RFC 9110 section 2.5). A head
+/// parsed here is never one of HTTP/2.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Version {
     Http10,
     #[default]
     Http11,
+    Http2,
 }
 
 impl Version {
@@ -75,6 +77,7 @@ impl Version {
         match self {
             Self::Http10 => "HTTP/1.0",
             Self::Http11 => "HTTP/1.1",
+            Self::Http2 => "HTTP/2.0",
         }
     }
 }

@@ -62,6 +62,85 @@ pub use event::{Cause, Event, Step, StreamId};
 pub use message::{FieldSet, RequestExtra, Scheme};
 pub use settings::Settings;
 
+/// Every word that [`Cause::reason`] and [`Fault::reason`] can give, for who counts them.
+pub const REASONS: [&str; 58] = [
+    "h2_reset_by_peer",
+    "h2_not_processed",
+    "h2_too_many_streams",
+    "h2_stream_stalled",
+    "h2_preface",
+    "h2_frame_too_large",
+    "h2_frame_size",
+    "h2_stream_zero",
+    "h2_stream_identifier",
+    "h2_stream_idle",
+    "h2_stream_closed",
+    "h2_continuation",
+    "h2_padding",
+    "h2_self_dependency",
+    "h2_setting_value",
+    "h2_setting_window",
+    "h2_settings_timeout",
+    "h2_push",
+    "h2_window_increment",
+    "h2_window_overflow",
+    "h2_flow_control",
+    "h2_compression",
+    "h2_priority_update",
+    "h2_field_name",
+    "h2_field_value",
+    "h2_connection_field",
+    "h2_te",
+    "h2_pseudo_unknown",
+    "h2_pseudo_repeated",
+    "h2_pseudo_late",
+    "h2_pseudo_missing",
+    "h2_pseudo_in_trailers",
+    "h2_path",
+    "h2_authority",
+    "h2_host",
+    "h2_content_length",
+    "h2_body_length",
+    "h2_status",
+    "h2_interim",
+    "h2_trailers_without_end",
+    "h2_trailers_too_large",
+    "h2_fields_in_tunnel",
+    "h2_rapid_reset",
+    "h2_made_reset",
+    "h2_refused_flood",
+    "h2_settings_flood",
+    "h2_ping_flood",
+    "h2_priority_flood",
+    "h2_empty_data_flood",
+    "h2_window_update_flood",
+    "h2_closed_stream_flood",
+    "h2_useless_flood",
+    "h2_continuation_flood",
+    "h2_head_block",
+    "h2_head_bomb",
+    "h2_slow_head",
+    "h2_unread",
+    "h2_stalled",
+];
+
 /// What a client sends first (RFC 9113 section 3.4). A listener that takes both protocols without
 /// TLS hands a connection that begins with this to [`Connection::server`], preface included.
 pub const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+#[cfg(test)]
+mod tests {
+    use super::REASONS;
+
+    #[test]
+    fn every_reason_is_listed_once() {
+        let sources = [include_str!("event.rs"), include_str!("error.rs"), include_str!("budget.rs")];
+        let named = sources.iter().flat_map(|source| source.split("=> \"h2_").skip(1));
+        let mut named: Vec<String> =
+            named.map(|rest| format!("h2_{}", rest.split('"').next().unwrap_or_default())).collect();
+        let mut listed = REASONS.to_vec();
+        named.sort();
+        listed.sort_unstable();
+        assert_eq!(listed, named);
+    }
+}

@@ -192,6 +192,7 @@ fn config_with(servers: &[&str]) -> Config {
         zone: None,
         keepalive: 1,
         tls: None,
+        protocol: config::Protocol::Http1,
     };
     Config {
         workers: 1,

@@ -281,7 +281,8 @@ impl LocalGateway {
             if let Some(pool) = self.gateway.pools.pool(name) {
                 let cell = self.gateway.metrics.pool(name, self.worker.index);
                 let tls = self.gateway.tls.pool(name).map(|tls| TlsConnector::new(tls, self.worker.index));
-                pools.insert(Arc::clone(name), Rc::new(LocalPool::new(&pool, pool_config, cell, tls)));
+                let local = LocalPool::new(&pool, pool_config, cell, &self.worker, tls);
+                pools.insert(Arc::clone(name), Rc::new(local));
             }
         }
     }

@@ -15,7 +15,7 @@ use sumun_engine::{Deadline, Lease};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
-use crate::http2::Http2Stream;
+use crate::http2::{Broken, Http2Stream};
 
 /// A connection of either family.
 #[derive(Debug)]
@@ -159,6 +159,37 @@ impl Stream {
             Self::Unix(stream) => stream.try_read(bytes),
             Self::Tls(stream) => stream.tls.try_read(bytes),
             Self::Http2(_) => Err(io::ErrorKind::Unsupported.into()),
+        }
+    }
+
+    /// A stream of HTTP/2.
+    pub(crate) fn is_http2(&self) -> bool {
+        matches!(self, Self::Http2(_))
+    }
+
+    /// A connection over TLS.
+    pub(crate) fn is_secure(&self) -> bool {
+        matches!(self, Self::Tls(_))
+    }
+
+    /// Both sides of a TLS handshake want HTTP/2.
+    pub(crate) fn has_agreed_on_http2(&self) -> bool {
+        matches!(self, Self::Tls(stream) if stream.tls.is_http2())
+    }
+
+    /// A server can be asked for a WebSocket here.
+    pub(crate) fn takes_websockets(&self) -> bool {
+        match self {
+            Self::Http2(stream) => stream.takes_websockets(),
+            _ => true,
+        }
+    }
+
+    /// How a stream of HTTP/2 came to its end before its time, if it did.
+    pub(crate) fn broken(&self) -> Option<Broken> {
+        match self {
+            Self::Http2(stream) => stream.broken(),
+            _ => None,
         }
     }
 

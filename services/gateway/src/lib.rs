@@ -19,6 +19,7 @@ mod io;
 mod kept;
 mod limits;
 pub mod metrics;
+mod number;
 mod path;
 mod site;
 mod upstream;

@@ -88,3 +88,30 @@ pub(crate) const SPLICE_LEAST_BYTES: u64 = 24 * 1024;
 
 /// An error page of the operator's own. Bytes.
 pub(crate) const ERROR_PAGE_BYTES: u64 = 1024 * 1024;
+
+/// Requests that a worker has under way on one connection to a server of HTTP/2; the server may
+/// allow fewer. More open another connection.
+pub(crate) const LINK_STREAMS: u32 = 100;
+
+/// Body of an answer that waits for its reader on one stream of such a connection. Bytes.
+pub(crate) const LINK_STREAM_BYTES: u32 = 128 * 1024;
+
+/// How long a server of HTTP/2 may take to acknowledge our settings, and to end a head.
+pub(crate) const LINK_SETTINGS_PATIENCE: Duration = Duration::from_secs(10);
+
+/// A server of HTTP/2 that has said nothing for so long, while it is asked something, is asked
+/// whether it is there.
+pub(crate) const LINK_PING_AFTER: Duration = Duration::from_secs(10);
+
+/// It has so long to answer that; then its connection is dead.
+pub(crate) const LINK_PING_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Once it has, it is left in peace for so long: servers of gRPC cut off who asks more often.
+pub(crate) const LINK_PING_AGAIN: Duration = Duration::from_secs(300);
+
+/// Memory that an HTTP/2 connection keeps for the heads that come next. Bytes.
+pub(crate) const HEAD_KEPT_BYTES: usize = 16 * 1024;
+
+/// While a body without a length pauses for so long, no more of it is collected: it may be one half
+/// of a conversation, of which the server has to hear the beginning.
+pub(crate) const COLLECT_PAUSE: Duration = Duration::from_millis(250);

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use sumun_config::checked::Config;
 use sumun_engine::counters::HistogramTotal;
 use sumun_engine::{Counter, Histogram};
+use sumun_http2::{Cause, ConnectionError, REASONS};
 
 use crate::events::{Reason, Side};
 use crate::kept::{Table, lock};
@@ -36,6 +37,55 @@ impl RouteCell {
     }
 }
 
+/// Why HTTP/2 connections and streams came to an end before their time, each by its reason.
+#[derive(Debug)]
+pub struct Http2Ends {
+    connections: [Counter; REASONS.len()],
+    streams: [Counter; REASONS.len()],
+}
+
+impl Default for Http2Ends {
+    fn default() -> Self {
+        Self {
+            connections: std::array::from_fn(|_| Counter::default()),
+            streams: std::array::from_fn(|_| Counter::default()),
+        }
+    }
+}
+
+impl Http2Ends {
+    pub(crate) fn connection(&self, error: ConnectionError) {
+        increment(&self.connections, error.fault.reason());
+    }
+
+    pub(crate) fn stream(&self, cause: Cause) {
+        increment(&self.streams, cause.reason());
+    }
+}
+
+/// Seldom called, so that a search is good enough.
+fn increment(counters: &[Counter], reason: &str) {
+    if let Some(counter) = REASONS.iter().position(|other| *other == reason).and_then(|index| counters.get(index)) {
+        counter.increment();
+    }
+}
+
+/// The same, summed; reasons that never came are left out.
+#[derive(Debug, Clone, Default)]
+pub struct Http2EndTotals {
+    pub connections: Vec<(&'static str, u64)>,
+    pub streams: Vec<(&'static str, u64)>,
+}
+
+fn http2_ends<Cell>(cells: &[Arc<Cell>], ends: impl Fn(&Cell) -> &Http2Ends) -> Http2EndTotals {
+    let totals = |counters: fn(&Http2Ends) -> &[Counter; REASONS.len()]| {
+        let total = |index: usize| cells.iter().map(|cell| counters(ends(cell))[index].value()).sum::<u64>();
+        let all = REASONS.iter().enumerate().map(|(index, reason)| (*reason, total(index)));
+        all.filter(|(_, count)| *count > 0).collect()
+    };
+    Http2EndTotals { connections: totals(|ends| &ends.connections), streams: totals(|ends| &ends.streams) }
+}
+
 /// One worker's counters of one pool, as this gateway uses it.
 #[derive(Debug, Default)]
 pub struct PoolCell {
@@ -44,6 +94,7 @@ pub struct PoolCell {
     pub connects: Counter,
     pub reused: Counter,
     pub latency: Histogram,
+    pub http2: Http2Ends,
 }
 
 /// One worker's counters of one listener.
@@ -54,6 +105,8 @@ pub struct ListenerCell {
     pub rejected: Counter,
     pub timeouts: Counter,
     pub tunnels: Counter,
+    pub http2_connections: Counter,
+    pub http2: Http2Ends,
 }
 
 /// Stands for a route where none took the request.
@@ -112,6 +165,7 @@ pub struct PoolTotal {
     pub connects: u64,
     pub reused: u64,
     pub latency: HistogramTotal,
+    pub http2: Http2EndTotals,
 }
 
 #[derive(Debug, Clone)]
@@ -122,6 +176,8 @@ pub struct ListenerTotal {
     pub rejected: u64,
     pub timeouts: u64,
     pub tunnels: u64,
+    pub http2_connections: u64,
+    pub http2: Http2EndTotals,
 }
 
 fn sum<Cell>(cells: &[Arc<Cell>], value: impl Fn(&Cell) -> &Counter) -> u64 {
@@ -209,6 +265,7 @@ impl Metrics {
                 connects: sum(cells, |cell| &cell.connects),
                 reused: sum(cells, |cell| &cell.reused),
                 latency,
+                http2: http2_ends(cells, |cell| &cell.http2),
             }
         };
         table.iter().map(row).collect()
@@ -225,6 +282,8 @@ impl Metrics {
             rejected: sum(cells, |cell| &cell.rejected),
             timeouts: sum(cells, |cell| &cell.timeouts),
             tunnels: sum(cells, |cell| &cell.tunnels),
+            http2_connections: sum(cells, |cell| &cell.http2_connections),
+            http2: http2_ends(cells, |cell| &cell.http2),
         };
         table.iter().map(row).collect()
     }

@@ -4,6 +4,7 @@
 //! request's own state come with the first byte and go with the last.
 
 mod answer;
+mod ask;
 mod auth;
 mod body;
 mod files;
@@ -11,6 +12,7 @@ mod guard;
 mod http2;
 mod log;
 pub(crate) mod open;
+mod pace;
 pub(crate) mod preface;
 mod proxy;
 mod queue;
@@ -25,6 +27,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+pub(crate) use answer::phrase;
 use sumun_config::checked::Name;
 use sumun_engine::accept::Admitted;
 use sumun_engine::access_log::KeptHeaders;
@@ -42,6 +45,8 @@ use crate::io::{self, Security, Stopped, Stream};
 use crate::limits::BUSY;
 use crate::site::{Action, Question, Route, Site};
 use crate::upstream::LocalPool;
+
+pub(crate) use pace::Pace;
 
 /// A client's connection and what it is allowed.
 pub(crate) struct Connection {
@@ -95,6 +100,8 @@ pub(crate) struct Exchange<'a> {
     pub(crate) used: usize,
     /// Instead of the route's edits of the request: those, and what forward authentication adds.
     pub(crate) extra_edits: Option<Edits>,
+    /// The key that a request for a WebSocket needs in HTTP/1.1 and has not in HTTP/2.
+    pub(crate) websocket_key: Option<[u8; 24]>,
 }
 
 /// What is known of a request when it ends. Times are those of the worker's clock, in microseconds;
@@ -442,6 +449,7 @@ async fn serve_request(
         leftover: None,
         used: 0,
         extra_edits: None,
+        websocket_key: (head.websocket && head.version == Version::Http2).then(crate::http2::websocket::new_key),
     };
     let proof = site.proof(head.method, &path);
     let goes_elsewhere = proof.is_none() && exchange.must_come_over_tls();
@@ -517,56 +525,12 @@ async fn refuse(connection: &mut Connection, client_text: &ClientText, site: &Rc
         leftover: None,
         used: 0,
         extra_edits: None,
+        websocket_key: None,
     };
     answer::of_reason(&mut exchange, reason).await;
     finish(&exchange, None, reason);
     io::close_gently(&mut connection.stream, &connection.deadline).await;
     After::Close
-}
-
-/// How fast a request body has to come (`bounds.body_rate`).
-pub(crate) struct Pace {
-    start_ms: u64,
-    grace_ms: u64,
-    bytes_per_second: u64,
-    /// How long the server may take nothing.
-    server_ms: u64,
-    limit_ms: u64,
-}
-
-impl Pace {
-    pub(crate) fn begin(exchange: &Exchange<'_>) -> Self {
-        let bounds = &exchange.site.config.bounds;
-        Self {
-            start_ms: exchange.deadline.now_ms(),
-            grace_ms: bounds.header_timeout.as_millis() as u64,
-            bytes_per_second: bounds.body_rate,
-            server_ms: bounds.idle.as_millis() as u64,
-            limit_ms: exchange.limit_ms,
-        }
-    }
-
-    /// The body goes to a server that may pause for so long.
-    pub(crate) fn towards(mut self, idle: std::time::Duration) -> Self {
-        self.server_ms = idle.as_millis() as u64;
-        self
-    }
-
-    /// From now on the server has to take bytes, not the client to send them.
-    pub(crate) fn wait_for_server(&self, deadline: &Deadline) {
-        deadline.set_at((deadline.now_ms() + self.server_ms).min(self.limit_ms));
-    }
-
-    /// Moves the deadline on by what `received` bytes have earned.
-    pub(crate) fn progress(&self, deadline: &Deadline, received: u64) {
-        let now_ms = deadline.now_ms();
-        let earned_ms = match self.bytes_per_second {
-            0 => u64::MAX,
-            rate => self.start_ms + self.grace_ms + received.saturating_mul(1000) / rate,
-        };
-        // A fast start earns no right to fall silent.
-        deadline.set_at(earned_ms.min(now_ms + self.grace_ms).min(self.limit_ms));
-    }
 }
 
 impl<'a> Exchange<'a> {
@@ -602,6 +566,11 @@ impl<'a> Exchange<'a> {
     pub(crate) fn set_deadline(&self, after: std::time::Duration) {
         let at_ms = self.deadline.now_ms().saturating_add(after.as_millis() as u64);
         self.deadline.set_at(at_ms.saturating_add(1).min(self.limit_ms));
+    }
+
+    /// A call of gRPC.
+    pub(crate) fn is_grpc(&self) -> bool {
+        self.head.known(self.bytes, Known::ContentType).is_some_and(crate::http2::text::is_grpc)
     }
 
     /// The deadline that just passed was the whole request's.

@@ -1,24 +1,25 @@
 //! A worker's side of a pool: its picker, its idle connections to the servers, and new ones.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
 use std::future::poll_fn;
-use std::hash::{BuildHasherDefault, Hasher};
 use std::io;
 use std::net::IpAddr;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use sumun_config::checked as config;
 use sumun_engine::tls::{Failure, Offer, TlsConnector, TlsPool, Transport, server_name};
-use sumun_engine::{Deadline, Lease};
-use sumun_pools::{Lease as ServerLease, Picker, Pool, Target};
+use sumun_engine::{Deadline, Lease, Worker};
+use sumun_pools::{Lease as ServerLease, Picker, Pool, Server, Target};
 use tokio::net::{TcpStream, UnixStream};
 
 use crate::events::{Event, Reason};
+use crate::http2::{self, Links};
 use crate::io::{Secured, Stream};
 use crate::limits::{HANDSHAKE_LOG_PAUSE, IDLE_CONNECTIONS, RESPONSE_HEAD_BYTES};
 use crate::metrics::PoolCell;
+use crate::number::NumberTable;
 
 /// What one worker has of one pool.
 pub(crate) struct LocalPool {
@@ -26,6 +27,9 @@ pub(crate) struct LocalPool {
     pub(crate) config: Arc<config::Pool>,
     pub(crate) picker: RefCell<Picker>,
     pub(crate) cell: Arc<PoolCell>,
+    pub(crate) worker: Rc<Worker>,
+    /// Connections that carry many requests at once.
+    pub(crate) links: Links,
     idle: RefCell<IdleTable>,
     idle_count: Cell<usize>,
     /// A reload has put another in its place: it serves what it has begun and keeps nothing.
@@ -38,27 +42,8 @@ pub(crate) struct LocalPool {
     quiet_until_ms: Cell<u64>,
 }
 
-/// Keyed by the server's own number, which needs no hashing.
-type IdleTable = HashMap<u64, Vec<Idle>, BuildHasherDefault<NumberHasher>>;
-
-#[derive(Default)]
-struct NumberHasher(u64);
-
-impl Hasher for NumberHasher {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for &byte in bytes {
-            self.0 = self.0.rotate_left(8) ^ u64::from(byte);
-        }
-    }
-
-    fn write_u64(&mut self, number: u64) {
-        self.0 = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    }
-}
+/// Keyed by the server's own number.
+type IdleTable = NumberTable<u64, Vec<Idle>>;
 
 struct Idle {
     stream: Stream,
@@ -71,19 +56,23 @@ pub(crate) struct ServerConnection {
 }
 
 /// Why there is no connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ConnectError {
     Timeout,
     Failed,
     /// It is connected, and not the server it should be, or it speaks no TLS that we do.
     Handshake,
+    /// The server does not speak what it should.
+    Protocol,
 }
 
 impl ConnectError {
-    pub(crate) fn reason(&self) -> Reason {
+    pub(crate) fn reason(self) -> Reason {
         match self {
             Self::Timeout => Reason::ConnectTimeout,
             Self::Failed => Reason::ConnectFailed,
             Self::Handshake => Reason::ServerHandshake,
+            Self::Protocol => Reason::ServerProtocol,
         }
     }
 }
@@ -93,6 +82,7 @@ impl LocalPool {
         pool: &Arc<Pool>,
         config: &Arc<config::Pool>,
         cell: Arc<PoolCell>,
+        worker: &Rc<Worker>,
         tls: Option<TlsConnector>,
     ) -> Self {
         Self {
@@ -100,6 +90,8 @@ impl LocalPool {
             pool: Arc::clone(pool),
             config: Arc::clone(config),
             cell,
+            worker: Rc::clone(worker),
+            links: Links::default(),
             idle: RefCell::default(),
             idle_count: Cell::new(0),
             retired: Cell::new(false),
@@ -117,8 +109,15 @@ impl LocalPool {
         }
     }
 
-    /// An idle connection that the server has not closed, the one used last first.
+    /// A connection that is there: an idle one that the server has not closed, the one used last
+    /// first; or a stream on one that is shared.
     pub(crate) fn take_idle(&self, server: &ServerLease) -> Option<ServerConnection> {
+        if self.config.protocol != config::Protocol::Http1
+            && let Some(stream) = self.links.take(server.server().id())
+        {
+            self.cell.reused.increment();
+            return Some(ServerConnection { stream: Stream::Http2(Box::new(stream)) });
+        }
         let mut table = self.idle.borrow_mut();
         let list = table.get_mut(&server.server().id())?;
         while let Some(mut idle) = list.pop() {
@@ -133,6 +132,9 @@ impl LocalPool {
 
     /// Keeps a connection for the next request.
     pub(crate) fn give_back(&self, server: &ServerLease, mut connection: ServerConnection, now_ms: u64) {
+        if let Stream::Http2(stream) = connection.stream {
+            return stream.finish();
+        }
         if self.retired.get() || self.idle_count.get() >= IDLE_CONNECTIONS || !server.server().accepts() {
             return connection.stream.say_goodbye();
         }
@@ -153,10 +155,12 @@ impl LocalPool {
             idle.stream.say_goodbye();
         }
         self.idle_count.set(0);
+        self.links.retire(true);
     }
 
     /// Closes what the server closed and what has been idle for too long.
     pub(crate) fn sweep(&self, now_ms: u64) {
+        self.links.retire(false);
         let keep_ms = self.config.timeouts.keepalive.as_millis() as u64;
         let mut count = 0;
         self.idle.borrow_mut().retain(|_, list| {
@@ -176,12 +180,36 @@ impl LocalPool {
         self.idle_count.set(count);
     }
 
-    /// Connects anew.
+    /// Connects anew; where connections are shared, to one that others may be waiting for too.
     pub(crate) async fn connect(
-        &self,
+        self: &Rc<Self>,
         server: &ServerLease,
         deadline: &Deadline,
     ) -> Result<ServerConnection, ConnectError> {
+        let server = server.server();
+        let shares = match self.config.protocol {
+            config::Protocol::Http1 => false,
+            config::Protocol::Http2 => true,
+            config::Protocol::Auto => self.links.has_agreed(server.id()),
+        };
+        if shares {
+            match http2::open(self, server, deadline).await {
+                Ok(stream) => return Ok(ServerConnection { stream: Stream::Http2(Box::new(stream)) }),
+                // It has come to agree on something else since.
+                Err(ConnectError::Protocol) if self.config.protocol == config::Protocol::Auto => {}
+                Err(error) => return Err(error),
+            }
+        }
+        let stream = self.dial(server, deadline).await?;
+        if self.config.protocol == config::Protocol::Auto && stream.has_agreed_on_http2() {
+            let stream = http2::adopt(self, server, stream, deadline).await?;
+            return Ok(ServerConnection { stream: Stream::Http2(Box::new(stream)) });
+        }
+        Ok(ServerConnection { stream })
+    }
+
+    /// A socket of our own that is connected to a server.
+    pub(crate) async fn dial(&self, server: &Arc<Server>, deadline: &Deadline) -> Result<Stream, ConnectError> {
         self.cell.connects.increment();
         let transport = match server.target() {
             Target::Tcp(address) => {
@@ -193,11 +221,10 @@ impl LocalPool {
             }
             Target::Unix(path) => Transport::Unix(UnixStream::connect(path).await.map_err(|_| ConnectError::Failed)?),
         };
-        let stream = match &self.tls {
-            None => transport.into(),
-            Some(tls) => self.secure(tls, transport, server, deadline).await?,
-        };
-        Ok(ServerConnection { stream })
+        match &self.tls {
+            None => Ok(transport.into()),
+            Some(tls) => self.secure(tls, transport, server, deadline).await,
+        }
     }
 
     /// Does the handshake, which verifies whom we are connected with.
@@ -205,17 +232,22 @@ impl LocalPool {
         &self,
         tls: &TlsConnector,
         transport: Transport,
-        server: &ServerLease,
+        server: &Arc<Server>,
         deadline: &Deadline,
     ) -> Result<Stream, ConnectError> {
-        let name = server_name(&server.server().address());
-        let tls = tls.connect(transport, &name, Offer::Http1).map_err(|_| ConnectError::Handshake)?;
+        let name = server_name(&server.address());
+        let offer = Offer::of(self.config.protocol);
+        let tls = tls.connect(transport, &name, offer).map_err(|_| ConnectError::Handshake)?;
         let mut stream = Box::new(Secured { tls, security: None });
         let opened = poll_fn(|context| match stream.tls.poll_handshake(context) {
             Poll::Pending if deadline.passed() => Poll::Ready(Err(None)),
             other => other.map(|result| result.map_err(Some)),
         });
         match opened.await {
+            Ok(_) if self.config.protocol == config::Protocol::Http2 && !stream.tls.is_http2() => {
+                stream.tls.say_goodbye();
+                Err(ConnectError::Protocol)
+            }
             Ok(_) => Ok(Stream::Tls(stream)),
             Err(None) => {
                 stream.tls.give_up();
@@ -229,10 +261,10 @@ impl LocalPool {
     }
 
     /// The operator is told: a certificate that is not valid does not mend itself.
-    fn note_handshake(&self, server: &ServerLease, failure: &Failure, now_ms: u64) {
+    fn note_handshake(&self, server: &Arc<Server>, failure: &Failure, now_ms: u64) {
         if now_ms >= self.quiet_until_ms.get() {
             self.quiet_until_ms.set(now_ms + HANDSHAKE_LOG_PAUSE.as_millis() as u64);
-            let (pool, server) = (&self.config.name, server.server().name());
+            let (pool, server) = (&self.config.name, server.name());
             Event::ServerHandshakeFailed { pool, server, failure }.write();
         }
     }

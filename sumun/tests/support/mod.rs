@@ -7,7 +7,9 @@
 pub(crate) mod acme;
 pub(crate) mod certificates;
 pub(crate) mod client;
+pub(crate) mod frames;
 pub(crate) mod gateway;
+pub(crate) mod http2;
 pub(crate) mod instance;
 pub(crate) mod origin;
 pub(crate) mod server;

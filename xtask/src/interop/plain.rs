@@ -153,6 +153,16 @@ pub(crate) fn python(stage: &Stage) -> Fallible<String> {
     Ok("aiohttp, wsgiref (HTTP/1.0), WebSocket; framing, fields, early and cut answers".to_owned())
 }
 
+pub(crate) fn grpc(stage: &Stage) -> Fallible<String> {
+    let python = stage.python()?;
+    let server = servers::python(&stage.folder, &python, "grpc_server.py")?;
+    let pool = "    protocol: http2\n    health: { tcp: {} }\n";
+    let gateway = Gateway::start(&stage.binary, &stage.folder, &proxy_to(&[server.address.to_string()], pool))?;
+    let client = script_path("grpc_client.py");
+    let mut command = Command::new(python.join("python"));
+    Ok(output(command.arg("-B").arg(&client).arg(gateway.listen.to_string()))?.trim().to_owned())
+}
+
 pub(crate) fn curl_client(stage: &Stage) -> Fallible<String> {
     let server = servers::python(&stage.folder, &stage.python()?, "echo_server.py")?;
     let files = documents(stage)?;

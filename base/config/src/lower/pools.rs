@@ -7,8 +7,8 @@ use std::time::Duration;
 use super::process::Use;
 use super::{Lower, Section};
 use crate::checked::{
-    Balance, Check, HashOn, Health, HostHeader, Name, Outlier, Pool, Queue, Retries, Server, ServerAddress, Sticky,
-    Timeouts,
+    Balance, Check, HashOn, Health, HostHeader, Name, Outlier, Pool, Protocol, Queue, Retries, Server, ServerAddress,
+    Sticky, Timeouts,
 };
 use crate::limits;
 use crate::node::{Entry, Node, Place};
@@ -49,6 +49,7 @@ impl Lower<'_> {
             zone: name(pool, "zone"),
             keepalive: pool.number("keepalive"),
             tls: self.pool_tls(pool, &servers),
+            protocol: protocol(pool),
             servers,
         }
     }
@@ -180,6 +181,14 @@ fn balance(pool: Section<'_>) -> Balance {
         Some("maglev") => Balance::Maglev,
         Some("first") => Balance::First,
         _ => Balance::P2c,
+    }
+}
+
+fn protocol(pool: Section<'_>) -> Protocol {
+    match pool.text("protocol") {
+        Some("http2") => Protocol::Http2,
+        Some("auto") => Protocol::Auto,
+        _ => Protocol::Http1,
     }
 }
 

@@ -43,6 +43,17 @@ fn pool(lower: &mut Lower<'_>, pool: Section<'_>) {
         let help = "whoever is in between can read and change everything; `ca: FILE` names an authority of your own";
         lower.problems.warn(node.place, message, help);
     }
+    if let Some(node) = pool.given("protocol")
+        && pool.text("protocol") == Some("auto")
+        && pool.given("tls").is_none_or(|tls| tls.scalar().is_some_and(|text| values::switch(&text.text) == Ok(false)))
+    {
+        let message = "without `tls`, `auto` is always HTTP/1.1";
+        lower.problems.warn(
+            node.place,
+            message,
+            "write `protocol: http2` where the servers speak HTTP/2 in plain text",
+        );
+    }
     if let Some(node) = pool.given("hash")
         && !matches!(pool.text("balance"), Some("hash" | "maglev"))
     {

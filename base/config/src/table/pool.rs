@@ -1,6 +1,6 @@
 //! Pools and their servers.
 
-use super::{COUNT, HTTP2, OFF, ON_OR_OFF, OVERLOAD, POOL_TLS, TLS};
+use super::{COUNT, OFF, ON_OR_OFF, OVERLOAD, POOL_TLS, TLS};
 use crate::kind::Kind;
 use crate::shape::{Choice, Map, Shape, key, later};
 
@@ -48,7 +48,9 @@ pub(crate) static POOL: Map = Map {
             "Idle connections kept to each server by each worker.").default("1024"),
         key("tls", Shape::Either(&[ON_OR_OFF, Shape::Map(&POOL_TLS)]),
             "TLS towards the servers, with their certificates verified.").default("off"),
-        later("protocol", HTTP2),
+        key("protocol", Shape::One(Kind::Words(&["http1", "http2", "auto"], &[])),
+            "What is spoken to the servers: `http2` carries many requests over each connection (in plain text the servers have to know it beforehand); `auto` agrees on one of the two over TLS, and is HTTP/1.1 without.")
+            .default("http1"),
         later("priority", OVERLOAD),
     ],
     choices: &[],
@@ -65,7 +67,6 @@ pub(crate) static SERVER: Map = Map {
         key("backup", ON_OR_OFF, "Taken only when no other server can be.").default("off"),
         key("zone", Shape::One(Kind::Name), "Where it stands; see the pool's `zone`.").by_default("none"),
         later("tls", TLS),
-        later("protocol", HTTP2),
     ],
     choices: &[],
 };

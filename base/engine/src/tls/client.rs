@@ -11,7 +11,7 @@ use rustls::client::danger::ServerCertVerifier;
 use rustls::client::{Resumption, UnbufferedClientConnection};
 use rustls::pki_types::{CertificateDer, ServerName};
 use sumun_certificates::provider;
-use sumun_config::checked::{self, ServerAddress};
+use sumun_config::checked::{self, Protocol, ServerAddress};
 
 use super::limits::POOL_SESSIONS;
 use super::material::{Blob, IdentityMaterial, Material};
@@ -33,6 +33,16 @@ pub enum Offer {
 
 impl Offer {
     const COUNT: usize = 3;
+
+    /// What a pool with this `protocol` offers.
+    #[must_use]
+    pub fn of(protocol: Protocol) -> Self {
+        match protocol {
+            Protocol::Http1 => Self::Http1,
+            Protocol::Http2 => Self::Http2,
+            Protocol::Auto => Self::Either,
+        }
+    }
 
     fn protocols(self) -> Vec<Vec<u8>> {
         match self {

@@ -9,7 +9,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sumun_config::checked::{
-    Balance, Config, HashOn, HostHeader, Outlier, Pool, Queue, Retries, Sandbox, Server, ServerAddress, Timeouts,
+    Balance, Config, HashOn, HostHeader, Outlier, Pool, Protocol, Queue, Retries, Sandbox, Server, ServerAddress,
+    Timeouts,
 };
 use sumun_pools::Pools;
 
@@ -34,6 +35,7 @@ pub(crate) fn pool(addresses: &[&str]) -> Pool {
         zone: None,
         keepalive: 1,
         tls: None,
+        protocol: Protocol::Http1,
     }
 }
 

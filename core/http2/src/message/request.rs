@@ -94,7 +94,7 @@ impl Section {
         // Its length means nothing: a tunnel ends when it ends.
         let is_connect = method == b"CONNECT";
         *head = RequestHead {
-            version: Version::Http11,
+            version: Version::Http2,
             target: pseudos.path.or(pseudos.authority).unwrap_or_default(),
             authority: pseudos.authority,
             fields,

@@ -71,7 +71,7 @@ impl Section {
         nominated.clear();
         *head = ResponseHead {
             status,
-            version: Version::Http11,
+            version: Version::Http2,
             fields,
             body: match self.content_length {
                 _ if end || status < FINAL_STATUS || has_no_body(status, asked) => ResponseBody::None,

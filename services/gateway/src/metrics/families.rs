@@ -75,7 +75,7 @@ impl Metrics {
         vec![requests, seconds, ended, bytes]
     }
 
-    fn listener_families(&self) -> [Family; 4] {
+    fn listener_families(&self) -> [Family; 7] {
         let mut accepted = Family::counter("sumun_listener_accepted_total", "Connections that were accepted.");
         let mut rejected = Family::counter(
             "sumun_listener_rejected_total",
@@ -85,23 +85,44 @@ impl Metrics {
             Family::counter("sumun_listener_timeouts_total", "Requests whose head did not come in time.");
         let mut tunnels =
             Family::counter("sumun_listener_tunnels_total", "Connections that became tunnels (WebSocket).");
+        let mut http2 =
+            Family::counter("sumun_listener_http2_connections_total", "Connections of clients that speak HTTP/2.");
+        let mut http2_connections = Family::counter(
+            "sumun_listener_http2_connections_broken_total",
+            "HTTP/2 connections that were cut off for what the client did, by the rule or the budget it broke.",
+        );
+        let mut http2_streams = Family::counter(
+            "sumun_listener_http2_streams_broken_total",
+            "HTTP/2 streams of clients that ended before their time, by the reason.",
+        );
         for total in self.listeners() {
             let labels = [("listener", &total.listener)];
             accepted.push(&labels, total.accepted);
             rejected.push(&labels, total.rejected);
             timeouts.push(&labels, total.timeouts);
             tunnels.push(&labels, total.tunnels);
+            http2.push(&labels, total.http2_connections);
+            push_ends(&mut http2_connections, labels[0], &total.http2.connections);
+            push_ends(&mut http2_streams, labels[0], &total.http2.streams);
         }
-        [accepted, rejected, timeouts, tunnels]
+        [accepted, rejected, timeouts, tunnels, http2, http2_connections, http2_streams]
     }
 
-    fn pool_families(&self) -> [Family; 5] {
+    fn pool_families(&self) -> [Family; 7] {
         let mut requests = Family::counter("sumun_pool_requests_total", "Requests that went to this pool.");
         let mut retries = Family::counter("sumun_pool_retries_total", "Further tries of requests on another server.");
         let mut connects = Family::counter("sumun_pool_connects_total", "Connections that were made to servers.");
         let mut reused = Family::counter("sumun_pool_reused_total", "Tries that found a connection open.");
         let mut seconds =
             Family::histogram("sumun_pool_request_seconds", "From the choice of a server to the end of its answer.");
+        let mut http2_connections = Family::counter(
+            "sumun_pool_http2_connections_broken_total",
+            "HTTP/2 connections to servers that ended for what the server did, by the rule it broke.",
+        );
+        let mut http2_streams = Family::counter(
+            "sumun_pool_http2_streams_broken_total",
+            "HTTP/2 streams to servers that ended before their time, by the reason.",
+        );
         for total in self.pools() {
             let labels = [("pool", &total.pool)];
             requests.push(&labels, total.requests);
@@ -109,8 +130,16 @@ impl Metrics {
             connects.push(&labels, total.connects);
             reused.push(&labels, total.reused);
             seconds.push(&labels, total.latency);
+            push_ends(&mut http2_connections, labels[0], &total.http2.connections);
+            push_ends(&mut http2_streams, labels[0], &total.http2.streams);
         }
-        [requests, retries, connects, reused, seconds]
+        [requests, retries, connects, reused, seconds, http2_connections, http2_streams]
+    }
+}
+
+fn push_ends(family: &mut Family, of: (&'static str, &Arc<str>), ends: &[(&'static str, u64)]) {
+    for (reason, count) in ends {
+        family.push(&[of, ("reason", &Arc::from(*reason))], *count);
     }
 }
 

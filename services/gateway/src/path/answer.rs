@@ -279,10 +279,14 @@ async fn send(exchange: &mut Exchange<'_>, answer: &Answer<'_>) -> bool {
 }
 
 /// Reason phrase of a status (RFC 9110 section 15, RFC 6585, RFC 5842).
-fn phrase(status: u16) -> &'static str {
+pub(crate) fn phrase(status: u16) -> &'static str {
     match status {
+        100 => "Continue",
+        101 => "Switching Protocols",
+        103 => "Early Hints",
         200 => "OK",
         201 => "Created",
+        202 => "Accepted",
         204 => "No Content",
         206 => "Partial Content",
         301 => "Moved Permanently",

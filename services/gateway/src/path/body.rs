@@ -118,6 +118,12 @@ impl<'a> Body<'a> {
         !self.streamed && self.is_complete() && self.received <= bound
     }
 
+    /// Nothing of what has come was let go of: all of it can be sent once more, and what is still to
+    /// come behind it.
+    pub(crate) fn is_whole(&self) -> bool {
+        !self.streamed
+    }
+
     /// How the server is told where the body ends. A chunked body that is here in full goes on
     /// with its length, unless trailers follow it.
     pub(crate) fn framing(&self, length: BodyLength) -> Framing {
@@ -172,8 +178,8 @@ impl<'a> Body<'a> {
         std::iter::once(early.to_vec()).filter(|part| !part.is_empty()).chain(held).collect()
     }
 
-    /// From here on bytes pass through and are not kept.
-    pub(crate) fn begin_streaming(&mut self) {
+    /// Bytes pass through and are not kept: those before them are of no use any more.
+    fn let_go(&mut self) {
         self.streamed = true;
         self.held.clear();
         self.held_bytes = 0;
@@ -225,13 +231,14 @@ impl<'a> Body<'a> {
         client: &mut Stream,
         output: &mut Lease,
     ) -> Poll<Result<(), BodyError>> {
-        if let Rest::Length(_) = self.rest {
-            return self.poll_fill(context, client, output);
-        }
-        let mut raw = Lease::medium();
-        match self.poll_fill(context, client, &mut raw) {
-            Poll::Ready(Ok(())) => {}
+        let is_framed = matches!(self.rest, Rest::Length(_));
+        let mut raw = if is_framed { Lease::of(0) } else { Lease::medium() };
+        match self.poll_fill(context, client, if is_framed { output } else { &mut raw }) {
+            Poll::Ready(Ok(())) => self.let_go(),
             other => return other,
+        }
+        if is_framed {
+            return Poll::Ready(Ok(()));
         }
         let used = match self.pass(raw.filled(), output) {
             Ok(used) => used,

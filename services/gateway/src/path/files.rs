@@ -137,7 +137,7 @@ async fn send(exchange: &mut Exchange<'_>, route: &Rc<Route>, answer: FileAnswer
         tracing::debug!(path = %String::from_utf8_lossy(exchange.path), status = answer.status, "{}", answer.reason);
         return answer::of_file_error(exchange, answer.status, &answer.head, reason).await;
     }
-    let stream_chunked = matches!(answer.body, FileBody::Stream(_)) && exchange.head.version == Version::Http11;
+    let stream_chunked = matches!(answer.body, FileBody::Stream(_)) && exchange.head.version != Version::Http10;
     if matches!(answer.body, FileBody::Stream(_)) && !stream_chunked {
         exchange.keep_alive = false;
     }

@@ -7,7 +7,7 @@
 use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use sumun_engine::Lease;
 use sumun_http::{BodyLength, Method};
@@ -16,7 +16,7 @@ use sumun_http2::{Connection as Machine, Event as Happened, StreamId};
 use super::{Connection, Reason, Request, refuse, serve_request};
 use crate::client::ClientText;
 use crate::heads::HeadLease;
-use crate::http2::{self, Mux};
+use crate::http2::{self, Broken, Mux, Wanted};
 use crate::io::{self, Stream};
 use crate::limits::LINGER;
 use crate::site::Site;
@@ -25,15 +25,17 @@ use crate::site::Site;
 pub(super) async fn serve(connection: &mut Connection, mut first: Box<Lease>) {
     let site = Rc::clone(&connection.site.borrow());
     let now_ms = connection.deadline.now_ms();
-    let mux = Mux::new(Machine::server(&http2::settings(&site.config.bounds), now_ms), now_ms);
+    let machine = Machine::server(&http2::settings(&site.config.bounds), now_ms);
+    let mux = Mux::new(machine, &connection.worker);
     drop(site);
+    connection.site.borrow().cell.http2_connections.increment();
     let mut idle_since_ms = now_ms;
     poll_fn(|context| {
         mux.drive(context);
         poll_round(connection, &mux, &mut first, &mut idle_since_ms, context)
     })
     .await;
-    mux.break_all();
+    mux.break_all(Broken::Gone);
     io::close_gently(&mut connection.stream, &connection.deadline).await;
 }
 
@@ -46,16 +48,17 @@ fn poll_round(
     context: &mut Context<'_>,
 ) -> Poll<()> {
     let now_ms = connection.deadline.now_ms();
-    mux.set_now(now_ms);
     if !first.is_empty() {
         let read = std::mem::replace(first, Lease::of(0));
         take(connection, mux, now_ms, read.filled());
     }
     let idle_ms = connection.site.borrow().config.bounds.idle.as_millis() as u64;
     loop {
-        if expire(mux, now_ms).is_err() {
+        let ends = |cause| connection.site.borrow().cell.http2.stream(cause);
+        if let Err(error) = http2::expire(mux, now_ms, ends) {
+            connection.site.borrow().cell.http2.connection(error);
             // The last words, as far as the client takes them.
-            return poll_flush(&mut connection.stream, mux, context).map(drop);
+            return mux.poll_flush(&mut connection.stream, context).map(drop);
         }
         if mux.open_streams() > 0 {
             *idle_since_ms = now_ms;
@@ -68,7 +71,7 @@ fn poll_round(
         if now_ms >= *idle_since_ms + idle_ms + LINGER.as_millis() as u64 {
             return Poll::Ready(());
         }
-        let written = poll_flush(&mut connection.stream, mux, context);
+        let written = mux.poll_flush(&mut connection.stream, context);
         mux.wake_writers();
         match written {
             Poll::Ready(Err(())) => return Poll::Ready(()),
@@ -100,10 +103,15 @@ fn poll_round(
 fn take(connection: &mut Connection, mux: &Rc<Mux>, now_ms: u64, mut input: &[u8]) {
     loop {
         let mut machine = mux.machine.borrow_mut();
-        let Ok(step) = machine.receive(now_ms, input) else {
+        let step = match machine.receive(now_ms, input) {
+            Ok(step) => step,
             // Why stands in the GOAWAY that the machine has written.
-            connection.site.borrow().cell.rejected.increment();
-            return;
+            Err(error) => {
+                let site = connection.site.borrow();
+                site.cell.rejected.increment();
+                site.cell.http2.connection(error);
+                return;
+            }
         };
         input = input.get(step.consumed..).unwrap_or_default();
         let Some(event) = step.event else { return };
@@ -111,8 +119,15 @@ fn take(connection: &mut Connection, mux: &Rc<Mux>, now_ms: u64, mut input: &[u8
             Happened::Head { stream, end } => {
                 let mut head = HeadLease::take();
                 let mut bytes = Vec::new();
-                let rejected = machine.take_request(&mut head, &mut bytes).err().map(Reason::Rejected);
+                let taken = machine.take_request(&mut head, &mut bytes);
                 drop(machine);
+                if head.websocket {
+                    // What it is in HTTP/1.1 (RFC 8441 section 5): that is how everything behind
+                    // here knows it.
+                    head.method = Method::Get;
+                    head.body = BodyLength::None;
+                }
+                let rejected = taken.err().map(Reason::Rejected);
                 begin(connection, mux, stream, end, head, bytes, rejected);
             }
             Happened::Data { stream, bytes, end } => {
@@ -125,9 +140,10 @@ fn take(connection: &mut Connection, mux: &Rc<Mux>, now_ms: u64, mut input: &[u8
                 drop(machine);
                 mux.deliver_trailers(stream, &lines);
             }
-            Happened::Reset { stream, .. } => {
+            Happened::Reset { stream, code, cause } => {
                 drop(machine);
-                mux.break_off(stream);
+                connection.site.borrow().cell.http2.stream(cause);
+                mux.break_off(stream, Broken::of(cause, code));
             }
             Happened::Settings | Happened::Pong { .. } | Happened::GoAway { .. } => {}
         }
@@ -145,7 +161,12 @@ fn begin(
     rejected: Option<Reason>,
 ) {
     let is_chunked = matches!(head.body, BodyLength::Chunked);
-    let mut stream = mux.open(id, is_chunked, head.method == Method::Head);
+    let wanted = match head.method {
+        _ if head.websocket => Wanted::WebSocket,
+        Method::Head => Wanted::Head,
+        _ => Wanted::All,
+    };
+    let mut stream = mux.answer(id, is_chunked, wanted);
     stream.security = connection.stream.security();
     if end {
         mux.deliver(id, b"", true);
@@ -193,31 +214,4 @@ async fn answer(
         other => other.map(drop),
     })
     .await;
-}
-
-/// Does what the time asks for. `Err`: the connection is at its end.
-fn expire(mux: &Mux, now_ms: u64) -> Result<(), ()> {
-    while mux.machine.borrow().deadline().is_some_and(|at_ms| at_ms <= now_ms) {
-        let event = mux.machine.borrow_mut().expire(now_ms).map_err(drop)?;
-        match event {
-            Some(Happened::Reset { stream, .. }) => mux.break_off(stream),
-            Some(_) => {}
-            None => break,
-        }
-    }
-    Ok(())
-}
-
-/// Writes until everything is out or the client takes no more. `Err`: the client is gone.
-fn poll_flush(stream: &mut Stream, mux: &Mux, context: &mut Context<'_>) -> Poll<Result<(), ()>> {
-    loop {
-        let mut machine = mux.machine.borrow_mut();
-        if machine.output().is_empty() {
-            return Poll::Ready(Ok(()));
-        }
-        match ready!(stream.poll_write(context, machine.output())) {
-            Ok(0) | Err(_) => return Poll::Ready(Err(())),
-            Ok(count) => machine.consume(count),
-        }
-    }
 }

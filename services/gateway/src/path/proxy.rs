@@ -8,16 +8,17 @@ use std::task::Poll;
 use sumun_config::checked::HashOn;
 use sumun_engine::access_log::Needs;
 use sumun_engine::{Lease, buffers};
-use sumun_http::forward::{self, ConnectionLine, Framing, RequestPlan, ResponsePlan};
-use sumun_http::{Known, Method, Received, ResponseBody, ResponseHead, ResponseReceiver, Version};
+use sumun_http::forward::{self, ConnectionLine, Framing, ResponsePlan};
+use sumun_http::{BodyLength, Known, Method, Received, ResponseBody, ResponseHead, ResponseReceiver, Version};
 use sumun_pools::{Lease as ServerLease, Outcome, PickKey, Refused, Tried};
 
 use super::body::{Body, BodyError, Upload, UploadError};
-use super::{Ended, Exchange, Pace, answer, guard, queue, relay, tunnel};
+use super::{Ended, Exchange, Pace, answer, ask, queue, relay, tunnel};
 use crate::events::{Event, Reason};
 use crate::heads::ResponseLease;
+use crate::http2::{Broken, websocket};
 use crate::io::Gone;
-use crate::limits::{RESPONSE_HEAD_BYTES, SCRATCH_BYTES};
+use crate::limits::{COLLECT_PAUSE, RESPONSE_HEAD_BYTES, SCRATCH_BYTES};
 use crate::site::Route;
 use crate::upstream::{self, ConnectError, LocalPool, ServerConnection};
 
@@ -94,20 +95,30 @@ fn cookie<'a>(exchange: &Exchange<'a>, name: &str) -> Option<&'a [u8]> {
 }
 
 /// Waits for a body that trickles in, so that it holds no thread of an application server.
+///
+/// One without a length that pauses may be half of a conversation: its beginning goes to the server.
+/// One of gRPC is that more often than not, and is not waited for at all.
 async fn collect(exchange: &mut Exchange<'_>, body: &mut Body<'_>) -> Result<(), Ended> {
     let pace = Pace::begin(exchange);
-    pace.progress(exchange.deadline, body.received);
+    let is_grpc = exchange.is_grpc();
+    let pause_ms = match exchange.head.body {
+        BodyLength::Chunked => COLLECT_PAUSE.as_millis() as u64,
+        _ => u64::MAX,
+    };
     while body.wants_collecting() {
+        let due_ms = pace.due_ms(exchange.deadline, body.received);
+        exchange.deadline.set_at(due_ms.min(exchange.deadline.now_ms().saturating_add(pause_ms)));
         let (stream, deadline) = (&mut *exchange.stream, exchange.deadline);
         let collected = poll_fn(|context| match body.poll_collect(context, stream) {
-            Poll::Pending if deadline.passed() => Poll::Ready(None),
+            Poll::Pending if is_grpc || deadline.passed() => Poll::Ready(None),
             Poll::Pending => Poll::Pending,
             Poll::Ready(result) => Poll::Ready(Some(result)),
         })
         .await;
         match collected {
-            Some(Ok(())) => pace.progress(exchange.deadline, body.received),
+            Some(Ok(())) => {}
             Some(Err(error)) => return Err(answer::of_body_error(exchange, &error).await),
+            None if exchange.deadline.now_ms() < due_ms => return Ok(()),
             None => return Err(answer::of_reason(exchange, Reason::BodyTimeout).await),
         }
     }
@@ -115,11 +126,11 @@ async fn collect(exchange: &mut Exchange<'_>, body: &mut Body<'_>) -> Result<(),
 }
 
 /// How one try failed, and what may be done about it.
-struct Failure {
-    reason: Reason,
-    outcome: Outcome,
+pub(super) struct Failure {
+    pub(super) reason: Reason,
+    pub(super) outcome: Outcome,
     /// No byte of the request can have been read by the server.
-    untouched: bool,
+    pub(super) untouched: bool,
 }
 
 /// Asks one server after the other until one answers, as far as the rules of retries allow.
@@ -290,10 +301,13 @@ async fn converse(
     server: &ServerLease,
     mut connection: ServerConnection,
 ) -> Result<Conversation, Failure> {
+    if exchange.head.websocket && !connection.stream.takes_websockets() {
+        return Err(Failure { reason: Reason::ServerProtocol, outcome: Outcome::Neutral, untouched: true });
+    }
     let framing = body.framing(exchange.head.body);
     let mut upload = Upload::default();
     exchange.set_deadline(pool.config.timeouts.first_byte);
-    send_start(exchange, route, pool, server, body, framing, &mut connection).await?;
+    ask::send_start(exchange, route, pool, server, body, framing, &mut connection).await?;
     let mut incoming = Incoming {
         receiver: ResponseReceiver::default(),
         response: ResponseLease::take(),
@@ -301,21 +315,22 @@ async fn converse(
         // One that sends its body without being told to does not wait.
         awaits_continue: exchange.head.expect_continue && !body.is_complete() && body.used_early() == 0,
     };
-    if !body.is_complete() {
-        body.begin_streaming();
-    }
     loop {
         let received = receive_head(exchange, pool, body, &mut upload, &mut connection, &mut incoming).await?;
         let Some(mut lease) = incoming.input.take() else { return Err(protocol()) };
         let response = &incoming.response;
         match received {
             Received::Final(head_length) if response.status == 101 => {
-                if !(exchange.head.websocket && response.upgraded) {
+                if !(exchange.head.websocket && response.upgraded && accepts(exchange, response, &lease)) {
                     return Err(protocol());
                 }
                 server.report(Outcome::Success, exchange.worker.clock.coarse_ms());
                 let response = incoming.response;
                 return Ok(Conversation::Switched { response, input: lease, head_length, connection });
+            }
+            // HTTP/2 tells a WebSocket from an answer by nothing but the status.
+            Received::Final(_) if exchange.websocket_key.is_some() && (200..300).contains(&response.status) => {
+                return Err(protocol());
             }
             Received::Final(head_length) => {
                 let head_bytes = lease.filled().get(..head_length).unwrap_or_default();
@@ -329,7 +344,7 @@ async fn converse(
                 let head_bytes = lease.filled().get(..head_length).unwrap_or_default();
                 // RFC 9110 section 15.2: a 1.0 client does not know 1xx; a 100 goes to who waits for it.
                 let goes_on = response.status == 100;
-                if exchange.head.version == Version::Http11 && (!goes_on || exchange.head.expect_continue) {
+                if exchange.head.version != Version::Http10 && (!goes_on || exchange.head.expect_continue) {
                     pass_interim(exchange, route, response, head_bytes).await?;
                 }
                 incoming.awaits_continue &= !goes_on;
@@ -341,112 +356,18 @@ async fn converse(
     }
 }
 
+/// The server has understood the key that we made; one of a client's own is for the client to check.
+fn accepts(exchange: &Exchange<'_>, response: &ResponseHead, bytes: &Lease) -> bool {
+    let accepted = response.value(bytes.filled(), b"sec-websocket-accept");
+    exchange.websocket_key.is_none_or(|key| accepted == Some(websocket::accept(&key).as_slice()))
+}
+
 fn protocol() -> Failure {
     Failure { reason: Reason::ServerProtocol, outcome: Outcome::CutOff, untouched: false }
 }
 
-/// Writes the request's head, with the body bytes that are here behind it.
-fn compose(
-    scratch: &mut Vec<u8>,
-    exchange: &mut Exchange<'_>,
-    route: &Route,
-    pool: &LocalPool,
-    server: &ServerLease,
-    body: &Body<'_>,
-    framing: Framing,
-) {
-    let head = exchange.head;
-    let client_host = head.host_value(exchange.bytes);
-    let host = match &pool.config.host {
-        sumun_config::checked::HostHeader::Keep if !client_host.is_empty() => client_host,
-        // A 1.0 client need not name a host, but the 1.1 request that it becomes must (RFC 9112
-        // section 3.2), and many servers refuse an empty one.
-        sumun_config::checked::HostHeader::Keep | sumun_config::checked::HostHeader::Server => {
-            server.server().name().as_bytes()
-        }
-        sumun_config::checked::HostHeader::Fixed(text) => text.as_bytes(),
-    };
-    let id = exchange.request_id();
-    let rewritten = guard::rewrite_path(route, exchange.path);
-    let plan = RequestPlan {
-        path: if head.asterisk { b"*" } else { rewritten.as_deref().unwrap_or(exchange.path) },
-        query: head.query.map(|span| span.of_bytes(exchange.bytes)),
-        host,
-        client_host,
-        client: exchange.client_text.plain(),
-        client_node: exchange.client_text.node(),
-        scheme: exchange.scheme(),
-        trusted: exchange.trusted,
-        request_id: (exchange.site.config.request_id.as_bytes(), id.bytes(exchange.bytes)),
-        client_subject: exchange.client_subject(),
-        loop_id: &exchange.site.loop_id,
-        framing,
-        websocket: head.websocket,
-        expect_continue: head.expect_continue && !body.is_complete(),
-        max_forwards: guard::max_forwards(exchange),
-        edits: exchange.extra_edits.as_ref().unwrap_or(&route.request_edits),
-    };
-    forward::write_request(scratch, head, exchange.bytes, &plan);
-    body.append_to(scratch, framing);
-}
-
-/// Sends what `compose` writes. Nearly always the socket takes it at once, out of the worker's
-/// scratch space; only what it does not take needs a buffer of its own.
-async fn send_start(
-    exchange: &mut Exchange<'_>,
-    route: &Route,
-    pool: &LocalPool,
-    server: &ServerLease,
-    body: &Body<'_>,
-    framing: Framing,
-    connection: &mut ServerConnection,
-) -> Result<(), Failure> {
-    let deadline = exchange.deadline;
-    let stream = &mut connection.stream;
-    let mut unsent: Option<Lease> = None;
-    let mut any = false;
-    poll_fn(|context| {
-        if unsent.is_none() {
-            let polled = with_scratch(|scratch| {
-                compose(scratch, exchange, route, pool, server, body, framing);
-                let polled = stream.poll_write(context, scratch);
-                let written = if let Poll::Ready(Ok(count)) = polled { count } else { 0 };
-                let mut rest = Lease::of(if written < scratch.len() { scratch.len() - written } else { 0 });
-                rest.append(scratch.get(written..).unwrap_or_default());
-                unsent = Some(rest);
-                polled
-            });
-            match polled {
-                Poll::Ready(Ok(count)) if count > 0 => any = true,
-                Poll::Ready(_) => return Poll::Ready(Err(closed(true))),
-                Poll::Pending => {}
-            }
-        }
-        let Some(rest) = &mut unsent else { return Poll::Pending };
-        while !rest.is_empty() {
-            match stream.poll_write(context, rest.filled()) {
-                Poll::Ready(Ok(count)) if count > 0 => {
-                    any = true;
-                    rest.consume(count);
-                }
-                Poll::Ready(_) => return Poll::Ready(Err(closed(!any))),
-                Poll::Pending if deadline.passed() => {
-                    return Poll::Ready(Err(Failure {
-                        reason: Reason::FirstByteTimeout,
-                        outcome: Outcome::Timeout,
-                        untouched: !any,
-                    }));
-                }
-                Poll::Pending => return Poll::Pending,
-            }
-        }
-        Poll::Ready(Ok(()))
-    })
-    .await
-}
-
 /// The server closed before it answered.
-fn closed(untouched: bool) -> Failure {
+pub(super) fn closed(untouched: bool) -> Failure {
     Failure { reason: Reason::ServerClosed, outcome: Outcome::CutOff, untouched }
 }
 
@@ -470,7 +391,7 @@ async fn receive_head(
     incoming: &mut Incoming,
 ) -> Result<Received, Failure> {
     let Incoming { receiver, response, input, awaits_continue } = incoming;
-    let mut pace = Pace::begin(exchange).towards(pool.config.timeouts.idle);
+    let mut pace = Pace::begin(exchange).towards(exchange, pool.config.timeouts.idle);
     let mut uploading = !body.is_complete() || upload.waits_for_server();
     let mut watching = true;
     if uploading && !*awaits_continue {
@@ -488,7 +409,7 @@ async fn receive_head(
             if uploading {
                 if *awaits_continue {
                     // Its time for the body begins when it begins to send it, not before.
-                    pace = Pace::begin(exchange).towards(pool.config.timeouts.idle);
+                    pace = Pace::begin(exchange).towards(exchange, pool.config.timeouts.idle);
                 }
                 match upload.poll(context, body, exchange.stream, &mut connection.stream, exchange.deadline, &pace) {
                     Poll::Ready(Ok(())) => {
@@ -538,8 +459,14 @@ async fn receive_head(
             }
             Heard::ServerEnded => {
                 let cut = input.as_ref().is_some_and(|lease| !lease.is_empty());
-                let reason = if cut { Reason::ServerProtocol } else { Reason::ServerClosed };
-                return Err(Failure { reason, outcome: Outcome::CutOff, untouched: false });
+                let broken = connection.stream.broken();
+                let refused = broken == Some(Broken::Refused);
+                let reason = match broken {
+                    Some(Broken::Malformed) => Reason::ServerProtocol,
+                    _ if cut => Reason::ServerProtocol,
+                    _ => Reason::ServerClosed,
+                };
+                return Err(Failure { reason, outcome: Outcome::CutOff, untouched: refused && body.is_whole() });
             }
             Heard::ClientGone => return Err(ended_by_client(Reason::ClientClosed)),
             Heard::BodyBroken(error) => return Err(ended_by_client(answer::body_reason(&error))),

@@ -146,7 +146,7 @@ pub(super) async fn run(
     let mut server_side = Some((connection, server));
     let keep_server = response.keep_alive;
     let idle = pool.config.timeouts.idle;
-    let pace = Pace::begin(exchange).towards(idle);
+    let pace = Pace::begin(exchange).towards(exchange, idle).in_answer(exchange);
     let mut splice: Option<Splice> = None;
     let mut watching = true;
     // Until here it was the time for the first byte.

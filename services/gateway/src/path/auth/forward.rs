@@ -168,7 +168,11 @@ fn compose(
         own,
     );
     list_line(&mut output, b"CDN-Loop", exchange, Some(Known::CdnLoop), &exchange.site.loop_id);
-    let via: &[u8] = if head.version == Version::Http10 { b"1.0 sumun" } else { b"1.1 sumun" };
+    let via: &[u8] = match head.version {
+        Version::Http10 => b"1.0 sumun",
+        Version::Http11 => b"1.1 sumun",
+        Version::Http2 => b"2.0 sumun",
+    };
     list_line(&mut output, b"Via", exchange, Some(Known::Via), via);
     line(&mut output, exchange.site.config.request_id.as_bytes(), &[request_id]);
     if let Some((name, subject)) = exchange.client_subject() {
@@ -203,7 +207,7 @@ fn list_line(output: &mut Vec<u8>, name: &[u8], exchange: &Exchange<'_>, known: 
 /// One server, on a kept connection or a new one. That it closed a kept one in this very moment is
 /// no fault of its own.
 async fn converse(
-    pool: &LocalPool,
+    pool: &Rc<LocalPool>,
     server: &ServerLease,
     request: &[u8],
     patience: Patience<'_>,

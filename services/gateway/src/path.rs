@@ -202,7 +202,11 @@ async fn serve_busy(connection: &mut Connection) -> After {
         }
         connection.deadline.set(BUSY);
         if !poll_fn(|context| connection.poll_bytes(context)).await {
-            return if connection.worker.closes_idle() { After::Close } else { After::Idle };
+            if !connection.worker.closes_idle() {
+                return After::Idle;
+            }
+            connection.stream.say_goodbye();
+            return After::Close;
         }
     }
 }

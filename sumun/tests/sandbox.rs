@@ -168,6 +168,7 @@ fn tcp_ports_that_the_config_does_not_name_are_closed() {
         }
         case.refuses("listen", "", NOT_PERMITTED);
         case.refuses("netlink", "", NOT_PERMITTED);
+        case.refuses("netlink-pair", "", NOT_PERMITTED);
     });
 }
 
@@ -197,6 +198,18 @@ fn no_programs_no_processes_but_threads() {
         let named = Case::new(&format!("user: 0:0\n{RESPOND}"));
         named.refuses("signal", std::process::id().to_string(), NOT_PERMITTED);
     }
+}
+
+/// A limit on its CPU time would end a process of the same user.
+#[test]
+fn limits_of_others_are_theirs() {
+    let case = Case::new(&format!("user: 0:0\n{RESPOND}"));
+    if !case.seccomp() || !is_root() {
+        return;
+    }
+    case.refuses("limit", std::process::id().to_string(), NOT_PERMITTED);
+    let free = Case::new(&format!("sandbox: off\nuser: 0:0\n{RESPOND}"));
+    free.allows("limit", std::process::id().to_string());
 }
 
 /// ptrace, mount, bpf, io_uring and all the others: each is tried.

@@ -141,7 +141,7 @@ fn control(root: &Path, architecture: &str) -> Fallible<()> {
     let text = format!(
         "Package: {PACKAGE}\nVersion: {}\nArchitecture: {architecture}\nMaintainer: {MAINTAINER}\n\
          Installed-Size: {size_kib}\nDepends: adduser, init-system-helpers (>= 1.52), \
-         libc6 (>= {library}), libgcc-s1\nSuggests: logrotate\nSection: httpd\nPriority: optional\n\
+         libc6 (>= {library}), libgcc-s1\nRecommends: ca-certificates\nSuggests: logrotate\nSection: httpd\nPriority: optional\n\
          Homepage: {HOMEPAGE}\n{DESCRIPTION}",
         version()
     );

@@ -6,9 +6,15 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-/// Opens a log for appending; a new one gets mode 0640.
+/// Opens a log for appending; a new one gets mode 0640. A pipe that nobody reads is an error and not a
+/// wait without end.
 pub fn open_log(path: &Path) -> io::Result<OwnedFd> {
-    Ok(OpenOptions::new().append(true).create(true).mode(0o640).open(path)?.into())
+    let mut options = OpenOptions::new();
+    options.append(true).create(true).mode(0o640).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY);
+    let log: OwnedFd = options.open(path)?.into();
+    // Whoever writes into it waits for its reader.
+    rustix::fs::fcntl_setfl(&log, rustix::fs::fcntl_getfl(&log)? - rustix::fs::OFlags::NONBLOCK)?;
+    Ok(log)
 }
 
 /// Makes `path` and what is missing above it, for the owner alone (0700). A directory that is
@@ -201,6 +207,21 @@ mod tests {
         assert_eq!(std::fs::read_dir(&directory).unwrap().count(), 1);
         std::fs::write(&path, "short").unwrap();
         assert_eq!(secret_file(&path, [8; 32]).unwrap_err().kind(), io::ErrorKind::InvalidData);
+    }
+
+    #[test]
+    fn a_pipe_without_a_reader_is_no_log() {
+        let directory = scratch("pipe");
+        private_directory(&directory).unwrap();
+        let pipe = directory.join("log");
+        rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, rustix::fs::Mode::from_raw_mode(0o600)).unwrap();
+        assert_eq!(open_log(&pipe).unwrap_err().raw_os_error(), Some(libc::ENXIO));
+        let reader = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(&pipe).unwrap();
+        let log = open_log(&pipe).unwrap();
+        assert!(!rustix::fs::fcntl_getfl(&log).unwrap().contains(rustix::fs::OFlags::NONBLOCK));
+        drop(reader);
+        let file = open_log(&directory.join("file")).unwrap();
+        assert_eq!(rustix::io::write(&file, b"line").unwrap(), 4);
     }
 
     #[test]

@@ -215,6 +215,20 @@ impl Stream {
         }
     }
 
+    /// Bytes of a write that has not come back, or has failed, may be with the other side already: over
+    /// TLS a write comes back when all of it is with the kernel.
+    pub(crate) fn has_sent_part(&self) -> bool {
+        matches!(self, Self::Tls(stream) if stream.tls.has_sent_part())
+    }
+
+    /// Bytes of a write that is pending: they have to come first again.
+    pub(crate) fn owed(&self) -> usize {
+        match self {
+            Self::Tls(stream) => stream.tls.owed(),
+            _ => 0,
+        }
+    }
+
     /// The kernel can move bytes in and out by itself.
     pub(crate) fn is_socket(&self) -> bool {
         matches!(self, Self::Tcp(_) | Self::Unix(_))

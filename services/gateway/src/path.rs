@@ -68,7 +68,7 @@ enum After {
     Idle,
     Close,
     /// It speaks HTTP/2 from its first byte on; these are here.
-    Http2(Box<Lease>),
+    Http2(Option<Box<Lease>>),
 }
 
 /// One request while it is served.
@@ -166,14 +166,10 @@ fn serve(mut connection: Connection) -> impl Future<Output = ()> {
         while poll_fn(|context| connection.poll_bytes(context)).await {
             // Boxed, so that a connection that waits is a few hundred bytes and not a few thousand.
             let after = Box::pin(serve_busy(&mut connection)).await;
-            let first = match after {
+            match after {
                 After::Close => return,
-                After::Idle => None,
-                After::Http2(first) => Some(first),
-            };
-            if let Some(first) = first {
-                Box::pin(http2::serve(&mut connection, first)).await;
-                return;
+                After::Idle => {}
+                After::Http2(first) => return Box::pin(http2::serve(&mut connection, first)).await,
             }
             // Who was let in and has asked nothing within the time for a header asks nothing.
             if connection.requests == 0 {
@@ -192,7 +188,7 @@ fn packed(address: SocketAddr) -> (IpAddr, u16) {
 /// Serves requests as long as they follow each other closely: who is busy keeps what it works with.
 async fn serve_busy(connection: &mut Connection) -> After {
     if connection.stream.security().is_some_and(|security| security.is_http2) {
-        return After::Http2(Box::new(Lease::of(0)));
+        return After::Http2(None);
     }
     let client_text = ClientText::of(connection.client.map(SocketAddr::from));
     loop {
@@ -234,7 +230,7 @@ async fn serve_burst(connection: &mut Connection, client_text: &ClientText) -> A
             Ok(length) => length,
             Err(HeadEnd::Closed) => return After::Close,
             Err(HeadEnd::Nothing) => return After::Idle,
-            Err(HeadEnd::Http2) => return After::Http2(Box::new(input)),
+            Err(HeadEnd::Http2) => return After::Http2(Some(Box::new(input))),
             Err(HeadEnd::Refused(reason)) => return refuse(connection, client_text, &site, reason).await,
         };
         connection.requests += 1;

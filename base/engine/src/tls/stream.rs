@@ -41,6 +41,8 @@ pub struct TlsStream {
     plaintext: Option<Lease>,
     /// Bytes of the caller that lie in `outgoing`: it is told once they are sent.
     owed: usize,
+    /// The kernel has taken some of what was encrypted of them.
+    owed_begun: bool,
     /// The last read filled its buffer: the next one is worth a large one.
     reads_are_full: bool,
     /// Bytes of `incoming` that nothing more can be done with until others follow.
@@ -85,6 +87,7 @@ impl TlsStream {
             outgoing: None,
             plaintext: None,
             owed: 0,
+            owed_begun: false,
             reads_are_full: false,
             looked_at: 0,
             begun: false,
@@ -465,7 +468,20 @@ impl TlsStream {
 
     fn poll_owed(&mut self, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
         ready!(self.poll_send(context))?;
+        self.owed_begun = false;
         Poll::Ready(Ok(std::mem::take(&mut self.owed)))
+    }
+
+    /// Bytes of a write that has not come back, or has failed, may be with the other side already.
+    #[must_use]
+    pub fn has_sent_part(&self) -> bool {
+        self.owed_begun
+    }
+
+    /// Bytes of a write that is pending: they have to come first again.
+    #[must_use]
+    pub fn owed(&self) -> usize {
+        self.owed
     }
 
     /// Sends all that is to be sent.
@@ -473,7 +489,10 @@ impl TlsStream {
         while let Some(lease) = &mut self.outgoing {
             match ready!(self.transport.poll_write(context, lease.filled())) {
                 Ok(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                Ok(count) => lease.consume(count),
+                Ok(count) => {
+                    lease.consume(count);
+                    self.owed_begun |= self.owed > 0;
+                }
                 Err(error) => {
                     self.outgoing = None;
                     return Poll::Ready(Err(error));

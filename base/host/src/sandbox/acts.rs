@@ -35,12 +35,16 @@ pub enum Act {
     Listen,
     /// Open a netlink socket.
     Netlink,
+    /// Open a pair of netlink sockets, which the kernel has none of.
+    NetlinkPair,
     /// Become another program.
     Exec(PathBuf),
     /// Start another program.
     Spawn(PathBuf),
     /// Ask a process whether it takes signals from us.
     Signal(u32),
+    /// Ask for a limit of a process.
+    Limit(u32),
     /// Start a thread.
     Thread,
     /// One of [`calls::denied`] and [`calls::UNKNOWN`], by name, with zeros for arguments.
@@ -78,12 +82,23 @@ pub fn attempt(act: &Act) -> io::Result<()> {
             TcpListener::from(socket).local_addr().map(drop)
         }
         Act::Netlink => Ok(rustix::net::socket(AddressFamily::NETLINK, SocketType::RAW, None).map(drop)?),
+        Act::NetlinkPair => {
+            let flags = rustix::net::SocketFlags::empty();
+            Ok(rustix::net::socketpair(AddressFamily::NETLINK, SocketType::RAW, flags, None).map(drop)?)
+        }
         Act::Exec(path) => Err(Command::new(path).exec()),
         Act::Spawn(path) => Command::new(path).status().map(drop),
         Act::Signal(pid) => {
             let pid = i32::try_from(*pid).ok().and_then(Pid::from_raw);
             let pid = pid.ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
             Ok(kill_process(pid, Signal::CONT)?)
+        }
+        Act::Limit(pid) => {
+            let pid = i32::try_from(*pid).ok().and_then(Pid::from_raw);
+            let pid = pid.ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
+            // More than it has: of one's own processes it is always granted.
+            let limit = rustix::process::Rlimit { current: None, maximum: None };
+            Ok(rustix::process::prlimit(Some(pid), rustix::process::Resource::Cpu, limit).map(drop)?)
         }
         Act::Thread => match std::thread::Builder::new().spawn(|| {})?.join() {
             Ok(()) => Ok(()),

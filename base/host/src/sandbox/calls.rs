@@ -51,6 +51,24 @@ pub const DENIED: &[Call] = calls! {
     "quotactl" = libc::SYS_quotactl,
     "quotactl_fd" = libc::SYS_quotactl_fd,
     "acct" = libc::SYS_acct,
+    // What Landlock does not look at: modes, owners, attributes and times of files by their path, and
+    // memory and queues that processes share by name.
+    "fchmodat" = libc::SYS_fchmodat,
+    "fchmodat2" = 452,
+    "fchownat" = libc::SYS_fchownat,
+    "setxattr" = libc::SYS_setxattr,
+    "lsetxattr" = libc::SYS_lsetxattr,
+    "fsetxattr" = libc::SYS_fsetxattr,
+    "setxattrat" = 463,
+    "removexattr" = libc::SYS_removexattr,
+    "lremovexattr" = libc::SYS_lremovexattr,
+    "fremovexattr" = libc::SYS_fremovexattr,
+    "removexattrat" = 466,
+    "utimensat" = libc::SYS_utimensat,
+    "shmget" = libc::SYS_shmget,
+    "msgget" = libc::SYS_msgget,
+    "semget" = libc::SYS_semget,
+    "mq_open" = libc::SYS_mq_open,
     // Parts of the kernel that have let attackers in, and that nothing here needs.
     "bpf" = libc::SYS_bpf,
     "perf_event_open" = libc::SYS_perf_event_open,
@@ -82,6 +100,12 @@ pub const DENIED: &[Call] = calls! {
 /// The same, for calls that only this architecture has.
 #[cfg(target_arch = "x86_64")]
 pub const DENIED_HERE: &[Call] = calls! {
+    "chmod" = libc::SYS_chmod,
+    "chown" = libc::SYS_chown,
+    "lchown" = libc::SYS_lchown,
+    "utime" = libc::SYS_utime,
+    "utimes" = libc::SYS_utimes,
+    "futimesat" = libc::SYS_futimesat,
     "fork" = libc::SYS_fork,
     "vfork" = libc::SYS_vfork,
     "uselib" = libc::SYS_uselib,
@@ -108,6 +132,8 @@ pub const NEWEST_KNOWN: Call = ("file_setattr", 469);
 pub const DENIED_IN_PART: &[(&str, &str)] = &[
     ("clone", "a new process; new threads are allowed"),
     ("socket", "families other than Unix, IPv4 and IPv6, and protocols other than TCP and UDP"),
+    ("socketpair", "families other than Unix"),
+    ("prlimit64", "limits of other processes, which can end them"),
     ("sendto, sendmsg, sendmmsg", "opening a TCP connection with MSG_FASTOPEN, which Landlock does not see"),
     ("ioctl", "typing into the terminal (TIOCSTI, TIOCLINUX)"),
 ];

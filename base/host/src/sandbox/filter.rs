@@ -91,7 +91,7 @@ fn ranges() -> Vec<Range> {
 
 /// What [`DENIED_IN_PART`] says. Each ends with a verdict on every way.
 fn in_part() -> impl Iterator<Item = (libc::c_long, BpfProgram)> {
-    const { assert!(DENIED_IN_PART.len() == 4, "each has its rules here") }
+    const { assert!(DENIED_IN_PART.len() == 6, "each has its rules here") }
     let thread = vec![
         statement(LOAD, argument_at(0)),
         jump(ANY_BIT, libc::CLONE_THREAD as u32, 1, 0),
@@ -121,6 +121,14 @@ fn in_part() -> impl Iterator<Item = (libc::c_long, BpfProgram)> {
             statement(RETURN, ALLOW),
         ]
     };
+    let only = |first: u32| {
+        vec![
+            statement(LOAD, argument_at(0)),
+            jump(EQUAL, first, 1, 0),
+            statement(RETURN, REFUSE),
+            statement(RETURN, ALLOW),
+        ]
+    };
     let terminal = vec![
         statement(LOAD, argument_at(1)),
         jump(EQUAL, libc::TIOCSTI as u32, 1, 0),
@@ -131,6 +139,9 @@ fn in_part() -> impl Iterator<Item = (libc::c_long, BpfProgram)> {
     [
         (libc::SYS_clone, thread),
         (libc::SYS_socket, socket),
+        (libc::SYS_socketpair, only(libc::AF_UNIX as u32)),
+        // 0 is the process itself.
+        (libc::SYS_prlimit64, only(0)),
         (libc::SYS_sendto, without_fast_open(3)),
         (libc::SYS_sendmsg, without_fast_open(2)),
         (libc::SYS_sendmmsg, without_fast_open(3)),

@@ -13,6 +13,7 @@ use super::proxy::{Failure, closed, with_scratch};
 use super::{Exchange, guard};
 use crate::events::Reason;
 use crate::http2::Broken;
+use crate::io::Stream;
 use crate::site::Route;
 use crate::upstream::{LocalPool, ServerConnection};
 
@@ -77,6 +78,11 @@ fn wants_trailers(exchange: &Exchange<'_>) -> bool {
             .any(|value| sumun_http::field::list(value).any(|option| option.eq_ignore_ascii_case(b"trailers")))
 }
 
+/// The server cannot have read a byte: none was written, and none of a write that did not come back.
+fn is_untouched(any: bool, stream: &Stream) -> bool {
+    !any && !stream.has_sent_part()
+}
+
 /// Sends what `compose` writes. Nearly always the socket takes it at once, out of the worker's
 /// scratch space; only what it does not take needs a buffer of its own.
 pub(super) async fn send_start(
@@ -106,7 +112,7 @@ pub(super) async fn send_start(
             });
             match polled {
                 Poll::Ready(Ok(count)) if count > 0 => any = true,
-                Poll::Ready(_) => return Poll::Ready(Err(closed(true))),
+                Poll::Ready(_) => return Poll::Ready(Err(closed(!stream.has_sent_part()))),
                 Poll::Pending => {}
             }
         }
@@ -118,14 +124,14 @@ pub(super) async fn send_start(
                     rest.consume(count);
                 }
                 Poll::Ready(_) => {
-                    let untouched = !any || stream.broken() == Some(Broken::Refused);
+                    let untouched = is_untouched(any, stream) || stream.broken() == Some(Broken::Refused);
                     return Poll::Ready(Err(closed(untouched)));
                 }
                 Poll::Pending if deadline.passed() => {
                     return Poll::Ready(Err(Failure {
                         reason: Reason::FirstByteTimeout,
                         outcome: Outcome::Timeout,
-                        untouched: !any,
+                        untouched: is_untouched(any, stream),
                     }));
                 }
                 Poll::Pending => return Poll::Pending,

@@ -22,7 +22,7 @@ use crate::limits::LINGER;
 use crate::site::Site;
 
 /// Serves a connection that speaks HTTP/2 until it ends. `first` was read already.
-pub(super) async fn serve(connection: &mut Connection, mut first: Box<Lease>) {
+pub(super) async fn serve(connection: &mut Connection, mut first: Option<Box<Lease>>) {
     let site = Rc::clone(&connection.site.borrow());
     let now_ms = connection.deadline.now_ms();
     let machine = Machine::server(&http2::settings(&site.config.bounds), now_ms);
@@ -43,13 +43,12 @@ pub(super) async fn serve(connection: &mut Connection, mut first: Box<Lease>) {
 fn poll_round(
     connection: &mut Connection,
     mux: &Rc<Mux>,
-    first: &mut Lease,
+    first: &mut Option<Box<Lease>>,
     idle_since_ms: &mut u64,
     context: &mut Context<'_>,
 ) -> Poll<()> {
     let now_ms = connection.deadline.now_ms();
-    if !first.is_empty() {
-        let read = std::mem::replace(first, Lease::of(0));
+    if let Some(read) = first.take() {
         take(connection, mux, now_ms, read.filled());
     }
     let idle_ms = connection.site.borrow().config.bounds.idle.as_millis() as u64;

@@ -114,7 +114,9 @@ impl Direction {
         last: &mut Option<Vec<u8>>,
     ) -> Poll<()> {
         while !self.write_ended {
-            if let Some(bytes) = last.take_if(|_| self.frames.is_between()) {
+            // A write that is pending is finished first, with the same bytes.
+            let owed = to.owed();
+            if let Some(bytes) = last.take_if(|_| owed == 0 && self.frames.is_between()) {
                 // A side that was told already hears nothing more.
                 let close = if self.frames.is_closed() { Vec::new() } else { bytes };
                 let mut lease = Lease::of(close.len());
@@ -124,7 +126,7 @@ impl Direction {
             match &mut self.bytes {
                 Some(lease) if !lease.is_empty() => {
                     let bytes = lease.filled();
-                    let whole = if last.is_some() { self.frames.rest_of_frame(bytes) } else { bytes.len() };
+                    let whole = if last.is_some() { self.frames.rest_of_frame(bytes).max(owed) } else { bytes.len() };
                     match to.poll_write(context, bytes.get(..whole).unwrap_or_default()) {
                         Poll::Pending => return Poll::Pending,
                         Poll::Ready(Ok(0) | Err(_)) => self.write_ended = true,

@@ -245,7 +245,7 @@ impl Supervisor {
                     self.ask_for_upgrade(Requester::Process { number, id });
                 }
                 FromWorker::RuntimeState { piece, is_last } => self.runtime_state(number, &piece, is_last, now),
-                FromWorker::Pong { id } => self.service_manager.answered(id),
+                FromWorker::Pong { .. } => self.service_manager.answered(),
                 FromWorker::Keep { entry, content } => self.keep(number, entry, content),
                 FromWorker::HostFilesWanted => self.host_files_wanted(number),
                 FromWorker::StopRequested => self.begin_stop(now),
@@ -545,7 +545,7 @@ impl Supervisor {
                 process.send(ToWorker::Ping { id });
             }
             // Nobody who could hang.
-            None => self.service_manager.answered(id),
+            None => self.service_manager.answered(),
         }
     }
 }

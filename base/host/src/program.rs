@@ -10,6 +10,8 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use crate::signals;
+
 /// The running program, whatever became of its file.
 pub const THIS_PROGRAM: &str = "/proc/self/exe";
 
@@ -118,7 +120,9 @@ pub fn become_program(program: &Path, variables: &[(&str, Option<&str>)], input:
             None => command.env_remove(name),
         };
     }
-    command.exec()
+    let error = command.exec();
+    signals::disregard_broken_pipes();
+    error
 }
 
 /// The same with a program that is held.

@@ -82,6 +82,16 @@ pub fn disregard() -> io::Result<()> {
     Ok(())
 }
 
+/// A write to a pipe that nobody reads is an error and not our end. Every program of Rust begins so;
+/// an attempt to become another program ends it.
+pub(crate) fn disregard_broken_pipes() {
+    // SAFETY: no handler is installed, and nothing of this process relies on the signal's effect.
+    #[allow(unsafe_code)]
+    unsafe {
+        libc::signal(libc::SIGPIPE, libc::SIG_IGN);
+    }
+}
+
 /// Holds those signals back until [`unblock`], also over an execve(2): it takes the handlers away,
 /// and what comes before there are new ones would end the process. For a process of one thread.
 pub fn block() -> io::Result<()> {

@@ -9,11 +9,12 @@ use sumun_host::notify::{Notifier, State, watchdog};
 pub(super) struct ServiceManager {
     /// `None`: nobody wants to know.
     notifier: Option<Notifier>,
-    /// It waits twice as long for a sign of life.
+    /// It waits four times as long for a sign of life: an answer that is late is no end yet.
     every: Option<Duration>,
     next: Instant,
-    /// The last question to the worker process; it has been answered.
+    /// The last question to the worker process,
     ping: u64,
+    /// and whether there was an answer since, if only to one before it.
     answered: bool,
     reloading: bool,
 }
@@ -25,7 +26,7 @@ impl ServiceManager {
             tracing::warn!("NOTIFY_SOCKET: {error}; the service manager is told nothing");
             None
         });
-        let every = notifier.as_ref().and_then(|_| watchdog()).map(|limit| limit / 2);
+        let every = notifier.as_ref().and_then(|_| watchdog()).map(|limit| limit / 4);
         Self { notifier, every, next: Instant::now(), ping: 0, answered: true, reloading: false }
     }
 
@@ -53,14 +54,16 @@ impl ServiceManager {
         self.ping
     }
 
-    /// The worker process answered this question.
-    pub(super) fn answered(&mut self, ping: u64) {
-        self.answered |= ping == self.ping;
+    /// The worker process answered a question, or there is none that could.
+    pub(super) fn answered(&mut self) {
+        self.answered = true;
     }
 
     /// `status` is a line for people.
     pub(super) fn ready(&mut self, status: &str) {
         self.reloading = false;
+        // Who has become ready is alive, whatever became of the one that was asked.
+        self.answered = true;
         self.say(&[State::Ready, State::Status(status)]);
     }
 

@@ -47,7 +47,8 @@ pub(super) struct Upgrade {
 
 enum Stage {
     /// The new program reads our state and says whether it could go on with it.
-    Rehearsal { child: ChildProcess, output: UnixStream, said: Vec<u8>, until: Instant },
+    /// `output` is there until the child has said all.
+    Rehearsal { child: ChildProcess, output: Option<UnixStream>, said: Vec<u8>, until: Instant },
     /// The worker process says what the next one has to know.
     RuntimeState { asked: u64, until: Instant },
     /// A worker process of the new program starts.
@@ -62,7 +63,7 @@ impl Upgrade {
         let both = match &self.stage {
             Stage::Rehearsal { child, output, said, .. } => {
                 // What is too long is not read, and who waits for that is ended in time.
-                let output = (said.len() < REHEARSAL_BYTES).then(|| output.as_fd());
+                let output = output.as_ref().filter(|_| said.len() < REHEARSAL_BYTES).map(AsFd::as_fd);
                 [Some(child.as_fd()), output]
             }
             Stage::RuntimeState { .. } | Stage::Start { .. } | Stage::Ready { .. } => [None, None],
@@ -140,7 +141,7 @@ impl Supervisor {
         let failed = |error: io::Error| format!("{path} cannot be started: {error}");
         let input = memory_file("sumun-state", &state).map_err(failed)?;
         let (child, output) = ChildProcess::ask(&program.path, "sumun", &["takeover"], input).map_err(failed)?;
-        let stage = Stage::Rehearsal { child, output, said: Vec::new(), until: now + REHEARSAL_TIMEOUT };
+        let stage = Stage::Rehearsal { child, output: Some(output), said: Vec::new(), until: now + REHEARSAL_TIMEOUT };
         self.upgrade = Some(Upgrade { requester, program, stage, refused: None });
         Ok(())
     }
@@ -151,8 +152,15 @@ impl Supervisor {
         };
         let ended = child.ended();
         // After its end, so that nothing it said is missed.
-        if let Err(error) = read_available(&*output, said, REHEARSAL_BYTES) {
-            tracing::warn!("what the new program says cannot be read: {error}");
+        let goes_on = match output {
+            None => false,
+            Some(output) => read_available(&*output, said, REHEARSAL_BYTES).unwrap_or_else(|error| {
+                tracing::warn!("what the new program says cannot be read: {error}");
+                false
+            }),
+        };
+        if !goes_on {
+            *output = None;
         }
         let Some(status) = ended else {
             return;

@@ -119,6 +119,10 @@ impl TlsStream {
                     return Poll::Ready(Err(failure));
                 }
                 Ok((Progress::Done, _)) => return Poll::Ready(Ok(self.session())),
+                // It said goodbye before it had opened.
+                Ok((Progress::Blocked, _)) if self.ended => {
+                    return Poll::Ready(Err(self.fail(Failure::of_transport(&cut_off()))));
+                }
                 Ok((Progress::Blocked, _)) => {}
             }
             if let Err(error) = ready!(self.poll_send(context)) {
@@ -467,7 +471,14 @@ impl TlsStream {
     }
 
     fn poll_owed(&mut self, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        ready!(self.poll_send(context))?;
+        // What was to be sent is gone where it could not be sent: nothing of it counts as written.
+        if let Some(failure) = &self.failure {
+            return Poll::Ready(Err(failure.clone().into()));
+        }
+        if let Err(error) = ready!(self.poll_send(context)) {
+            self.fail(Failure::of_transport(&error));
+            return Poll::Ready(Err(error));
+        }
         self.owed_begun = false;
         Poll::Ready(Ok(std::mem::take(&mut self.owed)))
     }

@@ -4,6 +4,8 @@ usage: websocket_client.py echo URL          text, bytes, a large message, ping,
        websocket_client.py large URL         one message of 4 MiB
        websocket_client.py hold URL COUNT    COUNT connections that talk once a second until
                                              SIGTERM; prints "open" when all are open
+       websocket_client.py follow URL COUNT  the same, and each whose other side goes away (1001)
+                                             is opened again
 
 Ends with 0 only if every connection lived until we closed it and every message came back.
 """
@@ -11,13 +13,17 @@ Ends with 0 only if every connection lived until we closed it and every message 
 import asyncio
 import os
 import signal
+import ssl
 import sys
 
 import websockets
 
 
 async def connect(url):
-    return await websockets.connect(url, max_size=None, ping_interval=None, open_timeout=10)
+    context = None
+    if url.startswith("wss:"):
+        context = ssl._create_unverified_context()
+    return await websockets.connect(url, max_size=None, ping_interval=None, open_timeout=10, ssl=context)
 
 
 async def exchange(connection, message):
@@ -61,6 +67,37 @@ async def talk(connection, end, number):
     return count
 
 
+async def follow_one(url, connection, end, number):
+    """Talks; says how often the other side went away, which it may do with 1001 alone."""
+    count = left = 0
+    while not end.is_set():
+        try:
+            await exchange(connection, f"{number} {count}")
+            count += 1
+            await asyncio.wait_for(end.wait(), timeout=0.2)
+        except asyncio.TimeoutError:
+            pass
+        except websockets.ConnectionClosed:
+            if connection.close_code != 1001:
+                raise AssertionError(f"closed with {connection.close_code}") from None
+            left += 1
+            connection = await connect(url)
+    await connection.close()
+    return count, left
+
+
+async def follow(url, count):
+    end = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, end.set)
+    connections = [await connect(url) for _ in range(count)]
+    print("open", flush=True)
+
+    talks = [follow_one(url, connection, end, number) for number, connection in enumerate(connections)]
+    counts = await asyncio.gather(*talks)
+    messages, left = (sum(column) for column in zip(*counts))
+    print(f"{count} WebSockets, {messages} messages, {left} ended with 1001", flush=True)
+
+
 async def hold(url, count):
     end = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, end.set)
@@ -80,5 +117,7 @@ if __name__ == "__main__":
             asyncio.run(large(sys.argv[2]))
         case "hold":
             asyncio.run(hold(sys.argv[2], int(sys.argv[3])))
+        case "follow":
+            asyncio.run(follow(sys.argv[2], int(sys.argv[3])))
         case other:
             sys.exit(f"no command {other}")

@@ -115,7 +115,9 @@ fn note(pool: &Pool, server: &Server, rules: &config::Health, checks: &mut Check
     }
     drop(about);
     let (pool_name, name) = (&**pool.name(), &**server.name());
+    let rises = server.set_rising(checks.is_rising());
     match changed {
+        None if rises => return pool.touch(),
         None => return,
         Some(Health::Down) => tracing::warn!(pool = pool_name, server = name, reason = words, "server is down"),
         Some(_) if before == Health::Down => {
@@ -135,6 +137,7 @@ fn note(pool: &Pool, server: &Server, rules: &config::Health, checks: &mut Check
 /// The server is not checked any more: nothing is known about it.
 fn forget(pool: &Pool, server: &Server) {
     server.set_health(Health::Unknown);
+    server.set_rising(false);
     let mut about = server.about();
     about.last_check.clear();
     about.reason.clear();

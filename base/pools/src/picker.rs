@@ -57,8 +57,8 @@ pub struct Picker {
     valid_until_ms: u64,
     /// Servers of our zone, other servers, backups; the empty ones left out.
     tiers: Vec<Tier>,
-    /// Servers that are ejected. An ejection is a guess that others do better: where there are no
-    /// others, or a request has tried them all, who failed lately is still better than nobody.
+    /// Servers that are ejected, and those down whose checks have begun to be good: where there are
+    /// no others, or a request has tried them all, they are better than nobody.
     last_resort: Option<Tier>,
     wants: Wants,
     random: fastrand::Rng,
@@ -191,9 +191,8 @@ impl Picker {
             });
             self.tiers.extend(tier);
         }
-        self.last_resort = self.tier(&set, &settings, now_ms, start, |member| {
-            member.server.accepts() && !member.server.is_eligible(now_ms)
-        });
+        self.last_resort =
+            self.tier(&set, &settings, now_ms, start, |member| member.server.is_last_resort(now_ms));
         let ends = set.members().iter().map(|member| member.server.ejected_until_ms()).filter(|&until| until > now_ms);
         self.valid_until_ms = ends.fold(self.valid_until_ms, u64::min);
         // A place may have come free that no request has left.

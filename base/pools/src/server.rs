@@ -6,7 +6,7 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use sumun_config::checked::{Name, ServerAddress};
@@ -61,6 +61,8 @@ pub struct Server {
     weight: AtomicU32,
     admin: AtomicU8,
     health: AtomicU8,
+    /// Down by its checks, the last of which was good.
+    is_rising: AtomicBool,
     ejected_until_ms: AtomicU64,
     /// When the slow start begins; 0 for none. May lie in the future (the end of an ejection).
     ramp_from_ms: AtomicU64,
@@ -116,6 +118,7 @@ impl Server {
             weight: AtomicU32::new(new.weight),
             admin: AtomicU8::new(AdminState::Enabled as u8),
             health: AtomicU8::new(Health::Unknown as u8),
+            is_rising: AtomicBool::new(false),
             ejected_until_ms: AtomicU64::new(0),
             ramp_from_ms: AtomicU64::new(new.ramp_from_ms),
             counters: Counters::default(),
@@ -211,6 +214,13 @@ impl Server {
         self.accepts() && now_ms >= self.ejected_until_ms()
     }
 
+    /// Not one to be picked, but better than nobody: it is ejected, which is a guess that others do
+    /// better, or on its way up.
+    pub(crate) fn is_last_resort(&self, now_ms: u64) -> bool {
+        let is_rising = self.admin_state() == AdminState::Enabled && self.is_rising.load(Ordering::Relaxed);
+        (self.accepts() || is_rising) && !self.is_eligible(now_ms)
+    }
+
     /// A request whose cookie names this server may come.
     pub(crate) fn is_eligible_for_sticky(&self, now_ms: u64) -> bool {
         self.admin_state() != AdminState::Disabled && self.health() != Health::Down && now_ms >= self.ejected_until_ms()
@@ -282,6 +292,11 @@ impl Server {
 
     pub(crate) fn set_health(&self, health: Health) {
         self.health.store(health as u8, Ordering::Relaxed);
+    }
+
+    /// Gives whether that is new.
+    pub(crate) fn set_rising(&self, rising: bool) -> bool {
+        self.is_rising.swap(rising, Ordering::Relaxed) != rising
     }
 
     pub(crate) fn set_ejected_until(&self, until_ms: u64) {

@@ -99,6 +99,28 @@ async fn no_server_is_up() {
     checks.abort();
 }
 
+/// Where all others are dead, a server whose checks have begun to be good is asked before they were so
+/// often enough.
+#[tokio::test]
+async fn a_rising_server_is_better_than_nobody() {
+    let status = Arc::new(AtomicU16::new(503));
+    let address = web_server(Arc::clone(&status)).await.to_string();
+    let mut settings = pool(&[&address]);
+    settings.health = Some(HealthConfig { rise: u32::MAX, ..every_10_ms() });
+    let pools = pools(&settings);
+    let checks = tokio::spawn(health::run(Arc::clone(&pools), Tls::new(1)));
+    until(|| health_of(&pools, 0) == Health::Down).await;
+    let picker = std::cell::RefCell::new(Picker::new(pools.pool("app").unwrap()));
+    let is_taken = || picker.borrow_mut().pick(0, PickKey::default(), &Tried::default()).is_ok();
+    assert!(!is_taken());
+    status.store(200, Ordering::SeqCst);
+    until(is_taken).await;
+    assert_eq!(health_of(&pools, 0), Health::Down);
+    status.store(503, Ordering::SeqCst);
+    until(|| !is_taken()).await;
+    checks.abort();
+}
+
 /// A name server for one zone of one name: A records with a TTL of one second, no others; it
 /// fails while it has no addresses.
 struct NameServer {

@@ -33,6 +33,11 @@ impl Checks {
         self.health
     }
 
+    /// It is down, and its last answer was good: a few more of them, and it is up.
+    pub const fn is_rising(&self) -> bool {
+        matches!(self.health, Health::Down) && self.against > 0
+    }
+
     /// Notes one answer; returns the new health where it changes. `rise` and `fall` of zero count
     /// as one. The first good answer of an unknown server is enough.
     pub fn note(&mut self, good: bool, rise: u32, fall: u32) -> Option<Health> {
@@ -70,5 +75,18 @@ mod tests {
         assert_eq!(run("---"), [Health::Down]);
         assert_eq!(run("+--+--+"), [Health::Up]);
         assert_eq!(run("+---+-+-++"), [Health::Up, Health::Down, Health::Up]);
+    }
+
+    #[test]
+    fn rises_from_its_first_good_answer() {
+        let mut checks = Checks::starting_at(Health::Down);
+        let rising: Vec<bool> = "-+-+++"
+            .chars()
+            .map(|answer| {
+                checks.note(answer == '+', 3, 3);
+                checks.is_rising()
+            })
+            .collect();
+        assert_eq!(rising, [false, true, false, true, true, false]);
     }
 }

@@ -109,6 +109,10 @@ pub(crate) const LINK_PING_PATIENCE: Duration = Duration::from_secs(5);
 /// Once it has, it is left in peace for so long: servers of gRPC cut off who asks more often.
 pub(crate) const LINK_PING_AGAIN: Duration = Duration::from_secs(300);
 
+/// Tasks of HTTP/2 requests that wait for the next one, of each worker, and how long they do.
+pub(crate) const IDLE_HANDS: usize = 256;
+pub(crate) const HAND_PATIENCE: Duration = Duration::from_secs(1);
+
 /// Memory that an HTTP/2 connection keeps for the heads that come next. Bytes.
 pub(crate) const HEAD_KEPT_BYTES: usize = 16 * 1024;
 

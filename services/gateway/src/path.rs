@@ -9,6 +9,7 @@ mod auth;
 mod body;
 mod files;
 mod guard;
+mod hands;
 mod http2;
 mod log;
 pub(crate) mod open;

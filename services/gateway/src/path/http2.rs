@@ -4,15 +4,17 @@
 //! The driver reads, hands out, writes and keeps the time; it never waits for a request. Reading
 //! stops while the client does not take what is written.
 
+use std::cell::RefCell;
 use std::future::poll_fn;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
-use sumun_engine::Lease;
+use sumun_engine::{Deadline, Lease, Worker};
 use sumun_http::{BodyLength, Method};
 use sumun_http2::{Connection as Machine, Event as Happened, StreamId};
 
+use super::hands::Hand;
 use super::{Connection, Reason, Request, refuse, serve_request};
 use crate::client::ClientText;
 use crate::heads::HeadLease;
@@ -117,7 +119,8 @@ fn take(connection: &mut Connection, mux: &Rc<Mux>, now_ms: u64, mut input: &[u8
         match event {
             Happened::Head { stream, end } => {
                 let mut head = HeadLease::take();
-                let mut bytes = Vec::new();
+                let hand = Hand::take();
+                let mut bytes = hand.bytes();
                 let taken = machine.take_request(&mut head, &mut bytes);
                 drop(machine);
                 if head.websocket {
@@ -127,7 +130,7 @@ fn take(connection: &mut Connection, mux: &Rc<Mux>, now_ms: u64, mut input: &[u8
                     head.body = BodyLength::None;
                 }
                 let rejected = taken.err().map(Reason::Rejected);
-                begin(connection, mux, stream, end, head, bytes, rejected);
+                begin(connection, mux, stream, end, hand, Asked { head, bytes, rejected });
             }
             Happened::Data { stream, bytes, end } => {
                 drop(machine);
@@ -149,19 +152,30 @@ fn take(connection: &mut Connection, mux: &Rc<Mux>, now_ms: u64, mut input: &[u8
     }
 }
 
-/// Starts the task of a request.
-fn begin(
-    connection: &mut Connection,
-    mux: &Rc<Mux>,
-    id: StreamId,
-    end: bool,
+/// A request as it was read.
+struct Asked {
     head: HeadLease,
+    /// The head's bytes.
     bytes: Vec<u8>,
     rejected: Option<Reason>,
-) {
-    let is_chunked = matches!(head.body, BodyLength::Chunked);
-    let wanted = match head.method {
-        _ if head.websocket => Wanted::WebSocket,
+}
+
+/// What a task has to do to serve a request.
+pub(super) struct Work {
+    stream: Stream,
+    worker: Rc<Worker>,
+    /// Those of the connection, and the newest of them when the request came.
+    sites: Rc<RefCell<Rc<Site>>>,
+    site: Rc<Site>,
+    client: Option<(IpAddr, u16)>,
+    asked: Asked,
+}
+
+/// Has a request served.
+fn begin(connection: &mut Connection, mux: &Rc<Mux>, id: StreamId, end: bool, hand: Rc<Hand>, asked: Asked) {
+    let is_chunked = matches!(asked.head.body, BodyLength::Chunked);
+    let wanted = match asked.head.method {
+        _ if asked.head.websocket => Wanted::WebSocket,
         Method::Head => Wanted::Head,
         _ => Wanted::All,
     };
@@ -175,42 +189,39 @@ fn begin(
     if u64::from(connection.requests) >= site.config.bounds.requests {
         mux.machine.borrow_mut().shutdown(connection.deadline.now_ms());
     }
-    let request = Connection {
+    let work = Work {
         stream: Stream::Http2(Box::new(stream)),
         worker: Rc::clone(&connection.worker),
-        site: Rc::clone(&connection.site),
+        sites: Rc::clone(&connection.site),
+        site,
         client: connection.client,
-        deadline: connection.worker.deadlines.reserve(),
-        requests: 0,
-        admitted: None,
+        asked,
     };
-    tokio::task::spawn_local(answer(request, site, head, bytes, rejected));
+    hand.give(&connection.worker, work);
 }
 
-async fn answer(
-    mut request: Connection,
-    site: Rc<Site>,
-    mut head: HeadLease,
-    bytes: Vec<u8>,
-    rejected: Option<Reason>,
-) {
-    request.deadline.wake_this_task().await;
-    let client_text = ClientText::of(request.client.map(SocketAddr::from));
+/// Serves a request, and gives back what the task has for the next one.
+pub(super) async fn answer(work: Work, deadline: Deadline) -> (Deadline, Vec<u8>) {
+    let Work { stream, worker, sites, site, client, asked } = work;
+    let Asked { mut head, bytes, rejected } = asked;
+    let mut request = Connection { stream, worker, site: sites, client, deadline, requests: 0, admitted: None };
+    let client_text = ClientText::of(client.map(SocketAddr::from));
     if let Some(reason) = rejected {
         refuse(&mut request, &client_text, &site, reason).await;
-        return;
+        return (request.deadline, bytes);
     }
     let parsed = Request { head: &mut head, bytes: &bytes, arrived: b"", began_us: None };
     let (ended, ..) = serve_request(&mut request, &client_text, &site, parsed).await;
+    let Connection { mut stream, deadline, .. } = request;
     if ended.abort {
-        request.stream.reset_on_close();
-        return;
+        stream.reset_on_close();
+        return (deadline, bytes);
     }
-    let Connection { stream, deadline, .. } = &mut request;
     deadline.set(site.config.bounds.idle);
     poll_fn(|context| match stream.poll_shutdown(context) {
         Poll::Pending if deadline.passed() => Poll::Ready(()),
         other => other.map(drop),
     })
     .await;
+    (deadline, bytes)
 }

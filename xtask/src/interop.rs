@@ -11,6 +11,7 @@ mod plain;
 mod servers;
 mod soak;
 mod tls;
+mod upgrade;
 
 use std::path::PathBuf;
 use std::time::Instant;
@@ -84,7 +85,7 @@ const PYTHON: [Package; 3] = [packages::CURL, packages::PYTHON, packages::PYTHON
 
 const TLS: [Package; 5] = [packages::NGINX, packages::CURL, packages::OPENSSL, packages::H2LOAD, packages::PYTHON];
 
-const PEERS: [Peer; 14] = [
+const PEERS: [Peer; 15] = [
     peer("nginx", "nginx as the server behind", &[packages::NGINX, packages::CURL], true, plain::nginx),
     peer("apache", "Apache httpd as the server behind", &[packages::APACHE, packages::CURL], true, plain::apache),
     peer("python", "aiohttp, wsgiref and WebSockets", &PYTHON, true, plain::python),
@@ -127,6 +128,21 @@ const PEERS: [Peer; 14] = [
         &[packages::NGINX, packages::HEY, packages::CURL, packages::PYTHON, packages::PYTHON_VENV],
         false,
         drills::reload,
+    ),
+    peer(
+        "upgrade",
+        "20 upgrades and 50 certificates under HTTP/1.1, HTTP/2 and WebSockets",
+        &[
+            packages::NGINX,
+            packages::WRK,
+            packages::HEY,
+            packages::H2LOAD,
+            packages::OPENSSL,
+            packages::PYTHON,
+            packages::PYTHON_VENV,
+        ],
+        false,
+        upgrade::upgrade,
     ),
     Peer {
         on_demand: true,

@@ -191,8 +191,7 @@ impl Picker {
             });
             self.tiers.extend(tier);
         }
-        self.last_resort =
-            self.tier(&set, &settings, now_ms, start, |member| member.server.is_last_resort(now_ms));
+        self.last_resort = self.tier(&set, &settings, now_ms, start, |member| member.server.is_last_resort(now_ms));
         let ends = set.members().iter().map(|member| member.server.ejected_until_ms()).filter(|&until| until > now_ms);
         self.valid_until_ms = ends.fold(self.valid_until_ms, u64::min);
         // A place may have come free that no request has left.

@@ -36,6 +36,11 @@ impl Gateway {
         format!("http://{}{path}", self.listen)
     }
 
+    /// Has it go on in the program that lies in its place.
+    pub(crate) fn upgrade(&self) -> Fallible<()> {
+        output(Command::new(&self.binary).args(["upgrade", "-c"]).arg(&self.config)).map(drop)
+    }
+
     /// Puts another config in place and has it taken over.
     pub(crate) fn reload(&self, folder: &TemporaryFolder, config: &str) -> Fallible<()> {
         // Written beside it and renamed: nobody reads half a file.

@@ -4,6 +4,7 @@
 //! of `cargo xtask test`.
 
 mod acme;
+mod attack;
 mod client;
 mod drills;
 mod gateway;
@@ -85,7 +86,7 @@ const PYTHON: [Package; 3] = [packages::CURL, packages::PYTHON, packages::PYTHON
 
 const TLS: [Package; 5] = [packages::NGINX, packages::CURL, packages::OPENSSL, packages::H2LOAD, packages::PYTHON];
 
-const PEERS: [Peer; 15] = [
+const PEERS: [Peer; 16] = [
     peer("nginx", "nginx as the server behind", &[packages::NGINX, packages::CURL], true, plain::nginx),
     peer("apache", "Apache httpd as the server behind", &[packages::APACHE, packages::CURL], true, plain::apache),
     peer("python", "aiohttp, wsgiref and WebSockets", &PYTHON, true, plain::python),
@@ -144,6 +145,17 @@ const PEERS: [Peer; 15] = [
         false,
         upgrade::upgrade,
     ),
+    Peer {
+        on_demand: true,
+        needs_root: true,
+        ..peer(
+            "attack",
+            "the others' 99th percentile and our memory under floods and 5,000 slow clients",
+            &[packages::NGINX, packages::HEY, packages::TASKSET],
+            false,
+            attack::attack,
+        )
+    },
     Peer {
         on_demand: true,
         ..peer(

@@ -40,7 +40,7 @@ fn nginx_listening(folder: &TemporaryFolder, address: SocketAddr, lines: &str) -
         "daemon off;
 worker_processes 1;
 pid {at}/pid;
-events {{ worker_connections 1024; }}
+events {{ worker_connections 8192; }}
 http {{
   types {{ text/html html; text/plain txt; }}
   default_type application/octet-stream;

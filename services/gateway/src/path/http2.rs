@@ -205,6 +205,11 @@ pub(super) async fn answer(work: Work, deadline: Deadline) -> (Deadline, Vec<u8>
     let Work { stream, worker, sites, site, client, asked } = work;
     let Asked { mut head, bytes, rejected } = asked;
     let mut request = Connection { stream, worker, site: sites, client, deadline, requests: 0, admitted: None };
+    // Taken back before anything was done about it: who asks and resets again and again gets no work
+    // out of us, nor out of a server.
+    if request.stream.broken().is_some() {
+        return (request.deadline, bytes);
+    }
     let client_text = ClientText::of(client.map(SocketAddr::from));
     if let Some(reason) = rejected {
         refuse(&mut request, &client_text, &site, reason).await;

@@ -136,6 +136,49 @@ fn servers_may_ask_who_we_are() {
     });
 }
 
+/// With TLS 1.3 a server that does not take our certificate says so when the handshake is over for us.
+#[test]
+fn a_server_that_refuses_us_behind_the_handshake_is_heard() {
+    everywhere(|place| {
+        let authority = Authority::new("authority");
+        let pair = for_address(place, &authority);
+        let serve = |peer: &mut Peer| peer.answer_all(&|_| ok("known"));
+        let mut config = (*authority.asking_server(&pair)).clone();
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        let asking = Server::secure(place.ip, &Arc::new(config), serve);
+        let good = Server::secure(place.ip, &both_versions(&pair), |peer: &mut Peer| {
+            peer.answer_all(&|_| ok("believed"));
+        });
+        for protocol in ["http1", "http2", "auto"] {
+            let more = format!("protocol: {protocol}, outlier: off,");
+            let gateway = start(place, &authority, TRUSTED, &[asking.address()], &more);
+            for method in ["GET", "POST"] {
+                let answer = gateway.connect().request(method, "/", "Accept: application/json\r\n", b"").expect(502);
+                assert!(answer.text().contains("server_handshake"), "{protocol}: {}", answer.text());
+            }
+            gateway.await_log("no TLS with the server: received fatal alert: CertificateRequired");
+        }
+        assert_eq!(asking.count(), 0);
+        // It cannot have looked at any request: all may go to another server.
+        let both = [asking.address(), good.address()];
+        let gateway = start(place, &authority, TRUSTED, &both, "balance: first, outlier: off,");
+        for _ in 0..20 {
+            assert_eq!(gateway.connect().request("POST", "/", "", b"x").expect(200).text(), "believed");
+        }
+        for check in ["http: /health", "tcp: {}"] {
+            let health = format!("health: {{ {check}, every: 200ms, rise: 1, fall: 1 }},");
+            let gateway = start(place, &authority, TRUSTED, &both, &health);
+            gateway.await_state("app", good.address(), "up");
+            gateway.await_state("app", asking.address(), "down");
+            let why = gateway.server("app", asking.address()).to_string();
+            assert!(why.contains("no TLS: received fatal alert: CertificateRequired"), "{why}");
+        }
+        let tls = format!("{TRUSTED}, cert: $DIR/gateway.pem, key: $DIR/gateway.key");
+        let gateway = start(place, &authority, &tls, &[asking.address()], "health: { tcp: {}, every: 200ms },");
+        gateway.await_state("app", asking.address(), "up");
+    });
+}
+
 #[test]
 fn a_handshake_has_the_time_of_a_connection() {
     everywhere(|place| {
@@ -149,6 +192,7 @@ fn a_handshake_has_the_time_of_a_connection() {
         let answer = gateway.connect().get_with("/", "Accept: application/json\r\n").expect(504);
         assert!(answer.text().contains("connect_timeout"), "{}", answer.text());
         assert!(began.elapsed() < PATIENCE / 2);
+        gateway.await_log("no TLS with the server: the handshake took too long");
     });
 }
 

@@ -29,7 +29,7 @@ mod transport;
 mod verifier;
 
 pub use client::{Offer, TlsConnector, TlsPool, server_name};
-pub use failure::{Failure, Reason};
+pub use failure::{Alert, Failure, Reason};
 pub use material::{Blob, IdentityMaterial, Material, of_path};
 pub use metrics::HandshakeCounts;
 pub use registry::Tls;

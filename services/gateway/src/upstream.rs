@@ -250,7 +250,8 @@ impl LocalPool {
             }
             Ok(_) => Ok(Stream::Tls(stream)),
             Err(None) => {
-                stream.tls.give_up();
+                let failure = stream.tls.give_up();
+                self.note_handshake(server, &failure, deadline.now_ms());
                 Err(ConnectError::Timeout)
             }
             Err(Some(failure)) => {
@@ -261,7 +262,7 @@ impl LocalPool {
     }
 
     /// The operator is told: a certificate that is not valid does not mend itself.
-    fn note_handshake(&self, server: &Arc<Server>, failure: &Failure, now_ms: u64) {
+    pub(crate) fn note_handshake(&self, server: &Arc<Server>, failure: &Failure, now_ms: u64) {
         if now_ms >= self.quiet_until_ms.get() {
             self.quiet_until_ms.set(now_ms + HANDSHAKE_LOG_PAUSE.as_millis() as u64);
             let (pool, server) = (&self.config.name, server.name());

@@ -5,6 +5,32 @@ use std::io;
 
 use rustls::{AlertDescription, Error, PeerIncompatible};
 
+/// What the other side itself said when it refused us.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Alert {
+    /// It does not accept who we are, or that we do not say so. This belongs to the handshake, however
+    /// late it comes: nothing that we sent behind the handshake can have been looked at.
+    Identity,
+    Other,
+}
+
+impl Alert {
+    fn of(error: &Error) -> Option<Self> {
+        let Error::AlertReceived(description) = error else { return None };
+        Some(match description {
+            AlertDescription::NoCertificate
+            | AlertDescription::BadCertificate
+            | AlertDescription::UnsupportedCertificate
+            | AlertDescription::CertificateRevoked
+            | AlertDescription::CertificateExpired
+            | AlertDescription::CertificateUnknown
+            | AlertDescription::UnknownCA
+            | AlertDescription::CertificateRequired => Self::Identity,
+            _ => Self::Other,
+        })
+    }
+}
+
 /// The kinds of failures that are counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reason {
@@ -68,11 +94,13 @@ pub struct Failure {
     pub reason: Reason,
     /// In words, for the log.
     pub words: String,
+    /// The other side said it itself.
+    pub alert: Option<Alert>,
 }
 
 impl Failure {
     pub(super) fn new(reason: Reason, words: impl Into<String>) -> Self {
-        Self { reason, words: words.into() }
+        Self { reason, words: words.into(), alert: None }
     }
 
     pub(super) fn of_transport(error: &io::Error) -> Self {
@@ -80,7 +108,7 @@ impl Failure {
     }
 
     pub(super) fn of_tls(error: &Error) -> Self {
-        Self::new(reason(error), error.to_string())
+        Self { alert: Alert::of(error), ..Self::new(reason(error), error.to_string()) }
     }
 }
 

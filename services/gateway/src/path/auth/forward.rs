@@ -232,12 +232,24 @@ async fn talk(
     request: &[u8],
     patience: Patience<'_>,
 ) -> Result<Verdict, Failure> {
-    patience.set(pool.config.timeouts.first_byte);
-    io::write_all(&mut connection.stream, patience.deadline, request)
-        .await
-        .map_err(|stopped| patience.failure(&stopped))?;
     let mut head = ResponseLease::take();
-    let (bytes, input) = receive_head(&mut connection, &mut head, patience).await?;
+    patience.set(pool.config.timeouts.first_byte);
+    let asked = io::write_all(&mut connection.stream, patience.deadline, request).await;
+    let answered = match asked {
+        Ok(()) => receive_head(&mut connection, &mut head, patience).await,
+        Err(stopped) => Err(patience.failure(&stopped)),
+    };
+    let (bytes, input) = match answered {
+        Ok(answered) => answered,
+        Err(failure) if failure.reason == Reason::ServerClosed => {
+            let refusal = io::refusal(&mut connection.stream, patience.deadline).await;
+            return Err(refusal.map_or(failure, |refusal| {
+                pool.note_handshake(server.server(), &refusal, patience.deadline.now_ms());
+                Failure { reason: Reason::ServerHandshake, outcome: Outcome::ConnectFailed }
+            }));
+        }
+        Err(failure) => return Err(failure),
+    };
     let received = receive_body(&mut connection, head.body, input, pool.config.timeouts.idle, patience).await;
     let body = match received {
         Ok((body, clean)) => {

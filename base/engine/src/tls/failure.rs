@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io;
 
-use rustls::{AlertDescription, Error, PeerIncompatible};
+use rustls::{AlertDescription, Error, InvalidMessage, PeerIncompatible};
 
 /// What the other side itself said when it refused us.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,12 +52,15 @@ pub enum Reason {
     Refused,
     /// The other side broke the protocol.
     Malformed,
+    /// The other side sent a message that is longer than any that is taken
+    /// ([`super::limits::HANDSHAKE_BYTES`]).
+    TooLarge,
     /// Our own doing.
     Internal,
 }
 
 impl Reason {
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Gone,
         Self::Timeout,
         Self::NotTls,
@@ -67,6 +70,7 @@ impl Reason {
         Self::Certificate,
         Self::Refused,
         Self::Malformed,
+        Self::TooLarge,
         Self::Internal,
     ];
 
@@ -83,6 +87,7 @@ impl Reason {
             Self::Certificate => "certificate",
             Self::Refused => "refused",
             Self::Malformed => "malformed",
+            Self::TooLarge => "too_large",
             Self::Internal => "internal",
         }
     }
@@ -150,6 +155,7 @@ fn reason(error: &Error) -> Reason {
             Reason::Certificate
         }
         Error::AlertReceived(_) => Reason::Refused,
+        Error::InvalidMessage(InvalidMessage::HandshakePayloadTooLarge) => Reason::TooLarge,
         Error::InappropriateMessage { .. }
         | Error::InappropriateHandshakeMessage { .. }
         | Error::InvalidMessage(_)

@@ -283,10 +283,8 @@ impl TlsStream {
                     let waiting = gathered.as_ref().map_or(0, Lease::len);
                     if waiting == 0 && rest.len() >= RECORD_BYTES {
                         let now = rest.get(..WRITE_BYTES - self.owed).unwrap_or(rest);
+                        // Whole records, and at least one: what is owed by now is whole records, too.
                         let now = now.get(..now.len() - now.len() % RECORD_BYTES).unwrap_or(now);
-                        if now.is_empty() {
-                            break;
-                        }
                         self.encrypt(now)?;
                         self.owed += now.len();
                         rest = rest.get(now.len()..).unwrap_or_default();
@@ -320,12 +318,14 @@ impl TlsStream {
         self.transport.reset_on_close();
     }
 
-    /// Who the other side proved to be (RFC 4514); `None` where it showed no certificate.
+    /// Who the other side proved to be (RFC 4514); `None` where it showed no certificate, or one that
+    /// names nobody.
     #[must_use]
     pub fn peer_subject(&self) -> Option<String> {
         let certificate = self.connection.common().peer_certificates()?.first()?;
         // It has been verified, so it can be read; and if not, then it is nobody's.
-        Leaf::parse(certificate).ok().map(|leaf| leaf.subject)
+        let leaf = Leaf::parse(certificate).ok()?;
+        (!leaf.subject.is_empty() && !leaf.subject_is_cut).then_some(leaf.subject)
     }
 
     /// Both sides agreed on HTTP/2 (RFC 7301); otherwise it is HTTP/1.

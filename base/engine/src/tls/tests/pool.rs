@@ -76,7 +76,7 @@ fn ask(connector: &TlsConnector, config: &Arc<ServerConfig>) -> Result<(bool, He
     let name = server_name(&ServerAddress::Name { host: "A.example.".to_owned(), port: 443 });
     run(async {
         let socket = TcpStream::connect(address).await.unwrap();
-        let mut stream = connector.connect(Transport::Tcp(socket), &name, Offer::Http1).unwrap();
+        let mut stream = connector.connect(Transport::Tcp(socket), &name, Offer::Http1, 1).unwrap();
         let session = handshake(&mut stream).await;
         let session = match session {
             Ok(session) => session,
@@ -203,7 +203,7 @@ fn a_refusal_behind_the_handshake_is_one_of_the_handshake() {
         let (address, server) = serve(&server(&pair, &[&rustls::version::TLS13], Some(&authority)));
         run(async {
             let socket = TcpStream::connect(address).await.unwrap();
-            let mut stream = connector.connect(Transport::Tcp(socket), &name, Offer::Http1).unwrap();
+            let mut stream = connector.connect(Transport::Tcp(socket), &name, Offer::Http1, 1).unwrap();
             handshake(&mut stream).await.unwrap();
             assert!(!stream.is_confirmed());
             if writes {
@@ -229,7 +229,7 @@ fn a_refusal_behind_the_handshake_is_one_of_the_handshake() {
     let (address, server) = serve(&open);
     run(async {
         let socket = TcpStream::connect(address).await.unwrap();
-        let mut stream = connector.connect(Transport::Tcp(socket), &name, Offer::Http1).unwrap();
+        let mut stream = connector.connect(Transport::Tcp(socket), &name, Offer::Http1, 1).unwrap();
         handshake(&mut stream).await.unwrap();
         write_all(&mut stream, b"he").await.unwrap();
     });
@@ -257,7 +257,7 @@ fn the_protocol_is_agreed_on() {
         let result = run(async {
             let socket = TcpStream::connect(address).await.unwrap();
             let name = server_name(&ServerAddress::Name { host: "a.example".to_owned(), port: 443 });
-            let mut stream = connector.connect(Transport::Tcp(socket), &name, offer).unwrap();
+            let mut stream = connector.connect(Transport::Tcp(socket), &name, offer, 1).unwrap();
             handshake(&mut stream).await.map(|_| stream.is_http2()).map_err(|failure| failure.reason)
         });
         server.join().unwrap();

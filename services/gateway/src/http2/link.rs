@@ -324,6 +324,7 @@ async fn run(link: Rc<Link>, pool: Rc<LocalPool>, stream: Option<Stream>) {
     if let Some(refusal) = refusal {
         pool.note_handshake(&link.server, &refusal, deadline.now_ms());
     }
+    stream.say_goodbye();
     mux.break_all(Broken::Gone);
 }
 

@@ -321,13 +321,17 @@ async fn converse(
         }
         Err(failure) if failure.reason == Reason::ServerClosed => {
             let refusal = io::refusal(&mut connection.stream, exchange.deadline).await;
+            connection.stream.say_goodbye();
             Err(refusal.map_or(failure, |refusal| {
                 pool.note_handshake(server.server(), &refusal, exchange.deadline.now_ms());
                 let untouched = refusal.alert == Some(Alert::Identity) && body.is_whole();
                 Failure { reason: Reason::ServerHandshake, outcome: Outcome::ConnectFailed, untouched }
             }))
         }
-        Err(failure) => Err(failure),
+        Err(failure) => {
+            connection.stream.say_goodbye();
+            Err(failure)
+        }
     }
 }
 
@@ -551,7 +555,7 @@ async fn switch(
     response: &ResponseHead,
     mut input: Lease,
     head_length: usize,
-    connection: ServerConnection,
+    mut connection: ServerConnection,
 ) -> Ended {
     let mut output = Vec::new();
     let plan = ResponsePlan {
@@ -566,6 +570,7 @@ async fn switch(
     input.consume(head_length);
     exchange.record.status = 101;
     if io::write_all(exchange.stream, exchange.deadline, &output).await.is_err() {
+        connection.stream.say_goodbye();
         return Ended::closing(Reason::ClientClosed);
     }
     exchange.site.cell.tunnels.increment();

@@ -405,3 +405,25 @@ fn health_checks_speak_http_2_too() {
         assert_eq!(gateway.get("/").expect(200).text(), "two");
     });
 }
+
+/// A connection on which nothing comes any more, and which nobody closes, is found dead by a PING.
+#[test]
+fn a_server_that_falls_silent_is_left() {
+    everywhere(|place| {
+        let habits = Habits { falls_silent: true, ..Habits::default() };
+        let server = Http2Server::start(place.ip, habits, async |request, respond| {
+            answer(request, respond, Response::new(()), b"alive").await;
+        });
+        let pool = "protocol: http2, outlier: off, timeouts: { first_byte: 120s },";
+        let gateway = Instance::proxy(place, &[server.address()], pool, "");
+        let post = || gateway.connect().request("POST", "/", "Accept: application/json\r\n", b"x");
+        let answer = post().expect(502);
+        assert!(answer.text().contains("server_closed"), "{}", answer.text());
+        assert_eq!((server.requests().len(), server.accepted()), (1, 1));
+        for _ in 0..10 {
+            assert_eq!(post().expect(200).text(), "alive");
+        }
+        let accepted = server.accepted();
+        assert!((2..=1 + place.workers).contains(&accepted), "new requests share a new connection: {accepted}");
+    });
+}

@@ -265,12 +265,15 @@ fn who_a_client_is_says_its_certificate_alone() {
         });
         let plain = place.free_address();
         let top = format!("pools: {{ app: {{ servers: [\"{}\"] }} }}", server.address());
-        let forged = "X-Who: CN=forged\r\nx_who: CN=forged\r\nX_WHO: CN=forged\r\n";
+        let forged =
+            "X-Who: CN=forged\r\nx_who: CN=forged\r\nX_WHO: CN=forged\r\nX.Who: CN=forged\r\nx~who: CN=forged\r\n";
         for mode in ["required", "optional"] {
             let tls = format!("client_auth: {{ ca: $DIR/authority.pem, mode: {mode}, header: X-Who }},");
             let routes = "{ path: /, proxy: app }";
             let site = Site::with(place, &Setup { plain: Some(plain), tls: &tls, top: &top, routes, ..PLAIN_SETUP });
             let (ann, stranger) = (site.authority.person("ann"), Authority::new("other").person("eve"));
+            // Who is nobody is told of nowhere; a name that does not fit is cut nowhere.
+            let (unnamed, endless) = (site.authority.pair(&["ann.test"]), site.authority.person(&"a".repeat(1100)));
             for offered in VERSIONS {
                 let connect = |pair: Option<&Pair>| site.connect(&site.authority.client(&[offered], &[], pair));
                 let mut client = connect(Some(&ann));
@@ -278,11 +281,13 @@ fn who_a_client_is_says_its_certificate_alone() {
                 assert_eq!(client.get("/").expect(200).text(), "x-who=CN=ann;");
                 // Nor behind a body, where some servers look, too.
                 client.send("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n");
-                client.send("X-Other: 1\r\nx_who: CN=forged\r\nX-Who: CN=forged\r\n\r\n");
+                client.send("X-Other: 1\r\nx_who: CN=forged\r\nX-Who: CN=forged\r\nx.who: CN=forged\r\n\r\n");
                 assert_eq!(client.answer().expect(200).text(), "x-who=CN=ann;");
                 assert_eq!(server.last_request().trailers, [("x-other".to_owned(), "1".to_owned())]);
                 // In TLS 1.3 a client learns of it with the first bytes that it reads.
                 assert!(is_refused(&mut connect(Some(&stranger))));
+                assert!(is_refused(&mut connect(Some(&endless))));
+                assert_eq!(connect(Some(&unnamed)).get_with("/", forged).expect(200).text(), "");
                 let mut nobody = connect(None);
                 if mode == "optional" {
                     assert_eq!(nobody.get_with("/", forged).expect(200).text(), "");
@@ -305,6 +310,24 @@ fn plain_http_gets_a_plain_answer_that_says_why() {
         assert!(answer.text().contains("plain_http"), "{}", answer.text());
         assert_eq!(client.end(), End::Closed);
         site.connect_plainly().get("/").expect(200);
+    });
+}
+
+/// What the client sends on does not take away the alert that says what was wrong.
+#[test]
+fn an_alert_arrives_whatever_the_client_still_sends() {
+    everywhere(|place| {
+        let site = Site::with(place, &PLAIN_SETUP);
+        for _ in 0..20 {
+            let mut stream = site.gateway.connect().stream;
+            stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+            // A message of a handshake that there is none of, and much behind it.
+            let bytes = [&[22, 3, 1, 0, 4, 9, 0, 0, 0][..], &[0; 100_000]].concat();
+            stream.write_all(&bytes).expect("the gateway reads on");
+            let mut answer = Vec::new();
+            stream.read_to_end(&mut answer).expect("an end, not a reset");
+            assert_eq!((answer.first(), answer.len()), (Some(&21), 7), "one alert: {answer:?}");
+        }
     });
 }
 

@@ -2,13 +2,16 @@
 
 mod support;
 
+use std::io::{Read as _, Write as _};
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
+use http::Response;
 use rustls::ServerConfig;
 use support::certificates::{Authority, Pair, VERSIONS};
 use support::client::End;
+use support::http2::{Habits, Http2Server, answer};
 use support::instance::{Instance, PATIENCE, Place, eventually, everywhere};
 use support::server::{Peer, Server, ok};
 use support::site::{PLAIN_SETUP, Setup, Site};
@@ -136,6 +139,49 @@ fn servers_may_ask_who_we_are() {
     });
 }
 
+/// With TLS 1.3 a server that does not take our certificate says so when the handshake is over for us.
+#[test]
+fn a_server_that_refuses_us_behind_the_handshake_is_heard() {
+    everywhere(|place| {
+        let authority = Authority::new("authority");
+        let pair = for_address(place, &authority);
+        let serve = |peer: &mut Peer| peer.answer_all(&|_| ok("known"));
+        let mut config = (*authority.asking_server(&pair)).clone();
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        let asking = Server::secure(place.ip, &Arc::new(config), serve);
+        let good = Server::secure(place.ip, &both_versions(&pair), |peer: &mut Peer| {
+            peer.answer_all(&|_| ok("believed"));
+        });
+        for protocol in ["http1", "http2", "auto"] {
+            let more = format!("protocol: {protocol}, outlier: off,");
+            let gateway = start(place, &authority, TRUSTED, &[asking.address()], &more);
+            for method in ["GET", "POST"] {
+                let answer = gateway.connect().request(method, "/", "Accept: application/json\r\n", b"").expect(502);
+                assert!(answer.text().contains("server_handshake"), "{protocol}: {}", answer.text());
+            }
+            gateway.await_log("no TLS with the server: received fatal alert: CertificateRequired");
+        }
+        assert_eq!(asking.count(), 0);
+        // It cannot have looked at any request: all may go to another server.
+        let both = [asking.address(), good.address()];
+        let gateway = start(place, &authority, TRUSTED, &both, "balance: first, outlier: off,");
+        for _ in 0..20 {
+            assert_eq!(gateway.connect().request("POST", "/", "", b"x").expect(200).text(), "believed");
+        }
+        for check in ["http: /health", "tcp: {}"] {
+            let health = format!("health: {{ {check}, every: 200ms, rise: 1, fall: 1 }},");
+            let gateway = start(place, &authority, TRUSTED, &both, &health);
+            gateway.await_state("app", good.address(), "up");
+            gateway.await_state("app", asking.address(), "down");
+            let why = gateway.server("app", asking.address()).to_string();
+            assert!(why.contains("no TLS: received fatal alert: CertificateRequired"), "{why}");
+        }
+        let tls = format!("{TRUSTED}, cert: $DIR/gateway.pem, key: $DIR/gateway.key");
+        let gateway = start(place, &authority, &tls, &[asking.address()], "health: { tcp: {}, every: 200ms },");
+        gateway.await_state("app", asking.address(), "up");
+    });
+}
+
 #[test]
 fn a_handshake_has_the_time_of_a_connection() {
     everywhere(|place| {
@@ -149,6 +195,7 @@ fn a_handshake_has_the_time_of_a_connection() {
         let answer = gateway.connect().get_with("/", "Accept: application/json\r\n").expect(504);
         assert!(answer.text().contains("connect_timeout"), "{}", answer.text());
         assert!(began.elapsed() < PATIENCE / 2);
+        gateway.await_log("no TLS with the server: the handshake took too long");
     });
 }
 
@@ -273,6 +320,79 @@ fn a_kept_connection_that_the_server_ended_is_not_used() {
     });
 }
 
+/// What came before a request is no part of its answer, be it a part of a record only.
+#[test]
+fn a_kept_connection_with_a_part_of_a_record_is_not_used() {
+    everywhere(|place| {
+        let authority = Authority::new("authority");
+        let server = Server::secure(place.ip, &both_versions(&for_address(place, &authority)), |peer: &mut Peer| {
+            while peer.request().is_some() {
+                let number = peer.number.to_string();
+                let tls = peer.tls.as_mut().expect("a side of TLS");
+                tls.writer().write_all(&ok(number)).expect("room for an answer");
+                let mut bytes = Vec::new();
+                while tls.wants_write() {
+                    tls.write_tls(&mut bytes).expect("a Vec takes every write");
+                }
+                // In one piece with the answer: it is read with it.
+                bytes.extend_from_slice(&[23, 3, 3, 0, 100, 1, 2, 3]);
+                peer.stream.write_all(&bytes).expect("the gateway takes it");
+            }
+        });
+        let gateway = start(place, &authority, TRUSTED, &[server.address()], "outlier: off,");
+        let mut client = gateway.connect();
+        for number in 0..5 {
+            assert_eq!(client.request("POST", "/", "", b"x").expect(200).text(), number.to_string());
+        }
+    });
+}
+
+/// A server may want to know whether it was an accident (RFC 8446 section 6.1).
+#[test]
+fn servers_are_told_that_a_connection_ends() {
+    everywhere(|place| {
+        let authority = Authority::new("authority");
+        let ends = Arc::new(Mutex::new(Vec::new()));
+        let seen = Arc::clone(&ends);
+        let server = Server::secure(place.ip, &both_versions(&for_address(place, &authority)), move |peer| {
+            let Some(request) = peer.request() else { return };
+            match request.target.as_str() {
+                "/closing" => {
+                    peer.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok");
+                }
+                "/wrong" => drop(peer.send("nonsense\r\n\r\n")),
+                "/endless" => {
+                    peer.send("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nok");
+                }
+                _ => {}
+            }
+            let tls = peer.tls.as_mut().expect("a side of TLS");
+            // Without a word of TLS this is an error.
+            let end = rustls::Stream::new(&mut **tls, &mut peer.stream).read(&mut [0]);
+            seen.lock().expect("no panic").push((request.target, end.ok()));
+        });
+        let more = "timeouts: { first_byte: 300ms, idle: 300ms }, retries: { tries: 0 }, outlier: off,";
+        let gateway = start(place, &authority, TRUSTED, &[server.address()], more);
+        gateway.get("/closing").expect(200);
+        gateway.get("/silent").expect(504);
+        gateway.get("/wrong").expect(502);
+        for cut in ["/endless", "/left"] {
+            let mut client = gateway.connect();
+            client.send(format!("GET {cut} HTTP/1.1\r\nHost: a\r\n\r\n"));
+            if cut == "/left" {
+                eventually("the request", || server.requests().iter().any(|request| request.target == cut));
+                client.reset();
+            } else {
+                assert!(client.try_answer(false).is_err());
+            }
+        }
+        eventually("all ends", || ends.lock().expect("no panic").len() == 5);
+        for (target, end) in ends.lock().expect("no panic").iter() {
+            assert_eq!(*end, Some(0), "{target}");
+        }
+    });
+}
+
 #[test]
 fn websockets_pass_over_tls_on_both_sides() {
     everywhere(|place| {
@@ -348,5 +468,91 @@ fn a_pool_with_tls_may_be_asked_who_a_user_is() {
         assert_eq!(client.get_with("/", "Cookie: good\r\n").expect(200).text(), "ann");
         assert_eq!(client.get("/").expect(401).text(), "no");
         assert_eq!(server.last_request().header("x-forwarded-proto").as_deref(), Some("https"));
+    });
+}
+
+fn knowing(pair: &Pair, protocols: &[&str]) -> Arc<ServerConfig> {
+    let mut config = (*both_versions(pair)).clone();
+    config.alpn_protocols = protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
+    Arc::new(config)
+}
+
+#[test]
+fn the_protocol_is_what_both_sides_agree_on() {
+    everywhere(|place| {
+        let authority = Authority::new("authority");
+        let pair = for_address(place, &authority);
+        let speaking_1 = |protocols: &[&str]| {
+            Server::secure(place.ip, &knowing(&pair, protocols), |peer: &mut Peer| peer.answer_all(&|_| ok("one")))
+        };
+        let speaking_2 = |protocols: &[&str]| {
+            let habits = Habits { tls: Some(knowing(&pair, protocols)), ..Habits::default() };
+            Http2Server::start(place.ip, habits, async |request, respond| {
+                answer(request, respond, Response::new(()), b"two").await;
+            })
+        };
+        let gateway = |protocol: &str, server: SocketAddr| {
+            start(place, &authority, TRUSTED, &[server], &format!("protocol: {protocol}, outlier: off,"))
+        };
+        let all_say = |gateway: &Instance, text: &str| {
+            let mut client = gateway.connect();
+            for _ in 0..5 {
+                assert_eq!(client.get("/").expect(200).text(), text);
+                assert_eq!(client.request("POST", "/", "", b"body").expect(200).text(), text);
+            }
+        };
+        for known in [&["http/1.1"][..], &[]] {
+            let server = speaking_1(known);
+            for protocol in ["http1", "auto"] {
+                let before = server.accepted();
+                all_say(&gateway(protocol, server.address()), "one");
+                assert_eq!(server.accepted() - before, 1, "{protocol}: one connection is kept");
+            }
+            let (count, gateway) = (server.count(), gateway("http2", server.address()));
+            let refused = gateway.connect().request("POST", "/", "Accept: application/json\r\n", b"x").expect(502);
+            let why = if known.is_empty() { "server_protocol" } else { "server_handshake" };
+            assert!(refused.text().contains(why), "{}", refused.text());
+            assert_eq!(server.count(), count, "nothing is asked in the wrong language");
+        }
+        // Who knows both speaks the newer one where it may, and the older one where it has to.
+        for known in [&["h2"][..], &["h2", "http/1.1"]] {
+            let server = speaking_2(known);
+            for protocol in ["http2", "auto"] {
+                let before = server.accepted();
+                let gateway = gateway(protocol, server.address());
+                all_say(&gateway, "two");
+                assert_eq!(server.accepted() - before, 1, "{protocol}: one connection carries all");
+                let last = server.requests().pop().expect("a request");
+                assert_eq!((last.version, last.uri.scheme_str()), (http::Version::HTTP_2, Some("https")));
+            }
+        }
+        all_say(&gateway("http1", speaking_1(&["h2", "http/1.1"]).address()), "one");
+        let newest_only = speaking_2(&["h2"]);
+        let refused = gateway("http1", newest_only.address());
+        let refused = refused.connect().get_with("/", "Accept: application/json\r\n").expect(502);
+        assert!(refused.text().contains("server_handshake"), "{}", refused.text());
+        assert!(newest_only.requests().is_empty());
+    });
+}
+
+/// Each server for itself, and whichever of them is asked first.
+#[test]
+fn servers_of_one_pool_may_agree_on_different_protocols() {
+    everywhere(|place| {
+        let authority = Authority::new("authority");
+        let pair = for_address(place, &authority);
+        let old = Server::secure(place.ip, &knowing(&pair, &["http/1.1"]), |peer: &mut Peer| {
+            peer.answer_all(&|_| ok("one"));
+        });
+        let habits = Habits { tls: Some(knowing(&pair, &["h2", "http/1.1"])), ..Habits::default() };
+        let new = Http2Server::start(place.ip, habits, async |request, respond| {
+            answer(request, respond, Response::new(()), b"two").await;
+        });
+        let both = [old.address(), new.address()];
+        let gateway = start(place, &authority, TRUSTED, &both, "protocol: auto, balance: round-robin,");
+        let mut client = gateway.connect();
+        let texts: Vec<String> = (0..10).map(|_| client.get("/").expect(200).text()).collect();
+        assert!(texts.iter().any(|text| text == "one") && texts.iter().any(|text| text == "two"), "{texts:?}");
+        assert_eq!((old.accepted(), new.accepted()), (1, 1));
     });
 }

@@ -25,7 +25,7 @@ use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::AbortHandle;
 
-use crate::limits::{ADDRESSES, BODY_BYTES, CONNECT_TIMEOUT, HEAD_BYTES, REQUEST_TIMEOUT, WAITING_REQUESTS};
+use crate::limits::{ADDRESSES, BODY_BYTES, CONNECT_TIMEOUT, HEAD_BYTES, HOSTS, REQUEST_TIMEOUT, WAITING_REQUESTS};
 
 type Request = http::Request<BodyWrapper<Bytes>>;
 type Response = http::Response<Bytes>;
@@ -226,8 +226,8 @@ async fn connect(authority: &Authority, tls: Option<&TlsConnector>, host: &str, 
             Ok(ip) => ServerAddress::Ip(SocketAddr::new(ip, port)),
             Err(_) => ServerAddress::Name { host: host.to_owned(), port },
         };
-        let mut stream =
-            tls.connect(transport, &server_name(&named), Offer::Http1).map_err(|error| error.to_string())?;
+        let name = server_name(&named);
+        let mut stream = tls.connect(transport, &name, Offer::Http1, HOSTS).map_err(|error| error.to_string())?;
         // What it shows it shows on all of its addresses.
         let opened = poll_fn(|context| stream.poll_handshake(context)).await;
         opened.map_err(|failure| format!("the TLS handshake with {address} failed: {failure}"))?;

@@ -40,6 +40,10 @@ pub const ORDERS_AT_ONCE: usize = 4;
 /// The wall clock is looked at again after this long, since it may be set meanwhile.
 pub const CLOCK_LOOK: Duration = Duration::from_secs(60);
 
+/// Hosts of one directory, by name, with which sessions of TLS are remembered: an authority may
+/// spread its URLs.
+pub const HOSTS: usize = 4;
+
 /// Text of an authority in a log line or in what is kept, bytes; the rest is cut off.
 pub const REASON_BYTES: usize = 1024;
 

@@ -26,6 +26,8 @@ pub struct Leaf {
     pub not_after: u64,
     /// RFC 4514, in ASCII; empty where the certificate names nobody.
     pub subject: String,
+    /// More of it did not fit: this is the beginning, which may be that of somebody else as well.
+    pub subject_is_cut: bool,
     /// The DNS names, in lower case; `*.example.com` as it stands.
     pub dns_names: Vec<String>,
     pub addresses: Vec<IpAddr>,
@@ -43,10 +45,12 @@ impl Leaf {
         // Serial numbers that break RFC 5280 are out there, and nothing here depends on them.
         let parsed = CertificateInner::<Raw>::from_der(certificate).map_err(|error| error.to_string())?;
         let facts = parsed.tbs_certificate();
+        let (subject, subject_is_cut) = ascii(&facts.subject().to_string());
         let mut leaf = Self {
             not_before: facts.validity().not_before.to_unix_duration().as_secs(),
             not_after: facts.validity().not_after.to_unix_duration().as_secs(),
-            subject: ascii(&facts.subject().to_string()),
+            subject,
+            subject_is_cut,
             dns_names: Vec::new(),
             addresses: Vec::new(),
             serial: facts.serial_number().as_bytes().to_vec(),
@@ -99,7 +103,8 @@ pub fn moment(seconds: u64) -> String {
 }
 
 /// Other characters as escaped octets (RFC 4514 section 2.4), so that the text fits a header field.
-fn ascii(text: &str) -> String {
+/// True: only the beginning is within the bound.
+fn ascii(text: &str) -> (String, bool) {
     let mut out = String::with_capacity(text.len());
     for character in text.chars() {
         let at = out.len();
@@ -113,10 +118,10 @@ fn ascii(text: &str) -> String {
         }
         if out.len() > SUBJECT_BYTES {
             out.truncate(at);
-            break;
+            return (out, true);
         }
     }
-    out
+    (out, false)
 }
 
 fn common_name(subject: &Name) -> Option<String> {

@@ -15,5 +15,5 @@ pub const STAPLE_BYTES: usize = 16 * 1024;
 /// Names of one certificate that are indexed.
 pub const NAMES: usize = 1024;
 
-/// A subject as text, bytes; the rest is cut off.
+/// A subject as text, bytes. Of a longer one the beginning is shown to people; nobody is known by it.
 pub const SUBJECT_BYTES: usize = 1024;

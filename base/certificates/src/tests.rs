@@ -87,9 +87,21 @@ fn a_subject_has_no_end_of_line_and_an_end() {
     let (certificate, key) = pair(&PKCS_ECDSA_P256_SHA256, |params| {
         params.distinguished_name.push(DnType::CommonName, format!("a\r\nX-Admin: yes{}", "é".repeat(2000)));
     });
-    let subject = parse(&certificate, &key).unwrap().leaf.subject;
+    let Leaf { subject, subject_is_cut, .. } = parse(&certificate, &key).unwrap().leaf;
+    assert!(subject_is_cut);
     assert!(subject.starts_with("CN=a\\0d\\0aX-Admin: yes\\C3"), "{subject}");
     assert!(subject.len() <= limits::SUBJECT_BYTES && subject.ends_with("\\C3\\A9"), "{subject}");
+    let of = |length: usize| {
+        let (certificate, key) = pair(&PKCS_ECDSA_P256_SHA256, |params| {
+            params.distinguished_name = rcgen::DistinguishedName::new();
+            params.distinguished_name.push(DnType::CommonName, "a".repeat(length));
+        });
+        let leaf = parse(&certificate, &key).unwrap().leaf;
+        (leaf.subject.len(), leaf.subject_is_cut)
+    };
+    let longest = limits::SUBJECT_BYTES - "CN=".len();
+    assert_eq!(of(longest), (limits::SUBJECT_BYTES, false));
+    assert_eq!(of(longest + 1), (limits::SUBJECT_BYTES, true));
 }
 
 #[test]

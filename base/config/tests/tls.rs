@@ -196,3 +196,22 @@ fn a_hmac_key_is_not_shown() {
     assert_eq!(sumun_config::hmac_key(&format!("{key}\n")).map(|bytes| bytes.len()), Ok(48));
     assert!(sumun_config::hmac_key("").is_err());
 }
+
+/// RFC 8738: for IP addresses as for names, one certificate for both if need be.
+#[test]
+fn certificates_may_be_obtained_for_addresses() {
+    let asks = |domains: &str| {
+        let acme = format!("{{ directory: 'https://acme.example/dir', domains: {domains} }}");
+        format!("bind: [ ':80', {{ address: '127.0.0.1:443', tls: {{ acme: {acme} }} }} ]")
+    };
+    let web = listener(&asks("[192.0.2.7, '2001:DB8::7', www.example.com]"));
+    let names: Vec<String> = web.tls[&tcp("127.0.0.1:443")].acme[0].domains.iter().map(ToString::to_string).collect();
+    assert_eq!(names, ["192.0.2.7", "2001:db8::7", "www.example.com"]);
+    for wrong in ["192.0.2.0/24", "'[2001:db8::7]'", "192.0.2.300", "'*.192.0.2.7'", "'192.0.2.7:443'"] {
+        let text = format!("listeners: {{ web: {{ {}, routes: [ respond: 204 ] }} }}", asks(wrong));
+        assert!(check_text("test.yaml", &text).is_err(), "{wrong}");
+    }
+    let twice =
+        format!("listeners: {{ web: {{ {}, routes: [ respond: 204 ] }} }}", asks("['2001:db8::7', '2001:DB8:0::7']"));
+    assert!(check_text("test.yaml", &twice).is_err_and(|report| report.to_string().contains("stands here twice")));
+}

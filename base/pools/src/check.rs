@@ -6,15 +6,16 @@ use std::future::poll_fn;
 use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use sumun_config::checked::{Check, Health, Protocol};
-use sumun_engine::tls::{Offer, ServerName, TlsPool, TlsStream, Transport};
+use sumun_engine::tls::{Failure, Offer, ServerName, TlsPool, TlsStream, Transport};
 use sumun_http::{Method, Received, ResponseHead, ResponseReceiver};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpStream, UnixStream};
 
-use crate::limits::CHECK_HEAD_BYTES;
+use crate::limits::{CHECK_HEAD_BYTES, CHECK_REFUSAL};
 use crate::server::Target;
 
 /// What a check found: in words, either way.
@@ -90,15 +91,44 @@ async fn ask_secured(
 ) -> Finding {
     let mut stream: TlsStream =
         pool.check(transport, name, Offer::of(protocol)).map_err(|error| format!("no TLS: {error}"))?;
-    poll_fn(|context| stream.poll_handshake(context)).await.map_err(|failure| format!("no TLS: {failure}"))?;
+    let begin = Instant::now();
+    poll_fn(|context| stream.poll_handshake(context)).await.map_err(no_tls)?;
+    let round = begin.elapsed();
     let spoken = match protocol {
         _ if stream.is_http2() => Spoken::Http2("https"),
         Protocol::Http1 | Protocol::Auto => Spoken::Http1,
         Protocol::Http2 => return Err("it agrees on no HTTP/2".to_owned()),
     };
-    let finding = ask(check, spoken, &mut stream, address).await;
+    let mut finding = match check {
+        // A handshake takes a round trip and the server's work, and so does a refusal.
+        Check::Tcp => hear_out(&mut stream, 2 * round + CHECK_REFUSAL).await,
+        Check::Http { .. } => ask(check, spoken, &mut stream, address).await,
+    };
+    if finding.is_err()
+        && let Some(refusal) = poll_fn(|context| stream.poll_refusal(context)).await
+    {
+        finding = Err(no_tls(refusal));
+    }
     stream.say_goodbye();
     finding
+}
+
+fn no_tls(failure: Failure) -> String {
+    format!("no TLS: {failure}")
+}
+
+/// A server of TLS 1.3 looks at our certificate when the handshake is over for us: only what it says
+/// then tells whether it takes us. Most say something at once, if it is but a ticket; one that says
+/// nothing for so long is believed to have nothing against us.
+async fn hear_out(stream: &mut TlsStream, bound: Duration) -> Finding {
+    let heard = poll_fn(|context| match stream.poll_read(context, &mut [0]) {
+        Poll::Ready(Ok(0)) => Poll::Ready(Err("closed as soon as the handshake was done".to_owned())),
+        Poll::Ready(Ok(_)) => Poll::Ready(Ok(())),
+        Poll::Ready(Err(error)) => Poll::Ready(Err(format!("closed as soon as the handshake was done: {error}"))),
+        Poll::Pending if stream.is_confirmed() => Poll::Ready(Ok(())),
+        Poll::Pending => Poll::Pending,
+    });
+    tokio::time::timeout(bound, heard).await.unwrap_or(Ok(())).map(|()| "connected".to_owned())
 }
 
 fn with_port(target: &Target, port: Option<u16>) -> Target {

@@ -30,6 +30,10 @@ pub const STICKY_BYTES: usize = 16;
 /// Bytes of the head of an answer to a health check. A longer one is a bad answer.
 pub const CHECK_HEAD_BYTES: usize = 16 * 1024;
 
+/// A health check of kind `tcp` over TLS 1.3 waits for a server's refusal for two times what the
+/// handshake took, and this.
+pub const CHECK_REFUSAL: std::time::Duration = std::time::Duration::from_millis(100);
+
 /// The first checks of a pool's servers are spread over the interval, but over no more than this,
 /// in milliseconds.
 pub const CHECK_SPREAD_MS: u64 = 2000;

@@ -6,8 +6,8 @@ use crate::field::{Known, is_same_name};
 const OTHER: u64 = 1 << Known::Other as u8;
 
 /// Changes that a route asks for: first fields are removed, then set, then added. Names are
-/// compared as CGI-like servers do, in any case and with `_` for `-`: otherwise a client could send
-/// `X_User` where the gateway sets `X-User`.
+/// compared as CGI-like servers do, in any case and with any sign for any other: otherwise a client could
+/// send `X_User` where the gateway sets `X-User`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Edits {
     set: Vec<(String, String)>,

@@ -186,7 +186,7 @@ impl Known {
         if *second != Self::Other && folded == *second_folded { *second } else { Self::Other }
     }
 
-    /// Which name this is to a CGI-like server, which reads `_` as `-`.
+    /// Which name this is to a server that tells no sign from another ([`is_same_name`]).
     #[must_use]
     pub fn alike(name: &[u8]) -> Self {
         let exact = Self::of(name);
@@ -196,16 +196,17 @@ impl Known {
         let mut hyphenated = [0; KNOWN_NAME_MAX];
         let Some(hyphenated) = hyphenated.get_mut(..name.len()) else { return Self::Other };
         for (to, &from) in hyphenated.iter_mut().zip(name) {
-            *to = if from == b'_' { b'-' } else { from };
+            *to = if from.is_ascii_alphanumeric() { from } else { b'-' };
         }
         Self::of(hyphenated)
     }
 }
 
-/// Both are one name to a CGI-like server: in any case, and `_` for `-`.
+/// Both are one name to a CGI-like server: in any case, and with any sign for any other. Most of them
+/// make an underscore of a hyphen, some of everything that is no letter and no digit.
 #[must_use]
 pub fn is_same_name(one: &[u8], other: &[u8]) -> bool {
-    let plain = |byte: &u8| if *byte == b'_' { b'-' } else { byte.to_ascii_lowercase() };
+    let plain = |byte: &u8| if byte.is_ascii_alphanumeric() { byte.to_ascii_lowercase() } else { b'-' };
     one.len() == other.len() && one.iter().map(plain).eq(other.iter().map(plain))
 }
 
@@ -271,12 +272,17 @@ mod tests {
         for &(known, name) in Known::ALL {
             assert_eq!(Known::alike(name.replace('-', "_").to_ascii_uppercase().as_bytes()), known, "{name}");
             assert_eq!(Known::alike(name.replacen('-', "_", 1).as_bytes()), known, "{name}");
+            assert_eq!(Known::alike(name.replace('-', ".").as_bytes()), known, "{name}");
         }
         for name in ["", "x", "x_forwarded_fox", "averyveryverylong_header_name"] {
             assert_eq!(Known::alike(name.as_bytes()), Known::Other, "{name}");
         }
         assert!(is_same_name(b"X-Auth_User", b"x_auth-user"));
-        assert!(!is_same_name(b"X-Auth", b"X-Auth-User") && !is_same_name(b"X-Auth", b"X.Auth"));
+        for sign in b"!#$%&'*+-.^_`|~" {
+            assert!(is_same_name(b"X-Auth-User", &[b"x", &[*sign], &b"Auth.user"[..]].concat()), "{sign}");
+        }
+        assert!(!is_same_name(b"X-Auth", b"X-Auth-User") && !is_same_name(b"X-Auth", b"XAuth"));
+        assert!(!is_same_name(b"X-Auth1", b"X-Auth2") && !is_same_name(b"X-Auth", b"X1Auth"));
     }
 
     #[test]

@@ -10,7 +10,7 @@ use std::task::{Context, Poll, ready};
 
 use sumun_engine::limits::LARGE_BUFFER_BYTES;
 use sumun_engine::tls::limits::WRITE_BYTES;
-use sumun_engine::tls::{Peer, TlsStream, Transport};
+use sumun_engine::tls::{Failure, Peer, TlsStream, Transport};
 use sumun_engine::{Deadline, Lease};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
@@ -162,6 +162,15 @@ impl Stream {
         }
     }
 
+    /// Of a server's connection that has ended or takes no more: how it refused us over TLS, if that
+    /// is all it said.
+    fn poll_refusal(&mut self, context: &mut Context<'_>) -> Poll<Option<Failure>> {
+        match self {
+            Self::Tls(stream) => stream.tls.poll_refusal(context),
+            Self::Tcp(_) | Self::Unix(_) | Self::Http2(_) => Poll::Ready(None),
+        }
+    }
+
     /// A stream of HTTP/2.
     pub(crate) fn is_http2(&self) -> bool {
         matches!(self, Self::Http2(_))
@@ -303,6 +312,16 @@ pub(crate) enum Gone {
     SendsNoMore,
     /// Not gone: it has sent the next request already.
     SentMore,
+}
+
+/// Why a server ended a new connection before it said anything, where it is TLS that says it. A server
+/// of TLS 1.3 looks at our certificate when the handshake is over for us.
+pub(crate) async fn refusal(stream: &mut Stream, deadline: &Deadline) -> Option<Failure> {
+    poll_fn(|context| match stream.poll_refusal(context) {
+        Poll::Pending if deadline.passed() => Poll::Ready(None),
+        other => other,
+    })
+    .await
 }
 
 /// Reads once, or stops at the deadline.

@@ -229,7 +229,10 @@ async fn serve_burst(connection: &mut Connection, client_text: &ClientText) -> A
         let mut began_us = None;
         let length = match read_head(connection, &site, &mut input, &mut head, &mut began_us).await {
             Ok(length) => length,
-            Err(HeadEnd::Closed) => return After::Close,
+            Err(HeadEnd::Closed) => {
+                connection.stream.say_goodbye();
+                return After::Close;
+            }
             Err(HeadEnd::Nothing) => return After::Idle,
             Err(HeadEnd::Http2) => return After::Http2(Some(Box::new(input))),
             Err(HeadEnd::Refused(reason)) => return refuse(connection, client_text, &site, reason).await,

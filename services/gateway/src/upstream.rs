@@ -126,6 +126,7 @@ impl LocalPool {
                 self.cell.reused.increment();
                 return Some(ServerConnection { stream: idle.stream });
             }
+            idle.stream.say_goodbye();
         }
         None
     }
@@ -237,7 +238,8 @@ impl LocalPool {
     ) -> Result<Stream, ConnectError> {
         let name = server_name(&server.address());
         let offer = Offer::of(self.config.protocol);
-        let tls = tls.connect(transport, &name, offer).map_err(|_| ConnectError::Handshake)?;
+        let servers = self.pool.servers().members().len();
+        let tls = tls.connect(transport, &name, offer, servers).map_err(|_| ConnectError::Handshake)?;
         let mut stream = Box::new(Secured { tls, security: None });
         let opened = poll_fn(|context| match stream.tls.poll_handshake(context) {
             Poll::Pending if deadline.passed() => Poll::Ready(Err(None)),
@@ -250,7 +252,8 @@ impl LocalPool {
             }
             Ok(_) => Ok(Stream::Tls(stream)),
             Err(None) => {
-                stream.tls.give_up();
+                let failure = stream.tls.give_up();
+                self.note_handshake(server, &failure, deadline.now_ms());
                 Err(ConnectError::Timeout)
             }
             Err(Some(failure)) => {
@@ -261,7 +264,7 @@ impl LocalPool {
     }
 
     /// The operator is told: a certificate that is not valid does not mend itself.
-    fn note_handshake(&self, server: &Arc<Server>, failure: &Failure, now_ms: u64) {
+    pub(crate) fn note_handshake(&self, server: &Arc<Server>, failure: &Failure, now_ms: u64) {
         if now_ms >= self.quiet_until_ms.get() {
             self.quiet_until_ms.set(now_ms + HANDSHAKE_LOG_PAUSE.as_millis() as u64);
             let (pool, server) = (&self.config.name, server.name());
@@ -294,6 +297,7 @@ async fn wait_connected(stream: &TcpStream, deadline: &Deadline) -> Result<(), C
 
 /// Nothing to read on an idle connection: no end, no bytes that nobody asked for. What came before
 /// a request is never taken for its answer (RFC 9112 section 6.3): it was meant for another client.
+/// Over TLS that holds for a record of which a part is here: its rest would come with the answer.
 ///
 /// A try and not a poll: the poll of a task whose budget is used up (`tokio::task::coop`) finds
 /// nothing, whatever lies there. It costs a system call only when the event loop has seen
@@ -305,7 +309,8 @@ async fn wait_connected(stream: &TcpStream, deadline: &Deadline) -> Result<(), C
 /// crosses. The gap would be smaller and still there, so it is left. Into it falls a server that
 /// answers twice, or says 408 before it closes an idle connection, at that very moment.
 fn is_quiet(stream: &mut Stream) -> bool {
-    matches!(stream.try_read(&mut [0]), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+    let is_silent = matches!(stream.try_read(&mut [0]), Err(error) if error.kind() == io::ErrorKind::WouldBlock);
+    is_silent && !stream.has_part_of_record()
 }
 
 /// Room behind what has arrived of a response's head: a larger buffer, up to the bound on heads.

@@ -6,6 +6,7 @@
 //! does not take it, it is kept in memory and tried again with the next one: a certificate that is
 //! there is served.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use sumun_config::checked::Config;
@@ -20,6 +21,10 @@ use super::process::Phase;
 /// Of the state directory.
 const FOLDER: &str = "acme";
 
+/// Files of it that are looked at for those that nobody names, and of those the ones that are told of.
+const LISTED_ENTRIES: usize = 10_000;
+const NAMED_FILES: usize = 8;
+
 /// What is kept of all that this config wants; what `before` has is newer than the disk.
 ///
 /// # Errors
@@ -31,6 +36,14 @@ pub(super) fn read(config: &Config, before: Option<&Kept>) -> Result<Kept, Strin
         return Ok(kept);
     }
     let folder = folder(config)?;
+    let left = unnamed(&folder, &wanted);
+    if !left.is_empty() {
+        tracing::info!(
+            "{} keeps certificates that this config does not name: {}; they stay until somebody removes them",
+            folder.display(),
+            left.join(", ")
+        );
+    }
     for entry in wanted {
         if let Some(content) = before.and_then(|before| before.get(&entry)) {
             kept.put(entry, content.clone());
@@ -43,6 +56,23 @@ pub(super) fn read(config: &Config, before: Option<&Kept>) -> Result<Kept, Strin
         }
     }
     Ok(kept)
+}
+
+/// Certificates that are kept and that this config does not name: it may again, or another instance
+/// with the same state does.
+fn unnamed(folder: &Path, wanted: &BTreeSet<Entry>) -> Vec<String> {
+    // What cannot be listed is not told of; what is needed is read by its name.
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten().take(LISTED_ENTRIES);
+    let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+    let is_left = |name: &String| name.ends_with(".pem") && !wanted.iter().any(|entry| entry.file_name() == name);
+    let mut left: Vec<String> = names.filter(is_left).collect();
+    left.sort();
+    let more = left.len().saturating_sub(NAMED_FILES);
+    left.truncate(NAMED_FILES);
+    if more > 0 {
+        left.push(format!("{more} more"));
+    }
+    left
 }
 
 /// Makes it, if need be.
@@ -162,6 +192,13 @@ mod tests {
         let of_other = read(&other, Some(&newer)).unwrap();
         assert!(of_other.get(&certificate).is_none());
         assert!(folder.join(certificate.file_name()).exists());
+        assert_eq!(unnamed(&folder, &entries(&other)), [certificate.file_name()]);
+        assert!(unnamed(&folder, &entries(&one)).is_empty());
+        for number in 0..10 {
+            fs::write(folder.join(format!("old-{number}.pem")), "").unwrap();
+        }
+        let left = unnamed(&folder, &entries(&one));
+        assert_eq!((left.len(), left.last().map(String::as_str)), (9, Some("2 more")));
         // The account is the same.
         assert!(of_other.bytes() > 0);
         fs::remove_dir_all(state).unwrap();

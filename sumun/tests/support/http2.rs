@@ -11,6 +11,7 @@ use h2::RecvStream;
 use h2::client::SendRequest;
 use h2::server::SendResponse;
 use http::{HeaderMap, Request, Response, StatusCode};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::Notify;
 
 use super::instance::{Instance, PATIENCE};
@@ -79,7 +80,7 @@ pub(crate) fn get(path: &str) -> Request<()> {
     Request::get(format!("http://example.com{path}")).body(()).expect("a request")
 }
 
-/// A server of HTTP/2 in plain text, on a thread of its own.
+/// A server of HTTP/2, in plain text unless its habits say otherwise, on a thread of its own.
 pub(crate) struct Http2Server {
     address: SocketAddr,
     shared: Arc<Shared>,
@@ -109,11 +110,15 @@ pub(crate) enum Leaves {
 pub(crate) struct Habits {
     pub(crate) builder: h2::server::Builder,
     pub(crate) leaves: Leaves,
+    /// It speaks over TLS, and leaves who has not agreed on HTTP/2.
+    pub(crate) tls: Option<Arc<rustls::ServerConfig>>,
+    /// Its first connection says nothing any more, and closes nothing, from its first request on.
+    pub(crate) falls_silent: bool,
 }
 
 impl Default for Habits {
     fn default() -> Self {
-        Self { builder: h2::server::Builder::new(), leaves: Leaves::Never }
+        Self { builder: h2::server::Builder::new(), leaves: Leaves::Never, tls: None, falls_silent: false }
     }
 }
 
@@ -136,11 +141,20 @@ impl Http2Server {
                 let serve = Rc::new(serve);
                 loop {
                     let Ok((socket, _)) = listener.accept().await else { continue };
-                    own.accepted.fetch_add(1, Ordering::SeqCst);
+                    let number = own.accepted.fetch_add(1, Ordering::SeqCst);
                     let (own, serve, habits) = (Arc::clone(&own), Rc::clone(&serve), habits.clone());
                     tokio::task::spawn_local(async move {
                         own.open.fetch_add(1, Ordering::SeqCst);
-                        connection(socket, &own, &serve, &habits).await;
+                        let falls_silent = habits.falls_silent && number == 0;
+                        match habits.tls.clone().map(tokio_rustls::TlsAcceptor::from) {
+                            None => connection(socket, &own, &serve, &habits, falls_silent).await,
+                            Some(acceptor) => match acceptor.accept(socket).await {
+                                Ok(tls) if tls.get_ref().1.alpn_protocol() == Some(b"h2") => {
+                                    connection(tls, &own, &serve, &habits, falls_silent).await;
+                                }
+                                Ok(_) | Err(_) => {}
+                            },
+                        }
                         own.open.fetch_sub(1, Ordering::SeqCst);
                     });
                 }
@@ -193,8 +207,14 @@ impl Drop for Http2Server {
     }
 }
 
-async fn connection<Serve>(socket: tokio::net::TcpStream, shared: &Arc<Shared>, serve: &Rc<Serve>, habits: &Habits)
-where
+async fn connection<Socket, Serve>(
+    socket: Socket,
+    shared: &Arc<Shared>,
+    serve: &Rc<Serve>,
+    habits: &Habits,
+    falls_silent: bool,
+) where
+    Socket: AsyncRead + AsyncWrite + Unpin,
     Serve: AsyncFn(Request<RecvStream>, SendResponse<Bytes>) + 'static,
 {
     let Ok(mut connection) = habits.builder.handshake::<_, Bytes>(socket).await else { return };
@@ -202,6 +222,10 @@ where
     while let Some(Ok((request, respond))) = connection.accept().await {
         let (parts, body) = request.into_parts();
         shared.requests.lock().unwrap_or_else(PoisonError::into_inner).push(parts.clone());
+        if falls_silent {
+            // Nobody drives the connection: it answers no PING either.
+            std::future::pending::<()>().await;
+        }
         let serve = Rc::clone(serve);
         tokio::task::spawn_local(async move { serve(Request::from_parts(parts, body), respond).await });
         taken += 1;

@@ -10,14 +10,16 @@ use rustls::ClientConfig;
 use rustls::client::danger::ServerCertVerifier;
 use rustls::client::{Resumption, UnbufferedClientConnection};
 use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use sumun_certificates::provider;
 use sumun_config::checked::{self, Protocol, ServerAddress};
 
-use super::limits::POOL_SESSIONS;
 use super::material::{Blob, IdentityMaterial, Material};
 use super::metrics::Counts;
+use super::pairs::Pairs;
 use super::records::Connection;
-use super::server::{HTTP_1_1, HTTP_2, identity, missing, versions};
+use super::server::{HTTP_1_1, HTTP_2, missing, pair, versions};
+use super::sessions::Sessions;
 use super::stream::TlsStream;
 use super::transport::Transport;
 use super::verifier::{Anybody, Verifier};
@@ -138,6 +140,7 @@ impl TlsPool {
 pub(super) fn build(
     tls: &checked::PoolTls,
     material: &Material,
+    pairs: &mut Pairs,
     before: Option<Arc<Built>>,
 ) -> Result<Arc<Built>, String> {
     let made_of = Ingredients::gather(tls, material)?;
@@ -168,9 +171,10 @@ pub(super) fn build(
     let mut config = match &tls.identity {
         None => builder.with_no_client_auth(),
         Some(files) => {
-            let identity = identity(files, material)?;
-            expiry = Some((Arc::from(identity.leaf.title()), identity.leaf.not_after));
-            builder.with_client_cert_resolver(Arc::new(rustls::sign::SingleCertAndKey::from(identity.certified)))
+            let pair = pair(files, material, pairs)?;
+            expiry = Some((Arc::from(pair.leaf.title()), pair.leaf.not_after));
+            let certified = CertifiedKey::clone(&pair.certified);
+            builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(certified)))
         }
     };
     // Each worker has its own, see `TlsConnector`; what is offered has its protocols.
@@ -192,7 +196,7 @@ pub struct TlsConnector {
 struct Own {
     built: Arc<Built>,
     /// By what is offered.
-    configs: [Option<Arc<ClientConfig>>; Offer::COUNT],
+    configs: [Option<(Arc<ClientConfig>, Arc<Sessions>)>; Offer::COUNT],
 }
 
 impl TlsConnector {
@@ -207,17 +211,29 @@ impl TlsConnector {
         Arc::ptr_eq(&self.pool, pool)
     }
 
-    /// Over a connected socket. `name` is that of the server's address ([`server_name`]).
+    /// Over a connected socket. `name` is that of the server's address ([`server_name`]), `servers` how
+    /// many there are: sessions with so many are remembered.
     ///
     /// # Errors
     /// Not for anything a server does.
-    pub fn connect(&self, transport: Transport, name: &ServerName<'static>, offer: Offer) -> io::Result<TlsStream> {
-        let (config, name) = self.config(name, offer);
+    pub fn connect(
+        &self,
+        transport: Transport,
+        name: &ServerName<'static>,
+        offer: Offer,
+        servers: usize,
+    ) -> io::Result<TlsStream> {
+        let (config, name) = self.config(name, offer, servers);
         let connection = UnbufferedClientConnection::new(config, name).map_err(io::Error::other)?;
         Ok(TlsStream::new(transport, Connection::Client(connection), Arc::clone(&self.pool.counts), self.worker))
     }
 
-    fn config(&self, name: &ServerName<'static>, offer: Offer) -> (Arc<ClientConfig>, ServerName<'static>) {
+    fn config(
+        &self,
+        name: &ServerName<'static>,
+        offer: Offer,
+        servers: usize,
+    ) -> (Arc<ClientConfig>, ServerName<'static>) {
         let current = self.pool.current.load_full();
         let name = current.sni.as_ref().unwrap_or(name).clone();
         let mut own = self.own.borrow_mut();
@@ -231,12 +247,14 @@ impl TlsConnector {
             Offer::Http2 => http2,
             Offer::Either => either,
         };
-        let config = place.get_or_insert_with(|| {
+        let (config, sessions) = place.get_or_insert_with(|| {
+            let sessions = Arc::<Sessions>::default();
             let mut config = current.config.clone();
             config.alpn_protocols = offer.protocols();
-            config.resumption = Resumption::in_memory_sessions(POOL_SESSIONS);
-            Arc::new(config)
+            config.resumption = Resumption::store(Arc::clone(&sessions) as _);
+            (Arc::new(config), sessions)
         });
+        sessions.bound(servers);
         (Arc::clone(config), name)
     }
 }

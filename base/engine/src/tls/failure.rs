@@ -3,7 +3,33 @@
 use std::fmt;
 use std::io;
 
-use rustls::{AlertDescription, Error, PeerIncompatible};
+use rustls::{AlertDescription, Error, InvalidMessage, PeerIncompatible};
+
+/// What the other side itself said when it refused us.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Alert {
+    /// It does not accept who we are, or that we do not say so. This belongs to the handshake, however
+    /// late it comes: nothing that we sent behind the handshake can have been looked at.
+    Identity,
+    Other,
+}
+
+impl Alert {
+    fn of(error: &Error) -> Option<Self> {
+        let Error::AlertReceived(description) = error else { return None };
+        Some(match description {
+            AlertDescription::NoCertificate
+            | AlertDescription::BadCertificate
+            | AlertDescription::UnsupportedCertificate
+            | AlertDescription::CertificateRevoked
+            | AlertDescription::CertificateExpired
+            | AlertDescription::CertificateUnknown
+            | AlertDescription::UnknownCA
+            | AlertDescription::CertificateRequired => Self::Identity,
+            _ => Self::Other,
+        })
+    }
+}
 
 /// The kinds of failures that are counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,12 +52,15 @@ pub enum Reason {
     Refused,
     /// The other side broke the protocol.
     Malformed,
+    /// The other side sent a message that is longer than any that is taken
+    /// ([`super::limits::HANDSHAKE_BYTES`]).
+    TooLarge,
     /// Our own doing.
     Internal,
 }
 
 impl Reason {
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Gone,
         Self::Timeout,
         Self::NotTls,
@@ -41,6 +70,7 @@ impl Reason {
         Self::Certificate,
         Self::Refused,
         Self::Malformed,
+        Self::TooLarge,
         Self::Internal,
     ];
 
@@ -57,6 +87,7 @@ impl Reason {
             Self::Certificate => "certificate",
             Self::Refused => "refused",
             Self::Malformed => "malformed",
+            Self::TooLarge => "too_large",
             Self::Internal => "internal",
         }
     }
@@ -68,11 +99,13 @@ pub struct Failure {
     pub reason: Reason,
     /// In words, for the log.
     pub words: String,
+    /// The other side said it itself.
+    pub alert: Option<Alert>,
 }
 
 impl Failure {
     pub(super) fn new(reason: Reason, words: impl Into<String>) -> Self {
-        Self { reason, words: words.into() }
+        Self { reason, words: words.into(), alert: None }
     }
 
     pub(super) fn of_transport(error: &io::Error) -> Self {
@@ -80,7 +113,7 @@ impl Failure {
     }
 
     pub(super) fn of_tls(error: &Error) -> Self {
-        Self::new(reason(error), error.to_string())
+        Self { alert: Alert::of(error), ..Self::new(reason(error), error.to_string()) }
     }
 }
 
@@ -122,6 +155,7 @@ fn reason(error: &Error) -> Reason {
             Reason::Certificate
         }
         Error::AlertReceived(_) => Reason::Refused,
+        Error::InvalidMessage(InvalidMessage::HandshakePayloadTooLarge) => Reason::TooLarge,
         Error::InappropriateMessage { .. }
         | Error::InappropriateHandshakeMessage { .. }
         | Error::InvalidMessage(_)

@@ -24,9 +24,6 @@ pub const TICKET_BYTES: usize = 4096;
 /// 200 bytes; browsers, which open several connections, come back for more with each of them.
 pub const TICKETS_SENT: usize = 2;
 
-/// Sessions that one worker remembers for the servers of one pool; the oldest go first.
-pub const POOL_SESSIONS: usize = 256;
-
 /// Plaintext that is encrypted for one write, bytes: three full records.
 pub const WRITE_BYTES: usize = 3 * RECORD_BYTES;
 

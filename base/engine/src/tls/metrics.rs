@@ -61,6 +61,68 @@ impl Counts {
     }
 }
 
+/// The handshake of one connection, which is counted once.
+#[derive(Debug)]
+pub(super) struct Tally {
+    counts: Arc<Counts>,
+    worker: usize,
+    state: State,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum State {
+    Opening,
+    /// Done as far as we know. The other side's first word may be that it refuses us; whoever lets go
+    /// of the connection before that has had it open.
+    Unconfirmed {
+        resumed: bool,
+    },
+    Counted,
+}
+
+impl Tally {
+    pub(super) fn new(counts: Arc<Counts>, worker: usize) -> Self {
+        Self { counts, worker, state: State::Opening }
+    }
+
+    /// Done on our side; `is_final`: on the other one, too.
+    pub(super) fn done(&mut self, resumed: bool, is_final: bool) {
+        if let State::Opening = self.state {
+            self.state = State::Unconfirmed { resumed };
+            if is_final {
+                self.confirm();
+            }
+        }
+    }
+
+    pub(super) fn confirm(&mut self) {
+        if let State::Unconfirmed { resumed } = self.state {
+            self.state = State::Counted;
+            self.counts.done(self.worker, resumed);
+        }
+    }
+
+    pub(super) fn failed(&mut self, reason: Reason) {
+        if !matches!(std::mem::replace(&mut self.state, State::Counted), State::Counted) {
+            self.counts.failed(self.worker, reason);
+        }
+    }
+
+    pub(super) fn is_opening(&self) -> bool {
+        matches!(self.state, State::Opening)
+    }
+
+    pub(super) fn is_unconfirmed(&self) -> bool {
+        matches!(self.state, State::Unconfirmed { .. })
+    }
+}
+
+impl Drop for Tally {
+    fn drop(&mut self) {
+        self.confirm();
+    }
+}
+
 /// What one family of handshakes is about: the name of its label, and where the values come from.
 type Rows = [(Arc<str>, HandshakeCounts)];
 

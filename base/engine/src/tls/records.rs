@@ -5,7 +5,7 @@ use std::io;
 use rustls::client::UnbufferedClientConnection;
 use rustls::server::UnbufferedServerConnection;
 use rustls::unbuffered::{ConnectionState, EncodeError, EncryptError, InsufficientSizeError, UnbufferedStatus};
-use rustls::{CommonState, Error};
+use rustls::{CommonState, Error, InvalidMessage};
 
 use super::limits::{HANDSHAKE_BYTES, RECORD_BYTES, RECORD_HEADER_BYTES, RECORD_OVERHEAD_BYTES, RECORD_WIRE_BYTES};
 use crate::buffers::Lease;
@@ -148,7 +148,7 @@ impl Connection {
                 Step::PeerClosed => *closed = true,
                 Step::Blocked => {
                     if incoming.as_ref().is_some_and(|lease| lease.len() >= HANDSHAKE_BYTES) {
-                        return Err(Error::General("a message is too long".to_owned()));
+                        return Err(Error::InvalidMessage(InvalidMessage::HandshakePayloadTooLarge));
                     }
                     return Ok(Progress::Blocked);
                 }

@@ -10,8 +10,7 @@ use super::client::{self, TlsPool};
 use super::limits::MATERIAL_BYTES;
 use super::material::Material;
 use super::metrics::{self, Counts};
-use super::obtained::Obtained;
-use super::server::{self, TlsListener};
+use super::server::{self, Making, TlsListener};
 use super::tickets::Ticketer;
 use crate::acme::{self, Challenges};
 use crate::telemetry::Family;
@@ -21,7 +20,7 @@ use crate::telemetry::Family;
 pub struct Tls {
     workers: usize,
     ticketer: Arc<Ticketer>,
-    obtained: Mutex<Obtained>,
+    making: Mutex<Making>,
     slots: Mutex<Slots>,
 }
 
@@ -39,7 +38,7 @@ struct Slots {
 impl Tls {
     #[must_use]
     pub fn new(workers: usize) -> Arc<Self> {
-        Arc::new(Self { workers, ticketer: Ticketer::new(), obtained: Mutex::default(), slots: Mutex::default() })
+        Arc::new(Self { workers, ticketer: Ticketer::new(), making: Mutex::default(), slots: Mutex::default() })
     }
 
     /// Everything that the config and the files say, from the next connection on. Connections that
@@ -51,7 +50,8 @@ impl Tls {
         if material.bytes() > MATERIAL_BYTES {
             return Err(format!("certificates and authorities of more than {} MiB", MATERIAL_BYTES / (1024 * 1024)));
         }
-        let mut obtained = self.obtained.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut making = self.making.lock().unwrap_or_else(PoisonError::into_inner);
+        making.pairs.begin();
         let mut built_listeners = Vec::new();
         let mut same: Vec<(&checked::ListenerTls, Arc<server::Built>)> = Vec::new();
         for listener in config.listeners.values() {
@@ -60,8 +60,9 @@ impl Tls {
                 let built = match known {
                     Some(built) => built,
                     None => {
-                        let built = server::build(tls, material, &self.ticketer, &mut obtained);
-                        let built = Arc::new(built.map_err(|why| format!("listener {}: {why}", listener.name))?);
+                        let before = self.listener(&listener.name, address).map(|listener| listener.current());
+                        let built = server::build(tls, material, &self.ticketer, &mut making, before);
+                        let built = built.map_err(|why| format!("listener {}: {why}", listener.name))?;
                         same.push((tls, Arc::clone(&built)));
                         built
                     }
@@ -73,17 +74,19 @@ impl Tls {
         for (name, pool) in &config.pools {
             if let Some(tls) = &pool.tls {
                 let before = self.pool(name).map(|pool| pool.current());
-                let built = client::build(tls, material, before).map_err(|why| format!("pool {name}: {why}"))?;
+                let built = client::build(tls, material, &mut making.pairs, before);
+                let built = built.map_err(|why| format!("pool {name}: {why}"))?;
                 built_pools.push((Arc::clone(name), built));
             }
         }
         let mut directories = BTreeMap::new();
         for (names, acme) in acme::all(config).into_values().filter(|(_, acme)| acme.directory.is_secure) {
             let before = self.directory(acme.ca.as_deref()).map(|directory| directory.current());
-            let built = client::build(&tls_of_directory(acme), material, before);
+            let built = client::build(&tls_of_directory(acme), material, &mut making.pairs, before);
             let built = built.map_err(|why| format!("certificate {}: {why}", names.id))?;
             directories.insert(acme.ca.clone(), built);
         }
+        making.pairs.settle();
         self.ticketer.change(&material.tickets);
         self.swap(built_listeners, built_pools, directories);
         Ok(())
@@ -172,7 +175,7 @@ impl Tls {
     /// What authorities look for while an order is in flight.
     #[must_use]
     pub fn challenges(&self) -> Arc<Challenges> {
-        Arc::clone(&self.obtained.lock().unwrap_or_else(PoisonError::into_inner).challenges)
+        Arc::clone(&self.making.lock().unwrap_or_else(PoisonError::into_inner).obtained.challenges)
     }
 
     #[must_use]

@@ -6,9 +6,10 @@ use std::sync::Arc;
 use rustls::SignatureScheme;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
-use sumun_certificates::{Identity, Leaf};
+use sumun_certificates::Leaf;
 
 use super::limits::INDEXED_NAMES;
+use super::pairs::Pair;
 use crate::acme::{Challenges, TLS_PROTOCOL};
 
 /// The certificates of one listener's address, found by the name that a client asks for (SNI,
@@ -27,23 +28,23 @@ pub(super) struct CertStore {
 }
 
 impl CertStore {
-    pub(super) fn new(identities: Vec<Identity>, challenges: Arc<Challenges>) -> Self {
+    pub(super) fn new(pairs: &[Arc<Pair>], challenges: Arc<Challenges>) -> Self {
         let (exact, wildcard) = (HashMap::new(), HashMap::new());
         let mut store = Self { exact, wildcard, default: Vec::new(), challenges };
-        let mut first: Option<Leaf> = None;
-        for Identity { certified, leaf } in identities {
-            let certified = Arc::new(certified);
+        let mut first: Option<&Leaf> = None;
+        for pair in pairs {
+            let Pair { certified, leaf } = &**pair;
             for name in &leaf.dns_names {
                 let (index, name) = match name.strip_prefix("*.") {
                     Some(rest) => (&mut store.wildcard, rest),
                     None => (&mut store.exact, name.as_str()),
                 };
                 if index.len() < INDEXED_NAMES || index.contains_key(name) {
-                    index.entry(name.into()).or_default().push(Arc::clone(&certified));
+                    index.entry(name.into()).or_default().push(Arc::clone(certified));
                 }
             }
             if first.as_ref().is_none_or(|first| first.dns_names == leaf.dns_names) {
-                store.default.push(certified);
+                store.default.push(Arc::clone(certified));
                 first.get_or_insert(leaf);
             }
         }
@@ -95,8 +96,8 @@ mod tests {
     fn names_find_their_certificate() {
         let authority = certificates::authority("Authority");
         let made = [&["a.example"][..], &["b.example", "*.b.example"], &["*.c.b.example"], &["x.b.example"]];
-        let identities = made.map(|names| authority.identity(names, Kind::Ecdsa));
-        let store = CertStore::new(identities.into(), Arc::default());
+        let pairs = made.map(|names| Arc::new(Pair::from(authority.identity(names, Kind::Ecdsa))));
+        let store = CertStore::new(&pairs, Arc::default());
         let found = |name| chosen(&store, name, ANY);
         assert_eq!(found(Some("a.example")), "a.example ECDSA");
         assert_eq!(found(Some("b.example")), "b.example *.b.example ECDSA");
@@ -113,7 +114,8 @@ mod tests {
     fn of_two_kinds_of_key_the_client_gets_the_one_it_knows() {
         let authority = certificates::authority("Authority");
         let kinds = [Kind::Ecdsa, Kind::Ed25519];
-        let store = CertStore::new(kinds.map(|kind| authority.identity(&["a.example"], kind)).into(), Arc::default());
+        let pairs = kinds.map(|kind| Arc::new(Pair::from(authority.identity(&["a.example"], kind))));
+        let store = CertStore::new(&pairs, Arc::default());
         assert_eq!(chosen(&store, Some("a.example"), ANY), "a.example ECDSA");
         for name in [Some("a.example"), None] {
             assert_eq!(chosen(&store, name, &[SignatureScheme::ED25519]), "a.example ED25519");

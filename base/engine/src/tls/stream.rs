@@ -18,7 +18,7 @@ use sumun_certificates::Leaf;
 
 use super::failure::{Failure, Reason};
 use super::limits::{RECORD_BYTES, WRITE_BYTES};
-use super::metrics::Counts;
+use super::metrics::{Counts, Tally};
 use super::records::{Connection, Order, Progress, Sink, cut_off, has_record, record_bytes, reserve};
 use super::server::HTTP_2;
 use super::transport::Transport;
@@ -52,10 +52,10 @@ pub struct TlsStream {
     /// The other side has said that nothing more comes.
     ended: bool,
     close_sent: bool,
-    counted: bool,
+    tally: Tally,
+    /// The first thing that a server said behind the handshake was this failure's alert.
+    refused: bool,
     failure: Option<Failure>,
-    counts: Arc<Counts>,
-    worker: usize,
 }
 
 /// What a handshake came to.
@@ -93,10 +93,9 @@ impl TlsStream {
             begun: false,
             ended: false,
             close_sent: false,
-            counted: false,
+            tally: Tally::new(counts, worker),
+            refused: false,
             failure: None,
-            counts,
-            worker,
         }
     }
 
@@ -205,6 +204,36 @@ impl TlsStream {
         }
     }
 
+    /// A server has said something behind the handshake, which in TLS 1.3 is the first sign that it
+    /// accepts us; before that version the handshake itself is.
+    #[must_use]
+    pub fn is_confirmed(&self) -> bool {
+        !self.tally.is_opening() && !self.tally.is_unconfirmed()
+    }
+
+    /// Of a connection that has ended or takes no more: the alert by which a server refused us behind
+    /// our handshake, if that is the first thing it said. A write that failed may have overtaken it.
+    pub fn poll_refusal(&mut self, context: &mut Context<'_>) -> Poll<Option<Failure>> {
+        loop {
+            if self.refused {
+                return Poll::Ready(self.failure.clone());
+            }
+            let is_readable = self.failure.as_ref().is_none_or(|failure| failure.reason == Reason::Gone);
+            if !self.tally.is_unconfirmed() || !is_readable {
+                return Poll::Ready(None);
+            }
+            if self.has_record() {
+                // Its failure, if it is one, is noted.
+                self.advance(Order::Read, &mut []).ok();
+                continue;
+            }
+            match ready!(self.poll_fill(context)) {
+                Ok(0) | Err(_) => return Poll::Ready(None),
+                Ok(_) => {}
+            }
+        }
+    }
+
     /// Whether the other side has gone while it should wait. What it sent is kept for a read.
     pub fn poll_gone(&mut self, context: &mut Context<'_>) -> Poll<Peer> {
         loop {
@@ -254,10 +283,8 @@ impl TlsStream {
                     let waiting = gathered.as_ref().map_or(0, Lease::len);
                     if waiting == 0 && rest.len() >= RECORD_BYTES {
                         let now = rest.get(..WRITE_BYTES - self.owed).unwrap_or(rest);
+                        // Whole records, and at least one: what is owed by now is whole records, too.
                         let now = now.get(..now.len() - now.len() % RECORD_BYTES).unwrap_or(now);
-                        if now.is_empty() {
-                            break;
-                        }
                         self.encrypt(now)?;
                         self.owed += now.len();
                         rest = rest.get(now.len()..).unwrap_or_default();
@@ -291,12 +318,14 @@ impl TlsStream {
         self.transport.reset_on_close();
     }
 
-    /// Who the other side proved to be (RFC 4514); `None` where it showed no certificate.
+    /// Who the other side proved to be (RFC 4514); `None` where it showed no certificate, or one that
+    /// names nobody.
     #[must_use]
     pub fn peer_subject(&self) -> Option<String> {
         let certificate = self.connection.common().peer_certificates()?.first()?;
         // It has been verified, so it can be read; and if not, then it is nobody's.
-        Leaf::parse(certificate).ok().map(|leaf| leaf.subject)
+        let leaf = Leaf::parse(certificate).ok()?;
+        (!leaf.subject.is_empty() && !leaf.subject_is_cut).then_some(leaf.subject)
     }
 
     /// Both sides agreed on HTTP/2 (RFC 7301); otherwise it is HTTP/1.
@@ -347,9 +376,9 @@ impl TlsStream {
                 _ => "TLSv1.3",
             },
         };
-        if !std::mem::replace(&mut self.counted, true) {
-            self.counts.done(self.worker, session.resumed);
-        }
+        // In TLS 1.3 a server looks at our certificate when we are done already (RFC 8446 section 2).
+        let is_final = matches!(self.connection, Connection::Server(_)) || session.version == "TLSv1.2";
+        self.tally.done(session.resumed, is_final);
         session
     }
 
@@ -370,8 +399,14 @@ impl TlsStream {
     }
 
     fn fail(&mut self, failure: Failure) -> Failure {
-        if !std::mem::replace(&mut self.counted, true) {
-            self.counts.failed(self.worker, failure.reason);
+        if self.tally.is_unconfirmed() && failure.alert.is_some() {
+            self.refused = true;
+            self.tally.failed(failure.reason);
+            // A write may have failed before this was read: it is why.
+            return self.failure.insert(failure).clone();
+        }
+        if self.tally.is_opening() {
+            self.tally.failed(failure.reason);
         }
         self.failure.get_or_insert(failure).clone()
     }
@@ -388,6 +423,9 @@ impl TlsStream {
                     self.incoming = None;
                 }
                 release(&mut self.incoming);
+                if matches!(order, Order::Read) {
+                    self.tally.confirm();
+                }
                 // A read may stop for want of room, everything else only for want of records.
                 let all = !matches!((order, progress), (Order::Read | Order::Handshake, Progress::Done));
                 self.looked_at = self.incoming.as_ref().filter(|_| all).map_or(0, Lease::len);

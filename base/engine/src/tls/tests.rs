@@ -4,4 +4,5 @@ pub(super) mod certificates;
 mod listener;
 mod openssl;
 mod pool;
+mod registry;
 mod support;

@@ -1,4 +1,4 @@
-//! Whom we believe to be the server that we asked for.
+//! Whom we believe to be the server that we asked for, and which clients we take.
 
 use std::sync::Arc;
 
@@ -6,7 +6,11 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::client::{WebPkiServerVerifier, verify_server_name};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
-use rustls::{CertificateError, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::{
+    CertificateError, DigitallySignedStruct, DistinguishedName, Error, OtherError, RootCertStore, SignatureScheme,
+};
+use sumun_certificates::limits::SUBJECT_BYTES;
 use sumun_certificates::{Leaf, provider};
 
 /// Verifies chains up to the authorities of one file, or of the host.
@@ -124,5 +128,73 @@ impl ServerCertVerifier for Anybody {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         provider().signature_verification_algorithms.supported_schemes()
+    }
+}
+
+/// Clients' certificates, which the servers behind are told of by their subjects.
+#[derive(Debug)]
+pub(super) struct Clients {
+    pub(super) chains: Arc<dyn ClientCertVerifier>,
+}
+
+/// Cut short, a subject could be taken for another's.
+#[derive(Debug)]
+struct SubjectTooLong;
+
+impl std::fmt::Display for SubjectTooLong {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "a subject of more than {SUBJECT_BYTES} bytes")
+    }
+}
+
+impl std::error::Error for SubjectTooLong {}
+
+impl ClientCertVerifier for Clients {
+    fn offer_client_auth(&self) -> bool {
+        self.chains.offer_client_auth()
+    }
+
+    fn client_auth_mandatory(&self) -> bool {
+        self.chains.client_auth_mandatory()
+    }
+
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        self.chains.root_hint_subjects()
+    }
+
+    fn verify_client_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, Error> {
+        let verified = self.chains.verify_client_cert(end_entity, intermediates, now)?;
+        let leaf = Leaf::parse(end_entity).map_err(|_| Error::InvalidCertificate(CertificateError::BadEncoding))?;
+        if leaf.subject_is_cut {
+            return Err(CertificateError::Other(OtherError(Arc::new(SubjectTooLong))).into());
+        }
+        Ok(verified)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.chains.verify_tls12_signature(message, certificate, signed)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.chains.verify_tls13_signature(message, certificate, signed)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.chains.supported_verify_schemes()
     }
 }

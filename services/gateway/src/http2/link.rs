@@ -17,7 +17,7 @@ use sumun_pools::Server;
 
 use super::{Broken, Http2Stream, Mux, expire};
 use crate::heads::ResponseLease;
-use crate::io::Stream;
+use crate::io::{self, Stream};
 use crate::limits::{
     HEAD_KEPT_BYTES, LINK_PING_AFTER, LINK_PING_AGAIN, LINK_PING_PATIENCE, LINK_SETTINGS_PATIENCE, LINK_STREAM_BYTES,
     LINK_STREAMS, RESPONSE_HEAD_BYTES,
@@ -310,15 +310,21 @@ async fn run(link: Rc<Link>, pool: Rc<LocalPool>, stream: Option<Stream>) {
         driver.poll_round(now_ms + connect_ms, context)
     })
     .await;
-    let Driver { link, pool, mux, .. } = driver;
+    let Driver { link, pool, mux, mut stream, deadline, .. } = driver;
     pool.links.forget(&link);
     let opened = matches!(link.state.get(), State::Open | State::Leaving);
+    let refusal = if why == Why::Ended && !opened { io::refusal(&mut stream, &deadline).await } else { None };
     link.turn(match why {
         _ if opened => State::Leaving,
         Why::Malformed => State::Failed(ConnectError::Protocol),
         Why::TimedOut => State::Failed(ConnectError::Timeout),
+        Why::Ended if refusal.is_some() => State::Failed(ConnectError::Handshake),
         Why::Ended => State::Failed(ConnectError::Failed),
     });
+    if let Some(refusal) = refusal {
+        pool.note_handshake(&link.server, &refusal, deadline.now_ms());
+    }
+    stream.say_goodbye();
     mux.break_all(Broken::Gone);
 }
 

@@ -89,8 +89,16 @@ async fn secure(connection: Connection, site: &Rc<Site>, door: &Door) -> Option<
                 failure: &failure,
             }
             .write();
-            if failure.reason == TlsReason::NotTls {
-                answer_in_plain(stream.tls, site, over).await;
+            match failure.reason {
+                TlsReason::NotTls => answer_in_plain(stream.tls, site, over).await,
+                // Nobody is there, or it was told nothing.
+                TlsReason::Gone | TlsReason::Timeout => {}
+                // What it sent and nobody reads would take the alert with it.
+                _ => {
+                    let (transport, _) = stream.tls.into_plain();
+                    let mut over = over(transport.into());
+                    io::close_gently(&mut over.stream, &over.deadline).await;
+                }
             }
             None
         }

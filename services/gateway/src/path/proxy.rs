@@ -7,6 +7,7 @@ use std::task::Poll;
 
 use sumun_config::checked::HashOn;
 use sumun_engine::access_log::Needs;
+use sumun_engine::tls::Alert;
 use sumun_engine::{Lease, buffers};
 use sumun_http::forward::{self, ConnectionLine, Framing, ResponsePlan};
 use sumun_http::{BodyLength, Known, Method, Received, ResponseBody, ResponseHead, ResponseReceiver, Version};
@@ -17,7 +18,7 @@ use super::{Ended, Exchange, Pace, answer, ask, queue, relay, tunnel};
 use crate::events::{Event, Reason};
 use crate::heads::ResponseLease;
 use crate::http2::{Broken, websocket};
-use crate::io::Gone;
+use crate::io::{self, Gone};
 use crate::limits::{COLLECT_PAUSE, RESPONSE_HEAD_BYTES, SCRATCH_BYTES};
 use crate::site::Route;
 use crate::upstream::{self, ConnectError, LocalPool, ServerConnection};
@@ -200,7 +201,7 @@ fn may_try_again(exchange: &Exchange<'_>, pool: &LocalPool, body: &Body<'_>, fai
     failure.untouched
         || (exchange.head.method.is_idempotent()
             && body.can_be_sent_again(retries.body)
-            && failure.reason == Reason::ServerClosed
+            && matches!(failure.reason, Reason::ServerClosed | Reason::ServerHandshake)
             && pool.picker.borrow_mut().may_retry(exchange.worker.clock.coarse_ms()))
 }
 
@@ -292,6 +293,16 @@ struct Incoming {
     awaits_continue: bool,
 }
 
+/// A head that is the last one of its kind.
+struct Final {
+    response: ResponseLease,
+    input: Lease,
+    head_length: usize,
+    upload: Upload,
+    /// It is a 101.
+    switched: bool,
+}
+
 /// Sends the request and takes the head of the answer.
 async fn converse(
     exchange: &mut Exchange<'_>,
@@ -301,13 +312,44 @@ async fn converse(
     server: &ServerLease,
     mut connection: ServerConnection,
 ) -> Result<Conversation, Failure> {
+    match hear(exchange, route, pool, body, server, &mut connection).await {
+        Ok(Final { response, input, head_length, switched: true, .. }) => {
+            Ok(Conversation::Switched { response, input, head_length, connection })
+        }
+        Ok(Final { response, input, head_length, upload, .. }) => {
+            Ok(Conversation::Answered(relay::Answered { connection, response, input, head_length, upload }))
+        }
+        Err(failure) if failure.reason == Reason::ServerClosed => {
+            let refusal = io::refusal(&mut connection.stream, exchange.deadline).await;
+            connection.stream.say_goodbye();
+            Err(refusal.map_or(failure, |refusal| {
+                pool.note_handshake(server.server(), &refusal, exchange.deadline.now_ms());
+                let untouched = refusal.alert == Some(Alert::Identity) && body.is_whole();
+                Failure { reason: Reason::ServerHandshake, outcome: Outcome::ConnectFailed, untouched }
+            }))
+        }
+        Err(failure) => {
+            connection.stream.say_goodbye();
+            Err(failure)
+        }
+    }
+}
+
+async fn hear(
+    exchange: &mut Exchange<'_>,
+    route: &Rc<Route>,
+    pool: &Rc<LocalPool>,
+    body: &mut Body<'_>,
+    server: &ServerLease,
+    connection: &mut ServerConnection,
+) -> Result<Final, Failure> {
     if exchange.head.websocket && !connection.stream.takes_websockets() {
         return Err(Failure { reason: Reason::ServerProtocol, outcome: Outcome::Neutral, untouched: true });
     }
     let framing = body.framing(exchange.head.body);
     let mut upload = Upload::default();
     exchange.set_deadline(pool.config.timeouts.first_byte);
-    ask::send_start(exchange, route, pool, server, body, framing, &mut connection).await?;
+    ask::send_start(exchange, route, pool, server, body, framing, connection).await?;
     let mut incoming = Incoming {
         receiver: ResponseReceiver::default(),
         response: ResponseLease::take(),
@@ -316,7 +358,7 @@ async fn converse(
         awaits_continue: exchange.head.expect_continue && !body.is_complete() && body.used_early() == 0,
     };
     loop {
-        let received = receive_head(exchange, pool, body, &mut upload, &mut connection, &mut incoming).await?;
+        let received = receive_head(exchange, pool, body, &mut upload, connection, &mut incoming).await?;
         let Some(mut lease) = incoming.input.take() else { return Err(protocol()) };
         let response = &incoming.response;
         match received {
@@ -326,7 +368,7 @@ async fn converse(
                 }
                 server.report(Outcome::Success, exchange.worker.clock.coarse_ms());
                 let response = incoming.response;
-                return Ok(Conversation::Switched { response, input: lease, head_length, connection });
+                return Ok(Final { response, input: lease, head_length, upload, switched: true });
             }
             // HTTP/2 tells a WebSocket from an answer by nothing but the status.
             Received::Final(_) if exchange.websocket_key.is_some() && (200..300).contains(&response.status) => {
@@ -337,8 +379,7 @@ async fn converse(
                 note_for_log(exchange, server, response, head_bytes);
                 server.report(Outcome::Status(response.status), exchange.worker.clock.coarse_ms());
                 let response = incoming.response;
-                let answered = relay::Answered { connection, response, input: lease, head_length, upload };
-                return Ok(Conversation::Answered(answered));
+                return Ok(Final { response, input: lease, head_length, upload, switched: false });
             }
             Received::Interim(head_length) => {
                 let head_bytes = lease.filled().get(..head_length).unwrap_or_default();
@@ -503,9 +544,7 @@ async fn pass_interim(
         edits: &route.response_edits,
     };
     forward::write_response(&mut output, response, bytes, &plan);
-    crate::io::write_all(exchange.stream, exchange.deadline, &output)
-        .await
-        .map_err(|_| ended_by_client(Reason::ClientClosed))
+    io::write_all(exchange.stream, exchange.deadline, &output).await.map_err(|_| ended_by_client(Reason::ClientClosed))
 }
 
 /// Passes a 101 on and becomes a tunnel.
@@ -516,7 +555,7 @@ async fn switch(
     response: &ResponseHead,
     mut input: Lease,
     head_length: usize,
-    connection: ServerConnection,
+    mut connection: ServerConnection,
 ) -> Ended {
     let mut output = Vec::new();
     let plan = ResponsePlan {
@@ -530,7 +569,8 @@ async fn switch(
     forward::write_response(&mut output, response, input.filled().get(..head_length).unwrap_or_default(), &plan);
     input.consume(head_length);
     exchange.record.status = 101;
-    if crate::io::write_all(exchange.stream, exchange.deadline, &output).await.is_err() {
+    if io::write_all(exchange.stream, exchange.deadline, &output).await.is_err() {
+        connection.stream.say_goodbye();
         return Ended::closing(Reason::ClientClosed);
     }
     exchange.site.cell.tunnels.increment();

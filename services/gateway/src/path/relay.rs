@@ -74,7 +74,7 @@ pub(super) async fn run(
     server: ServerLease,
     answered: Answered,
 ) -> Ended {
-    let Answered { connection, response, mut input, head_length, mut upload } = answered;
+    let Answered { mut connection, response, mut input, head_length, mut upload } = answered;
     let mut uploading = !body.is_complete() || upload.waits_for_server();
     if uploading && response.status >= 300 {
         // The server has decided without the rest of the body: the client should stop sending it.
@@ -132,6 +132,7 @@ pub(super) async fn run(
         match take_in(&mut source, input, rechunk, &mut output) {
             Some(quiet) => clean &= quiet,
             None => {
+                connection.stream.say_goodbye();
                 server.report(Outcome::CutOff, exchange.worker.clock.coarse_ms());
                 return Ended::aborted(Reason::ServerCutShort);
             }
@@ -140,6 +141,7 @@ pub(super) async fn run(
         drop(input);
     }
     if !begun {
+        connection.stream.say_goodbye();
         return Ended::aborted(Reason::ClientClosed);
     }
 
@@ -169,11 +171,13 @@ pub(super) async fn run(
                 }
             }
             if matches!(source, Source::Complete)
-                && let Some((connection, server)) = server_side.take_if(|_| !uploading)
+                && let Some((mut connection, server)) = server_side.take_if(|_| !uploading)
             {
                 // The server is free for the next request, however slow this client reads.
                 if keep_server && clean {
                     pool.give_back(&server, connection, exchange.deadline.now_ms());
+                } else {
+                    connection.stream.say_goodbye();
                 }
             }
             // What is in the pipe came first and goes first.
@@ -281,7 +285,8 @@ pub(super) async fn run(
         Pumped::Deadline => (Reason::Deadline, Outcome::Timeout),
         Pumped::ServerCut => (Reason::ServerCutShort, Outcome::CutOff),
     };
-    if let Some((_, server)) = server_side {
+    if let Some((mut connection, server)) = server_side {
+        connection.stream.say_goodbye();
         server.report(outcome, exchange.worker.clock.coarse_ms());
     }
     Ended::aborted(reason)

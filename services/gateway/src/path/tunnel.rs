@@ -60,6 +60,7 @@ pub(super) async fn run(exchange: &mut Exchange<'_>, mut server: Stream, early: 
     if exchange.worker.is_over() {
         take_leave(exchange, &mut server, &mut up, &mut down).await;
     }
+    server.say_goodbye();
     exchange.record.bytes_in += up.moved;
     exchange.record.bytes_out += down.moved;
     Ended::closing(Reason::TunnelClosed)

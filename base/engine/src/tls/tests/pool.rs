@@ -76,7 +76,7 @@ fn ask(connector: &TlsConnector, config: &Arc<ServerConfig>) -> Result<(bool, He
     let name = server_name(&ServerAddress::Name { host: "A.example.".to_owned(), port: 443 });
     run(async {
         let socket = TcpStream::connect(address).await.unwrap();
-        let mut stream = connector.connect(Transport::Tcp(socket), &name, Offer::Http1).unwrap();
+        let mut stream = connector.connect(Transport::Tcp(socket), &name, Offer::Http1, 1).unwrap();
         let session = handshake(&mut stream).await;
         let session = match session {
             Ok(session) => session,
@@ -184,6 +184,63 @@ fn our_own_certificate_is_shown_to_servers_that_ask() {
     assert!(families.contains("sumun_tls_certificate_expires_seconds{pool=\"app\",name=\"gateway\"} 1"), "{families}");
 }
 
+/// In TLS 1.3 a server looks at our certificate when the handshake is over for us.
+#[test]
+fn a_refusal_behind_the_handshake_is_one_of_the_handshake() {
+    let authority = certificates::authority("Authority");
+    let pair = authority.pair(&["a.example"], Kind::Ecdsa);
+    let mut material = material(&[]);
+    material.authorities = vec![authority_file("/ca.pem", &authority)];
+    let tls = tls(&pool_config("{ ca: /ca.pem }"), &material);
+    let connector = connector(&tls);
+    let name = server_name(&ServerAddress::Name { host: "a.example".to_owned(), port: 443 });
+    let line = |what: &str| {
+        let families = crate::telemetry::render(&tls.families());
+        let found = families.lines().find(|line| line.contains(what)).map(str::to_owned);
+        found.unwrap_or_else(|| panic!("no {what} in {families}"))
+    };
+    for (writes, count) in [(false, 1), (true, 2)] {
+        let (address, server) = serve(&server(&pair, &[&rustls::version::TLS13], Some(&authority)));
+        run(async {
+            let socket = TcpStream::connect(address).await.unwrap();
+            let mut stream = connector.connect(Transport::Tcp(socket), &name, Offer::Http1, 1).unwrap();
+            handshake(&mut stream).await.unwrap();
+            assert!(!stream.is_confirmed());
+            if writes {
+                // What is written meets a socket that is closed, sooner or later.
+                while write_all(&mut stream, b"hello").await.is_ok() {
+                    tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+                }
+            } else {
+                let error = read(&mut stream, &mut [0; 10]).await.unwrap_err();
+                assert_eq!(error.to_string(), "received fatal alert: CertificateRequired");
+            }
+            let refusal = std::future::poll_fn(|context| stream.poll_refusal(context)).await.unwrap();
+            assert_eq!((refusal.reason, refusal.alert), (Reason::Refused, Some(Alert::Identity)));
+        });
+        assert!(server.join().unwrap().is_none());
+        assert!(line("failures_total{pool=\"app\",reason=\"refused\"}").ends_with(&format!(" {count}")));
+        assert!(line("server_handshakes_total{pool=\"app\",resumed=\"no\"}").ends_with(" 0"));
+    }
+
+    // A server that says anything else has accepted us, and so has one that nobody waits for.
+    let open = server(&pair, &[&rustls::version::TLS13], None);
+    assert!(ask(&connector, &open).is_ok());
+    let (address, server) = serve(&open);
+    run(async {
+        let socket = TcpStream::connect(address).await.unwrap();
+        let mut stream = connector.connect(Transport::Tcp(socket), &name, Offer::Http1, 1).unwrap();
+        handshake(&mut stream).await.unwrap();
+        write_all(&mut stream, b"he").await.unwrap();
+    });
+    assert!(server.join().unwrap().is_none());
+    assert!(line("reason=\"refused\"").ends_with(" 2"));
+    let done =
+        ["no", "yes"].map(|resumed| line(&format!("server_handshakes_total{{pool=\"app\",resumed=\"{resumed}\"")));
+    let sum: u32 = done.iter().map(|line| line.rsplit(' ').next().unwrap().parse::<u32>().unwrap()).sum();
+    assert_eq!(sum, 2);
+}
+
 #[test]
 fn the_protocol_is_agreed_on() {
     let authority = certificates::authority("Authority");
@@ -200,7 +257,7 @@ fn the_protocol_is_agreed_on() {
         let result = run(async {
             let socket = TcpStream::connect(address).await.unwrap();
             let name = server_name(&ServerAddress::Name { host: "a.example".to_owned(), port: 443 });
-            let mut stream = connector.connect(Transport::Tcp(socket), &name, offer).unwrap();
+            let mut stream = connector.connect(Transport::Tcp(socket), &name, offer, 1).unwrap();
             handshake(&mut stream).await.map(|_| stream.is_http2()).map_err(|failure| failure.reason)
         });
         server.join().unwrap();

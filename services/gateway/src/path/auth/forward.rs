@@ -232,23 +232,46 @@ async fn talk(
     request: &[u8],
     patience: Patience<'_>,
 ) -> Result<Verdict, Failure> {
-    patience.set(pool.config.timeouts.first_byte);
-    io::write_all(&mut connection.stream, patience.deadline, request)
-        .await
-        .map_err(|stopped| patience.failure(&stopped))?;
     let mut head = ResponseLease::take();
-    let (bytes, input) = receive_head(&mut connection, &mut head, patience).await?;
+    patience.set(pool.config.timeouts.first_byte);
+    let asked = io::write_all(&mut connection.stream, patience.deadline, request).await;
+    let answered = match asked {
+        Ok(()) => receive_head(&mut connection, &mut head, patience).await,
+        Err(stopped) => Err(patience.failure(&stopped)),
+    };
+    let (bytes, input) = match answered {
+        Ok(answered) => answered,
+        Err(failure) if failure.reason == Reason::ServerClosed => {
+            let refusal = io::refusal(&mut connection.stream, patience.deadline).await;
+            connection.stream.say_goodbye();
+            return Err(refusal.map_or(failure, |refusal| {
+                pool.note_handshake(server.server(), &refusal, patience.deadline.now_ms());
+                Failure { reason: Reason::ServerHandshake, outcome: Outcome::ConnectFailed }
+            }));
+        }
+        Err(failure) => {
+            connection.stream.say_goodbye();
+            return Err(failure);
+        }
+    };
     let received = receive_body(&mut connection, head.body, input, pool.config.timeouts.idle, patience).await;
     let body = match received {
         Ok((body, clean)) => {
             if clean && head.keep_alive {
                 pool.give_back(server, connection, patience.deadline.now_ms());
+            } else {
+                connection.stream.say_goodbye();
             }
             body
         }
-        // Nobody reads the body of a 2xx.
-        Err(_) if (200..300).contains(&head.status) => Vec::new(),
-        Err(reason) => return Err(Failure { reason, outcome: Outcome::CutOff }),
+        Err(reason) => {
+            connection.stream.say_goodbye();
+            // Nobody reads the body of a 2xx.
+            if !(200..300).contains(&head.status) {
+                return Err(Failure { reason, outcome: Outcome::CutOff });
+            }
+            Vec::new()
+        }
     };
     Ok(Verdict { head, bytes, body })
 }

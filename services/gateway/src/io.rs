@@ -202,6 +202,14 @@ impl Stream {
         }
     }
 
+    /// Streams of the same connection that are open, this one among them.
+    pub(crate) fn siblings(&self) -> usize {
+        match self {
+            Self::Http2(stream) => stream.siblings(),
+            _ => 1,
+        }
+    }
+
     /// It came over TLS, itself or the connection that it is a stream of.
     pub(crate) fn security(&self) -> Option<Rc<Security>> {
         match self {

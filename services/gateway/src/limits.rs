@@ -15,6 +15,10 @@ pub(crate) const COLLECT_BYTES: usize = 256 * 1024;
 /// A response is taken from the server up to this far ahead of a slow client. Bytes.
 pub(crate) const AHEAD_BYTES: usize = 256 * 1024;
 
+/// The same for all streams of one HTTP/2 connection, in equal parts: a client that asks for a
+/// hundred answers and reads none is one slow client.
+pub(crate) const AHEAD_BYTES_CONNECTION: usize = 2 * 1024 * 1024;
+
 /// The same once the worker's buffers are over their budget: one buffer.
 pub(crate) const AHEAD_BYTES_SCARCE: usize = 64 * 1024;
 

@@ -250,6 +250,11 @@ impl Http2Stream {
         Ok(head.length)
     }
 
+    /// Streams of this connection that are open.
+    pub(crate) fn siblings(&self) -> usize {
+        self.mux.open_streams()
+    }
+
     /// A server takes WebSockets on this connection (RFC 8441 section 3).
     pub(crate) fn takes_websockets(&self) -> bool {
         self.mux.machine.borrow().allows_extended_connect()

@@ -6,9 +6,9 @@ use std::rc::Rc;
 use std::task::Poll;
 
 use sumun_config::checked::HashOn;
+use sumun_engine::Lease;
 use sumun_engine::access_log::Needs;
 use sumun_engine::tls::Alert;
-use sumun_engine::{Lease, buffers};
 use sumun_http::forward::{self, ConnectionLine, Framing, ResponsePlan};
 use sumun_http::{BodyLength, Known, Method, Received, ResponseBody, ResponseHead, ResponseReceiver, Version};
 use sumun_pools::{Lease as ServerLease, Outcome, PickKey, Refused, Tried};
@@ -606,11 +606,6 @@ pub(super) fn response_framing(
         },
     };
     (framing, ConnectionLine::of(exchange.keep_alive, exchange.head.version), rechunk)
-}
-
-/// Response bytes may be taken from the server this far ahead of the client.
-pub(super) fn ahead_bytes() -> usize {
-    if buffers::within_budget() { crate::limits::AHEAD_BYTES } else { crate::limits::AHEAD_BYTES_SCARCE }
 }
 
 /// Runs `write` on the worker's scratch space, which is empty and given back when it grew large.

@@ -7,7 +7,7 @@ use std::io::{self, IoSlice};
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
-use sumun_engine::Lease;
+use sumun_engine::{Lease, buffers};
 use sumun_http::ResponseBody;
 use sumun_http::chunked::{self, Decoder};
 use sumun_http::forward::{self, ResponsePlan};
@@ -19,7 +19,7 @@ use super::{Ended, Exchange, Pace, answer, proxy};
 use crate::events::Reason;
 use crate::heads::ResponseLease;
 use crate::io::{Gone, Stream};
-use crate::limits::{AHEAD_BYTES, COPY_BYTES, SPLICE_LEAST_BYTES};
+use crate::limits::{AHEAD_BYTES, AHEAD_BYTES_CONNECTION, AHEAD_BYTES_SCARCE, COPY_BYTES, SPLICE_LEAST_BYTES};
 use crate::site::Route;
 use crate::upstream::{LocalPool, ServerConnection};
 
@@ -221,8 +221,12 @@ pub(super) async fn run(
                 }
                 // Ahead of a slow client only what lets the server go.
                 (Source::Length(left), _) if blocked && *left > AHEAD_BYTES as u64 => {}
-                (_, Some((connection, _))) if output.capacity < proxy::ahead_bytes() => {
-                    let mut lease = Lease::large();
+                (_, Some((connection, _))) if output.capacity < ahead_bytes(exchange.stream) => {
+                    let mut lease = if ahead_bytes(exchange.stream) < AHEAD_BYTES_SCARCE {
+                        Lease::medium()
+                    } else {
+                        Lease::large()
+                    };
                     match read_some(&source, &mut connection.stream, context, &mut lease) {
                         Poll::Ready(Ok(0)) => match source {
                             Source::UntilClose => {
@@ -301,6 +305,15 @@ fn new_cookie(exchange: &Exchange<'_>, pool: &LocalPool, server: &ServerLease) -
         return None;
     }
     Some([sticky.cookie.as_bytes(), b"=", value.as_bytes(), b"; Path=/; HttpOnly; SameSite=Lax"].concat())
+}
+
+/// How far a response is taken from its server ahead of this client.
+fn ahead_bytes(client: &Stream) -> usize {
+    if buffers::within_budget() {
+        AHEAD_BYTES.min(AHEAD_BYTES_CONNECTION / client.siblings().max(1))
+    } else {
+        AHEAD_BYTES_SCARCE
+    }
 }
 
 /// So much is left that it pays to have the kernel move it, and there is a pipe.

@@ -27,6 +27,10 @@ struct Scene {
 
 impl Scene {
     fn new(place: Place) -> Self {
+        Self::with_bounds(place, "idle: 1s, header_timeout: 1s")
+    }
+
+    fn with_bounds(place: Place, bounds: &str) -> Self {
         let large = "x".repeat(1_000_000);
         let server = Server::answering(
             place.ip,
@@ -35,7 +39,7 @@ impl Scene {
         let admin = place.free_address();
         let config = format!(
             "admin: \"{admin}\"\npools: {{ app: {{ servers: [\"{}\"] }} }}\n\
-             listeners: {{ web: {{ bind: \"$BIND\", bounds: {{ idle: 1s, header_timeout: 1s }}, routes: [{{ path: /, proxy: app }}] }} }}\n",
+             listeners: {{ web: {{ bind: \"$BIND\", bounds: {{ {bounds} }}, routes: [{{ path: /, proxy: app }}] }} }}\n",
             server.address()
         );
         let gateway = Instance::start(place, &config);
@@ -182,6 +186,30 @@ fn windows_that_stay_shut() {
             raw.until(|frame| frame.kind == RST_STREAM);
         }
         scene.ends_well("streams", "h2_stream_stalled");
+    });
+}
+
+/// A client that opens no window and goes away holds nothing any more: neither the server's
+/// connections nor memory.
+#[test]
+fn clients_that_leave_with_shut_windows() {
+    everywhere(|place| {
+        // What is let go for being idle is so long after the test.
+        let scene = Scene::with_bounds(place, "idle: 10m");
+        let mut raw = Raw::open(scene.gateway.address, &[(4, 0)]);
+        for number in 0..20 {
+            raw.send(&headers(2 * number + 1, END_STREAM, &get("/large")));
+        }
+        for _ in 0..20 {
+            raw.until(|frame| frame.kind == HEADERS);
+        }
+        let in_flight = |wanted: &str| {
+            let found = |row: &str| row.starts_with("sumun_server_in_flight{") && row.ends_with(wanted);
+            scene.metrics().lines().any(found)
+        };
+        assert!(in_flight(" 20"));
+        drop(raw);
+        eventually("nothing is in flight", || in_flight(" 0"));
     });
 }
 

@@ -121,6 +121,10 @@ impl Http2Stream {
 
     /// Takes the text of an answer or of a request. The head has to be in one write, in full.
     pub(crate) fn poll_write(&mut self, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        // Where the connection is gone, no window opens any more.
+        if self.inbox.broken.get().is_some() {
+            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+        }
         let mut taken = 0;
         loop {
             let rest = bytes.get(taken..).unwrap_or_default();
@@ -262,6 +266,9 @@ impl Http2Stream {
 
     /// Ends what we send. What was cut short is reset when the stream is dropped.
     pub(crate) fn poll_shutdown(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.inbox.broken.get().is_some() {
+            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+        }
         let sent = self.sending.finish(&mut self.mux.machine.borrow_mut(), self.mux.now_ms(), self.id);
         self.mux.wants_writing();
         match sent {

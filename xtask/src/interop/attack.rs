@@ -22,6 +22,8 @@ use crate::shell::{Fallible, output};
 /// Attackers of a kind that floods; each comes back a moment after it was thrown out.
 const ATTACKERS: usize = 4;
 const PAUSE: Duration = Duration::from_millis(20);
+/// Attackers of the kind that holds what it was given.
+const HOLDERS: usize = 20;
 /// Connections of a kind that is slow.
 const SLOW: usize = 5_000;
 const SECONDS: u32 = 6;
@@ -35,8 +37,10 @@ struct Flood {
     settings: &'static [u8],
     first: fn() -> Vec<u8>,
     again: fn(u32) -> Vec<u8>,
-    /// Streams that one connection opens at most.
+    /// So often on one connection.
     times: u32,
+    /// Behind that the connection stays until it is thrown out.
+    holds: bool,
 }
 
 const FLOODS: [Flood; 9] = [
@@ -46,6 +50,7 @@ const FLOODS: [Flood; 9] = [
         first: Vec::new,
         again: |number| [get(2 * number + 1, "/"), frame(RST_STREAM, 0, 2 * number + 1, &8_u32.to_be_bytes())].concat(),
         times: 100_000,
+        holds: false,
     },
     Flood {
         name: "made you reset",
@@ -53,6 +58,7 @@ const FLOODS: [Flood; 9] = [
         first: Vec::new,
         again: |number| [get(2 * number + 1, "/"), frame(WINDOW_UPDATE, 0, 2 * number + 1, &[0; 4])].concat(),
         times: 100_000,
+        holds: false,
     },
     Flood {
         name: "CONTINUATION flood",
@@ -60,6 +66,7 @@ const FLOODS: [Flood; 9] = [
         first: || frame(HEADERS, 0, 1, &get_block("/")),
         again: |_| frame(CONTINUATION, 0, 1, &[]),
         times: 1_000_000,
+        holds: false,
     },
     Flood {
         name: "endless head",
@@ -67,14 +74,23 @@ const FLOODS: [Flood; 9] = [
         first: || frame(HEADERS, 0, 1, &get_block("/")),
         again: |_| frame(CONTINUATION, 0, 1, &field(b"x", &[b'a'; 8_000])),
         times: 1_000_000,
+        holds: false,
     },
-    Flood { name: "HPACK bomb", settings: &[], first: bomb, again: |_| frame(PING, 0, 0, &[0; 8]), times: 1_000 },
+    Flood {
+        name: "HPACK bomb",
+        settings: &[],
+        first: bomb,
+        again: |_| frame(PING, 0, 0, &[0; 8]),
+        times: 1_000,
+        holds: false,
+    },
     Flood {
         name: "SETTINGS flood",
         settings: &[],
         first: Vec::new,
         again: |_| frame(SETTINGS, 0, 0, &[]),
         times: 1_000_000,
+        holds: false,
     },
     Flood {
         name: "PING flood",
@@ -82,6 +98,7 @@ const FLOODS: [Flood; 9] = [
         first: Vec::new,
         again: |_| frame(PING, 0, 0, &[7; 8]),
         times: 1_000_000,
+        holds: false,
     },
     Flood {
         name: "WINDOW_UPDATE flood",
@@ -89,6 +106,7 @@ const FLOODS: [Flood; 9] = [
         first: Vec::new,
         again: |_| frame(WINDOW_UPDATE, 0, 0, &[0, 0, 0, 1]),
         times: 1_000_000,
+        holds: false,
     },
     // A hundred large answers a connection, for which there is no window.
     Flood {
@@ -97,6 +115,7 @@ const FLOODS: [Flood; 9] = [
         first: Vec::new,
         again: |number| if number < 100 { get(2 * number + 1, "/large.bin") } else { Vec::new() },
         times: 101,
+        holds: true,
     },
 ];
 
@@ -160,24 +179,25 @@ fn bomb() -> Vec<u8> {
 }
 
 /// One connection of a flood, until it is thrown out or has done its worst.
-fn flood(listen: SocketAddr, flood: &Flood, stop: &AtomicBool) -> Fallible<()> {
+fn flood(listen: SocketAddr, kind: &Flood, stop: &AtomicBool) -> Fallible<()> {
     let mut stream = TcpStream::connect(listen)?;
     stream.set_write_timeout(Some(Duration::from_secs(1)))?;
     stream.set_read_timeout(Some(Duration::from_millis(1)))?;
     stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")?;
-    stream.write_all(&[frame(SETTINGS, 0, 0, flood.settings), frame(SETTINGS, 1, 0, &[]), (flood.first)()].concat())?;
+    stream.write_all(&[frame(SETTINGS, 0, 0, kind.settings), frame(SETTINGS, 1, 0, &[]), (kind.first)()].concat())?;
     let mut sink = [0; 16 * 1024];
-    for number in (0..flood.times).step_by(50) {
+    for number in (0..kind.times).step_by(50) {
         if stop.load(Ordering::Relaxed) {
             return Ok(());
         }
-        let some: Vec<u8> = (number..(number + 50).min(flood.times)).flat_map(flood.again).collect();
+        let some: Vec<u8> = (number..(number + 50).min(kind.times)).flat_map(kind.again).collect();
         stream.write_all(&some)?;
         if let Ok(0) = stream.read(&mut sink) {
             return Ok(());
         }
     }
-    sleep(Duration::from_secs(1));
+    stream.set_read_timeout(Some(Duration::from_millis(100)))?;
+    while kind.holds && !stop.load(Ordering::Relaxed) && !matches!(stream.read(&mut sink), Ok(0)) {}
     Ok(())
 }
 
@@ -303,7 +323,7 @@ listeners:
     for kind in &FLOODS {
         let stop = AtomicBool::new(false);
         let seen = scope(|scope| {
-            for _ in 0..ATTACKERS {
+            for _ in 0..if kind.holds { HOLDERS } else { ATTACKERS } {
                 scope.spawn(|| {
                     while !stop.load(Ordering::Relaxed) {
                         // To be thrown out is what it is there for.

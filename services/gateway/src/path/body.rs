@@ -218,7 +218,7 @@ impl<'a> Body<'a> {
         }
         self.held_bytes += count;
         if !lease.is_empty() {
-            self.held.push_back(lease);
+            self.held.push_back(fitting(lease));
         }
         polled
     }
@@ -352,6 +352,17 @@ impl<'a> Body<'a> {
     }
 }
 
+/// The same in a buffer that is not much larger: a body that trickles in is held for long.
+fn fitting(lease: Lease) -> Lease {
+    if lease.len() <= MEDIUM_BUFFER_BYTES && lease.capacity() > MEDIUM_BUFFER_BYTES {
+        let mut smaller = Lease::of(lease.len());
+        smaller.append(lease.filled());
+        smaller
+    } else {
+        lease
+    }
+}
+
 /// Pumps the rest of a request body to the server, while the response may already come.
 #[derive(Default)]
 pub(crate) struct Upload {
@@ -455,6 +466,18 @@ mod tests {
         let mut output = Lease::large();
         body.pass(b"1\r\nx\r\n0\r\n\r\n", &mut output).unwrap();
         assert_eq!(output.filled(), b"1\r\nx\r\n0\r\n\r\n");
+    }
+
+    #[test]
+    fn a_body_that_trickles_in_is_held_in_little() {
+        let fitted = |length: usize| {
+            let mut lease = Lease::large();
+            lease.append(&vec![b'x'; length]);
+            let lease = fitting(lease);
+            assert_eq!(lease.filled(), vec![b'x'; length]);
+            lease.capacity()
+        };
+        assert_eq!([1, 5_000, 60_000].map(fitted), [4 * 1024, MEDIUM_BUFFER_BYTES, LARGE_BUFFER_BYTES]);
     }
 
     #[test]

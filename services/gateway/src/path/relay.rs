@@ -309,11 +309,8 @@ fn new_cookie(exchange: &Exchange<'_>, pool: &LocalPool, server: &ServerLease) -
 
 /// How far a response is taken from its server ahead of this client.
 fn ahead_bytes(client: &Stream) -> usize {
-    if buffers::within_budget() {
-        AHEAD_BYTES.min(AHEAD_BYTES_CONNECTION / client.siblings().max(1))
-    } else {
-        AHEAD_BYTES_SCARCE
-    }
+    let most = if buffers::within_budget() { AHEAD_BYTES } else { AHEAD_BYTES_SCARCE };
+    most.min(AHEAD_BYTES_CONNECTION / client.siblings().max(1))
 }
 
 /// So much is left that it pays to have the kernel move it, and there is a pipe.

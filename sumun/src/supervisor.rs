@@ -14,7 +14,8 @@
 //! process becoming the new program, in which it goes on where it was (`upgrade.rs`, `takeover.rs`).
 //!
 //! The number of workers cannot be changed in a running process: a reload that changes it starts a
-//! new worker process with the same sockets and drains the old one. Fewer workers take several
+//! new worker process with the same sockets and drains the old one. For more workers it has new sockets
+//! beside those, which listen once it is prepared: before, connections would wait in them. Fewer workers take several
 //! sockets each, because closing a socket would reset the connections in its queue. The same is done
 //! for a config that the sandbox of the running process would forbid.
 
@@ -134,7 +135,8 @@ impl Supervisor {
         let service_manager = ServiceManager::find();
         let certificates = Certificates::read(&config, None, Instant::now())?;
         let mut descriptors = given::sort(given, &config)?;
-        let opened = descriptors.open_missing(&config)?;
+        // They listen before anybody accepts: a connection waits for this start as for every later one.
+        let opened = descriptors.open_listening(&config)?;
         descriptors.adopt(opened);
         let mut supervisor = Self {
             path,
@@ -234,6 +236,7 @@ impl Supervisor {
             .collect();
         for (number, message) in heard {
             match message {
+                FromWorker::Prepared => self.is_prepared(number, now),
                 FromWorker::Ready => self.became_ready(number, now),
                 FromWorker::Refused { id: 0, why } => self.start_refused(number, why),
                 FromWorker::Applied { id } => self.applied(number, id, Ok(()), now),
@@ -390,6 +393,11 @@ impl Supervisor {
     fn keep_deadlines(&mut self, now: Instant) {
         if self.start_again.is_some_and(|at| at <= now) {
             self.start_again = None;
+            match self.descriptors.open_listening(&self.config) {
+                Ok(opened) => self.descriptors.adopt(opened),
+                // Only what a program before this one did not know of: no reason to give up the rest.
+                Err(problems) => log_lines(tracing::Level::ERROR, &problems),
+            }
             if let Err(error) = self.start_current() {
                 let pause = self.backoff.after(Duration::ZERO);
                 tracing::error!("cannot start the worker process: {error}");
@@ -497,14 +505,21 @@ impl Supervisor {
 
     fn start_with_running_config(&mut self, program: &Path) -> io::Result<u64> {
         let descriptors = self.descriptors.copies(&Descriptors::default(), &self.config, None)?;
-        let first = self.first_message(&self.sources, descriptors, &self.certificates);
+        let first = self.first_message(&self.sources, descriptors, true, &self.certificates);
         self.start_process(program, first, Allowed::by(&self.config))
     }
 
-    fn first_message(&self, sources: &Sources, descriptors: Vec<Passed>, certificates: &Certificates) -> ToWorker {
+    fn first_message(
+        &self,
+        sources: &Sources,
+        descriptors: Vec<Passed>,
+        listening: bool,
+        certificates: &Certificates,
+    ) -> ToWorker {
         ToWorker::Start(Start {
             sources: sources.to_json().to_string(),
             descriptors,
+            listening,
             instance: self.instance.clone(),
             state_key: self.state_key,
             runtime: self.runtime.clone(),

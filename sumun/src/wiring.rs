@@ -130,10 +130,22 @@ async fn run(mut beginning: Beginning) -> Result<(), String> {
     );
 
     let descriptors = std::mem::take(&mut beginning.descriptors);
-    let sockets = sort(descriptors, &mut control, &log);
-    workers.apply(&beginning.config, sockets).await?;
     let gone = |error: std::io::Error| format!("the supervisor cannot be told: {error}");
-    beginning.supervisor.send(FromWorker::Ready).map_err(gone)?;
+    // What waits until the sockets listen.
+    let mut bound = Vec::new();
+    if beginning.listening {
+        let sockets = sort(descriptors, &mut control, &log);
+        workers.apply(&beginning.config, sockets).await?;
+        beginning.supervisor.send(FromWorker::Ready).map_err(gone)?;
+    } else {
+        // Not the log's, which may be replaced meanwhile.
+        let is_log = |passed: &mut Passed| passed.label == Label::AccessLog;
+        bound = descriptors;
+        let logs = bound.extract_if(.., is_log).collect();
+        let sockets = sort(logs, &mut control, &log);
+        workers.apply(&beginning.config, sockets).await?;
+        beginning.supervisor.send(FromWorker::Prepared).map_err(gone)?;
+    }
     sumun_host::image::forget_what_was_used();
     // On this thread as everything that sends it, so that its pieces stay together.
     let telling = tokio::task::spawn_local(tell_operations(Arc::clone(&pools), beginning.supervisor.clone()));
@@ -202,6 +214,11 @@ async fn run(mut beginning: Beginning) -> Result<(), String> {
                 if cares {
                     acme.care();
                 }
+            }
+            Some(ToWorker::Accept) => {
+                let sockets = sort(std::mem::take(&mut bound), &mut control, &log);
+                workers.apply(&beginning.config, sockets).await?;
+                beginning.supervisor.send(FromWorker::Ready).map_err(gone)?;
             }
             Some(ToWorker::Ping { id }) => workers.answer_ping(id, &beginning.supervisor),
             Some(ToWorker::Stop) => return Ok(()),

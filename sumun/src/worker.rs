@@ -15,6 +15,8 @@ use crate::sandbox::Inside;
 pub(crate) struct Beginning {
     pub(crate) config: Arc<Config>,
     pub(crate) descriptors: Vec<Passed>,
+    /// The sockets among them listen already.
+    pub(crate) listening: bool,
     /// Our name in CDN-Loop, 16 hexadecimal digits.
     pub(crate) instance: String,
     /// The host's own key.
@@ -69,13 +71,14 @@ fn serve() -> Result<(), String> {
 }
 
 fn begin(start: Start, channel: WorkerEnd, supervisor: &WorkerSender) -> Result<Beginning, String> {
-    let Start { sources, descriptors, instance, state_key, runtime, tls } = start;
+    let Start { sources, descriptors, listening, instance, state_key, runtime, tls } = start;
     let config = Arc::new(crate::checked::received(&sources)?.config);
     // Before the first thread is started, which the channel is about to do.
     let sandbox = crate::sandbox::enter(&config)?;
     Ok(Beginning {
         config,
         descriptors,
+        listening,
         instance,
         state_key,
         runtime,

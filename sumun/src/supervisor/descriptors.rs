@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use sumun_config::checked::{BindAddress, Config, LogTarget};
 use sumun_engine::lifecycle::{Label, Passed};
 use sumun_host::files;
-use sumun_host::sockets::{Claim, reuseport_listeners, unix_listener};
+use sumun_host::sockets::{self, Claim, reuseport_sockets, unix_listener};
 
 /// Unix sockets of listeners: for the owner and its group, such as a web server in front.
 const LISTENER_MODE: u32 = 0o660;
@@ -80,6 +80,11 @@ enum Name {
 impl Descriptors {
     /// Opens what `config` needs and is not open yet. Nothing is kept unless all could be opened;
     /// the error has a line for each that could not.
+    ///
+    /// TCP sockets do not listen before [`Self::listen`]: beside those that are served already, a
+    /// share of the connections would come to them and wait, and be reset where nothing comes of it.
+    /// Unix sockets, of which nobody shares the address, listen at once: without that, another
+    /// instance would take their file for one that a dead process left.
     pub(super) fn open_missing(&self, config: &Config) -> Result<Self, String> {
         let mut added = Self::default();
         let mut problems = BTreeSet::new();
@@ -112,6 +117,40 @@ impl Descriptors {
         }
         added.remove_files();
         Err(problems.into_iter().collect::<Vec<String>>().join("\n"))
+    }
+
+    /// The same, and all of them listen.
+    pub(super) fn open_listening(&self, config: &Config) -> Result<Self, String> {
+        let opened = self.open_missing(config)?;
+        match opened.listen() {
+            Ok(()) => Ok(opened),
+            Err(problems) => {
+                opened.remove_files();
+                Err(problems)
+            }
+        }
+    }
+
+    /// Lets the TCP sockets listen that do not yet; the error has a line for each that cannot.
+    pub(super) fn listen(&self) -> Result<(), String> {
+        let refused = self.tcp_sockets().filter_map(|socket| sockets::listen(socket).err());
+        let problems: BTreeSet<String> = refused.map(|error| error.to_string()).collect();
+        if problems.is_empty() { Ok(()) } else { Err(problems.into_iter().collect::<Vec<String>>().join("\n")) }
+    }
+
+    /// Whether all TCP sockets listen.
+    pub(super) fn is_listening(&self) -> bool {
+        self.tcp_sockets().all(sockets::is_listening)
+    }
+
+    fn tcp_sockets(&self) -> impl Iterator<Item = &OwnedFd> {
+        let tcp = self.open.iter().filter(|(key, opened)| matches!(key, Key::Tcp(_)) && !opened.given);
+        tcp.flat_map(|(_, opened)| &opened.descriptors)
+    }
+
+    /// Whether some of these belong to what `config` names: a process with that config lacks them.
+    pub(super) fn are_needed_by(&self, config: &Config) -> bool {
+        wanted(config).iter().any(|wanted| self.open.contains_key(&wanted.key))
     }
 
     /// Takes over what [`Self::open_missing`] opened.
@@ -265,7 +304,7 @@ fn open(key: &Key, count: usize, claim: Claim) -> Result<Opened, String> {
     let one = |descriptor| Opened { descriptors: vec![descriptor], file: None, given: false };
     match key {
         Key::Tcp(address) => {
-            let descriptors = reuseport_listeners(*address, count, claim).map_err(|error| error.to_string())?;
+            let descriptors = reuseport_sockets(*address, count, claim).map_err(|error| error.to_string())?;
             Ok(Opened { descriptors, file: None, given: false })
         }
         Key::Unix { path, mode } => {

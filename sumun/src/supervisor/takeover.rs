@@ -28,12 +28,12 @@ use sumun_host::program::{
 };
 use sumun_host::signals::{self, Signals};
 
+use super::Supervisor;
 use super::certificates::Certificates;
 use super::descriptors::{Descriptors, WrittenDescriptors};
 use super::process::{Backoff, Phase, WorkerProcess, WrittenProcess};
 use super::reload::Requester;
 use super::service_manager::ServiceManager;
-use super::{Supervisor, log_lines};
 use crate::limits::STATE_BYTES;
 
 /// The form of [`Written`]. A program reads its own and refuses every other: it is raised when a
@@ -309,11 +309,6 @@ impl Inherited {
 impl Supervisor {
     /// This is the new program: the worker process that it brought is the one that serves.
     fn took_over(&mut self, outcome: &Outcome, now: Instant) {
-        match self.descriptors.open_missing(&self.config) {
-            Ok(opened) => self.descriptors.adopt(opened),
-            // Only what an older version did not know of: no reason to give up what serves.
-            Err(problems) => log_lines(tracing::Level::ERROR, &problems),
-        }
         self.start_again = None;
         let deadline = self.config.drain;
         let is_new = |process: &WorkerProcess| process.number == outcome.new_process;

@@ -278,6 +278,7 @@ mod tests {
             supervisor.send(ToWorker::Start(Start {
                 sources: sources.clone(),
                 descriptors: passed(&labels),
+                listening: id % 2 == 0,
                 instance: "0123456789abcdef".to_owned(),
                 state_key,
                 runtime: Some(sources.clone()),
@@ -292,6 +293,7 @@ mod tests {
             supervisor.send(ToWorker::Certificates(material(&state_key))).unwrap();
             let Some(ToWorker::Start(start)) = worker.receive().unwrap() else { panic!() };
             prop_assert_eq!(&start.sources, &sources);
+            prop_assert_eq!(start.listening, id % 2 == 0);
             prop_assert_eq!(start.state_key, state_key);
             prop_assert_eq!(start.runtime.as_ref(), Some(&sources));
             prop_assert_eq!(start.tls, material(&state_key));
@@ -311,6 +313,7 @@ mod tests {
             cut in 1..40_usize,
         ) {
             let sent = [
+                FromWorker::Prepared,
                 FromWorker::Ready,
                 FromWorker::Refused { id, why },
                 FromWorker::Applied { id },
@@ -358,6 +361,7 @@ mod tests {
         supervisor.send(ToWorker::HandOver).unwrap();
         supervisor.send(ToWorker::GoOn).unwrap();
         supervisor.send(ToWorker::CareForCertificates).unwrap();
+        supervisor.send(ToWorker::Accept).unwrap();
         supervisor.send(ToWorker::Ping { id: 9 }).unwrap();
         let files = HostFiles { resolv_conf: "nameserver ::1\n".to_owned(), hosts: String::new() };
         supervisor.send(ToWorker::HostFiles(files.clone())).unwrap();
@@ -370,6 +374,7 @@ mod tests {
         assert!(matches!(next(), Some(ToWorker::HandOver)));
         assert!(matches!(next(), Some(ToWorker::GoOn)));
         assert!(matches!(next(), Some(ToWorker::CareForCertificates)));
+        assert!(matches!(next(), Some(ToWorker::Accept)));
         assert!(matches!(next(), Some(ToWorker::Ping { id: 9 })));
         assert!(matches!(next(), Some(ToWorker::HostFiles(got)) if got == files));
         assert!(matches!(next(), Some(ToWorker::ReopenLogs { descriptor }) if descriptor.label == Label::AccessLog));

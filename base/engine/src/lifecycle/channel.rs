@@ -7,6 +7,7 @@ use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use sumun_host::pass;
 use tokio::sync::mpsc;
@@ -18,7 +19,7 @@ use super::message::{FromWorker, ToWorker};
 const HEADER_BYTES: usize = 8;
 
 /// The supervisor's end. Reading never waits; writing waits for a worker process that is slow to
-/// read, up to a bound.
+/// read, up to a bound for each message.
 #[derive(Debug)]
 pub struct SupervisorEnd {
     stream: UnixStream,
@@ -28,7 +29,6 @@ pub struct SupervisorEnd {
 
 impl SupervisorEnd {
     pub fn new(stream: UnixStream) -> io::Result<Self> {
-        stream.set_write_timeout(Some(SEND_TIMEOUT))?;
         Ok(Self { stream, unread: Vec::new() })
     }
 
@@ -57,10 +57,11 @@ impl SupervisorEnd {
                 ),
             ));
         }
-        self.stream.write_all(&header(bytes.len(), descriptors.len()))?;
         let borrowed: Vec<BorrowedFd<'_>> = descriptors.iter().map(AsFd::as_fd).collect();
-        pass::send_descriptors(&self.stream, &borrowed)?;
-        self.stream.write_all(&bytes)
+        let deadline = Instant::now() + SEND_TIMEOUT;
+        pass::send_until(&self.stream, &header(bytes.len(), descriptors.len()), deadline)?;
+        pass::send_descriptors_until(&self.stream, &borrowed, deadline)?;
+        pass::send_until(&self.stream, &bytes, deadline)
     }
 
     /// The messages that came. `UnexpectedEof` once the worker process has closed its end,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use sumun_config::checked::Config;
 use sumun_engine::lifecycle::{FromWorker, Passed, Start, ToWorker, WorkerEnd, WorkerSender};
 use sumun_engine::tls::Material;
-use sumun_host::{process, signals};
+use sumun_host::{given, process, signals};
 use tokio::sync::mpsc;
 
 use crate::sandbox::Inside;
@@ -45,9 +45,11 @@ pub(crate) fn run() -> ExitCode {
 }
 
 fn serve() -> Result<(), String> {
+    let text = |error: std::io::Error| error.to_string();
+    // Before anything is opened here: no sandbox keeps from a process what it has open already.
+    given::close_inherited().map_err(text)?;
     let channel = process::inherited_channel()
         .map_err(|error| format!("{error}; this subcommand is started by `sumun run`, not by hand"))?;
-    let text = |error: std::io::Error| error.to_string();
     // A terminal's Ctrl-C and a service manager's SIGTERM reach this process too; what to do then
     // is the supervisor's word.
     signals::disregard().map_err(text)?;

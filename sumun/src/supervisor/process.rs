@@ -165,6 +165,11 @@ impl WorkerProcess {
         self.child.pid()
     }
 
+    /// It is ready, and can be talked to.
+    pub(super) fn is_serving(&self) -> bool {
+        self.phase == Phase::Serving && self.channel.is_some()
+    }
+
     /// What to wait on: its end, and its channel while that is open.
     pub(super) fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         [Some(self.child.as_fd()), self.channel.as_ref().map(AsFd::as_fd)].into_iter().flatten()

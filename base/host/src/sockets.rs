@@ -5,11 +5,12 @@ use std::fs;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, fchmod};
+use rustix::process::umask;
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
 
 use crate::limits::BACKLOG_CONNECTIONS;
@@ -149,6 +150,9 @@ fn local_address(socket: &Socket) -> io::Result<SocketAddr> {
 
 /// One socket listening on the Unix socket file `path`, whose permission bits are `mode`
 /// (for example `0o660`). A file that a dead process left behind is removed first.
+///
+/// For a moment this process has no umask: another thread of it that makes files just then has to name
+/// their modes.
 pub fn unix_listener(path: &Path, mode: u32) -> Result<OwnedFd, ListenError> {
     let address = format!("unix:{}", path.display());
     match fs::symlink_metadata(path) {
@@ -163,11 +167,14 @@ pub fn unix_listener(path: &Path, mode: u32) -> Result<OwnedFd, ListenError> {
         _ => ListenError::Failed { address: address.clone(), error },
     };
     let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None).map_err(failed)?;
-    // Linux gives the file the mode of the socket less the umask, so it is never wider than
-    // asked, not even for a moment.
+    // Linux gives the file the mode of the socket less the umask: so it has its mode from its first
+    // moment. A change of mode by its name would be one of whatever has that name by then.
     fchmod(&socket, Mode::from_raw_mode(mode)).map_err(|error| failed(error.into()))?;
-    socket.bind(&SockAddr::unix(path).map_err(failed)?).map_err(failed)?;
-    fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(failed)?;
+    let address = SockAddr::unix(path).map_err(failed)?;
+    let umask = umask(Mode::empty());
+    let bound = socket.bind(&address);
+    rustix::process::umask(umask);
+    bound.map_err(failed)?;
     socket.listen(BACKLOG_CONNECTIONS).map_err(failed)?;
     Ok(socket.into())
 }
@@ -190,6 +197,7 @@ fn remove_stale_socket(path: &Path, address: &str) -> Result<(), ListenError> {
 mod tests {
     use std::io::Write;
     use std::net::{Ipv4Addr, Ipv6Addr, TcpListener, TcpStream};
+    use std::os::unix::fs::PermissionsExt;
     use std::os::unix::net::UnixListener;
 
     use super::*;

@@ -308,10 +308,12 @@ fn open(key: &Key, count: usize, claim: Claim) -> Result<Opened, String> {
             Ok(Opened { descriptors, file: None, given: false })
         }
         Key::Unix { path, mode } => {
-            if let (&CONTROL_MODE, Some(directory)) = (mode, path.parent()) {
-                files::private_directory(directory)
-                    .and_then(|()| files::require_trusted_directory(directory))
-                    .map_err(|error| failed(&format!("the control socket in {}", directory.display()), error))?;
+            if let Some(directory) = path.parent() {
+                let is_control = *mode == CONTROL_MODE;
+                let made = if is_control { files::private_directory(directory) } else { Ok(()) };
+                let what = if is_control { "the control socket" } else { "the socket of a listener" };
+                made.and_then(|()| files::require_trusted_directory(directory))
+                    .map_err(|error| failed(&format!("{what} in {}", directory.display()), error))?;
             }
             let socket = unix_listener(path, *mode).map_err(|error| error.to_string())?;
             Ok(Opened { descriptors: vec![socket], file: identity(path), given: false })
@@ -373,6 +375,7 @@ fn remove_file(path: &Path, file: FileIdentity) {
 mod tests {
     use std::collections::BTreeMap;
     use std::os::fd::AsRawFd;
+    use std::os::unix::fs::PermissionsExt;
     use std::sync::Arc;
 
     use super::*;
@@ -499,6 +502,22 @@ mod tests {
         let problems = Descriptors::default().open_missing(&config).unwrap_err();
         assert_eq!(problems.lines().count(), 2, "{problems}");
         assert!(!directory.join("control.sock").exists());
+    }
+
+    /// Others could put a socket of theirs in the place of ours.
+    #[test]
+    fn a_folder_for_everybody_is_no_place_for_a_socket() {
+        let directory = scratch("trust");
+        let config = config(&directory, 1, free_address());
+        let set = |mode| fs::set_permissions(&directory, fs::Permissions::from_mode(mode)).unwrap();
+        set(0o777);
+        let problems = Descriptors::default().open_missing(&config).unwrap_err();
+        for what in ["the control socket in", "the socket of a listener in"] {
+            let is_it = |line: &str| line.contains(what) && line.contains("other users may write there");
+            assert!(problems.lines().any(is_it), "{what} in {problems}");
+        }
+        set(0o1777);
+        Descriptors::default().open_missing(&config).unwrap().remove_files();
     }
 
     #[test]

@@ -24,6 +24,7 @@ mod certificates;
 mod descriptors;
 mod given;
 mod host_files;
+mod life;
 mod process;
 mod reload;
 mod service_manager;
@@ -190,6 +191,7 @@ impl Supervisor {
             self.next_reload(now);
             self.next_upgrade(now);
             self.look_at_certificates(now);
+            self.ask_for_life(now);
             self.show_life(now);
         };
         // After an error of ours processes may be left; they drain once their channel is closed.
@@ -210,6 +212,7 @@ impl Supervisor {
             .chain(self.reload.as_ref().map(|reload| reload.until))
             .chain(self.upgrade.as_ref().and_then(Upgrade::deadline))
             .chain(self.service_manager.deadline())
+            .chain(self.processes.iter().filter_map(WorkerProcess::next_question))
             .chain(self.certificates_deadline())
             .min();
         let timeout = next.map(|next| next.saturating_duration_since(Instant::now()));
@@ -249,7 +252,7 @@ impl Supervisor {
                     self.ask_for_upgrade(Requester::Process { number, id });
                 }
                 FromWorker::RuntimeState { piece, is_last } => self.runtime_state(number, &piece, is_last, now),
-                FromWorker::Pong { .. } => self.service_manager.answered(),
+                FromWorker::Pong { .. } => self.answered(number),
                 FromWorker::Keep { entry, content } => self.keep(number, entry, content),
                 FromWorker::HostFilesWanted => self.host_files_wanted(number),
                 FromWorker::StopRequested => self.begin_stop(now),
@@ -548,21 +551,6 @@ impl Supervisor {
             let new = [reload, upgrade].contains(&Some(process.number));
             !matches!(process.phase, Phase::Ending { .. }) && !new
         })
-    }
-
-    /// Tells the service manager that we are alive, as long as the worker process answers.
-    fn show_life(&mut self, now: Instant) {
-        if !self.service_manager.is_due(now) {
-            return;
-        }
-        let id = self.service_manager.show_life(now);
-        match self.current().filter(|process| process.phase == Phase::Serving) {
-            Some(process) => {
-                process.send(ToWorker::Ping { id });
-            }
-            // Nobody who could hang.
-            None => self.service_manager.answered(),
-        }
     }
 }
 

@@ -409,3 +409,24 @@ fn a_pipe_in_the_place_of_a_config_is_refused() {
     gateway.await_log("the config file cannot be read: it is a pipe and no regular file");
     assert_eq!(gateway.get("/").expect(200).text(), "old");
 }
+
+/// Its event loops stand still, and nobody but the supervisor is there to notice.
+#[test]
+fn a_worker_process_that_hangs_is_replaced() {
+    let place = Place { ip: "127.0.0.1".parse().expect("an address"), workers: 1 };
+    let gateway = Instance::start(place, &with_routes(OLD));
+    let before = gateway.worker_process();
+    signal(before, "STOP");
+    // It waits in the queue of a socket that outlives the process, which takes nothing out of it any more.
+    let mut waiting = gateway.connect();
+    waiting.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    // Half a minute passes before it is given up.
+    let until = std::time::Instant::now() + PATIENCE * 3;
+    while gateway.worker_process() == before {
+        assert!(std::time::Instant::now() < until, "it is not replaced");
+        thread::sleep(std::time::Duration::from_millis(100));
+    }
+    gateway.await_log(&format!("worker process {before} has not answered for 30 s: it is killed"));
+    assert_eq!(gateway.get("/").expect(200).text(), "old");
+    assert_eq!(waiting.answer().expect(200).text(), "old");
+}

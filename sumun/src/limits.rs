@@ -21,6 +21,13 @@ pub(crate) const BACKOFF_LONGEST: Duration = Duration::from_secs(10);
 /// A worker process that lived this long is healthy: its end begins the backoff anew.
 pub(crate) const HEALTHY_AFTER: Duration = Duration::from_secs(60);
 
+/// How often a worker process that serves is asked whether each of its threads answers.
+pub(crate) const QUESTION_EVERY: Duration = Duration::from_secs(5);
+
+/// Questions in a row, each with its time, of which none was answered: the worker process hangs, and is
+/// killed and replaced. After 30 s: under any load that can be served, an answer takes no such time.
+pub(crate) const QUESTIONS_UNANSWERED: u32 = 6;
+
 /// Worker processes that drain at once; beyond it the one that drains longest ends what it has left.
 pub(crate) const DRAINING_PROCESSES: usize = 4;
 

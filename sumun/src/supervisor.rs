@@ -14,7 +14,8 @@
 //! process becoming the new program, in which it goes on where it was (`upgrade.rs`, `takeover.rs`).
 //!
 //! The number of workers cannot be changed in a running process: a reload that changes it starts a
-//! new worker process with the same sockets and drains the old one. Fewer workers take several
+//! new worker process with the same sockets and drains the old one. For more workers it has new sockets
+//! beside those, which listen once it is prepared: before, connections would wait in them. Fewer workers take several
 //! sockets each, because closing a socket would reset the connections in its queue. The same is done
 //! for a config that the sandbox of the running process would forbid.
 
@@ -23,6 +24,7 @@ mod certificates;
 mod descriptors;
 mod given;
 mod host_files;
+mod life;
 mod process;
 mod reload;
 mod service_manager;
@@ -59,10 +61,11 @@ use upgrade::Upgrade;
 pub(crate) fn run(path: PathBuf) -> ExitCode {
     if takeover::is_expected() {
         crate::log::start();
-        return conclude(takeover::take_over().and_then(Supervisor::supervise));
+        let supervisor = given::keep_to_ourselves().and_then(|()| takeover::take_over());
+        return conclude(supervisor.and_then(Supervisor::supervise));
     }
     // Before anything else is open in this process.
-    let given = given::take();
+    let given = given::take().and_then(|given| given::keep_to_ourselves().map(|()| given));
     crate::log::start();
     let (sources, checked) = match crate::checked::load(&path) {
         Ok(loaded) => loaded,
@@ -134,7 +137,8 @@ impl Supervisor {
         let service_manager = ServiceManager::find();
         let certificates = Certificates::read(&config, None, Instant::now())?;
         let mut descriptors = given::sort(given, &config)?;
-        let opened = descriptors.open_missing(&config)?;
+        // They listen before anybody accepts: a connection waits for this start as for every later one.
+        let opened = descriptors.open_listening(&config)?;
         descriptors.adopt(opened);
         let mut supervisor = Self {
             path,
@@ -187,6 +191,7 @@ impl Supervisor {
             self.next_reload(now);
             self.next_upgrade(now);
             self.look_at_certificates(now);
+            self.ask_for_life(now);
             self.show_life(now);
         };
         // After an error of ours processes may be left; they drain once their channel is closed.
@@ -207,6 +212,7 @@ impl Supervisor {
             .chain(self.reload.as_ref().map(|reload| reload.until))
             .chain(self.upgrade.as_ref().and_then(Upgrade::deadline))
             .chain(self.service_manager.deadline())
+            .chain(self.processes.iter().filter_map(WorkerProcess::next_question))
             .chain(self.certificates_deadline())
             .min();
         let timeout = next.map(|next| next.saturating_duration_since(Instant::now()));
@@ -234,6 +240,7 @@ impl Supervisor {
             .collect();
         for (number, message) in heard {
             match message {
+                FromWorker::Prepared => self.is_prepared(number, now),
                 FromWorker::Ready => self.became_ready(number, now),
                 FromWorker::Refused { id: 0, why } => self.start_refused(number, why),
                 FromWorker::Applied { id } => self.applied(number, id, Ok(()), now),
@@ -245,7 +252,7 @@ impl Supervisor {
                     self.ask_for_upgrade(Requester::Process { number, id });
                 }
                 FromWorker::RuntimeState { piece, is_last } => self.runtime_state(number, &piece, is_last, now),
-                FromWorker::Pong { .. } => self.service_manager.answered(),
+                FromWorker::Pong { .. } => self.answered(number),
                 FromWorker::Keep { entry, content } => self.keep(number, entry, content),
                 FromWorker::HostFilesWanted => self.host_files_wanted(number),
                 FromWorker::StopRequested => self.begin_stop(now),
@@ -390,6 +397,11 @@ impl Supervisor {
     fn keep_deadlines(&mut self, now: Instant) {
         if self.start_again.is_some_and(|at| at <= now) {
             self.start_again = None;
+            match self.descriptors.open_listening(&self.config) {
+                Ok(opened) => self.descriptors.adopt(opened),
+                // Only what a program before this one did not know of: no reason to give up the rest.
+                Err(problems) => log_lines(tracing::Level::ERROR, &problems),
+            }
             if let Err(error) = self.start_current() {
                 let pause = self.backoff.after(Duration::ZERO);
                 tracing::error!("cannot start the worker process: {error}");
@@ -497,14 +509,21 @@ impl Supervisor {
 
     fn start_with_running_config(&mut self, program: &Path) -> io::Result<u64> {
         let descriptors = self.descriptors.copies(&Descriptors::default(), &self.config, None)?;
-        let first = self.first_message(&self.sources, descriptors, &self.certificates);
+        let first = self.first_message(&self.sources, descriptors, true, &self.certificates);
         self.start_process(program, first, Allowed::by(&self.config))
     }
 
-    fn first_message(&self, sources: &Sources, descriptors: Vec<Passed>, certificates: &Certificates) -> ToWorker {
+    fn first_message(
+        &self,
+        sources: &Sources,
+        descriptors: Vec<Passed>,
+        listening: bool,
+        certificates: &Certificates,
+    ) -> ToWorker {
         ToWorker::Start(Start {
             sources: sources.to_json().to_string(),
             descriptors,
+            listening,
             instance: self.instance.clone(),
             state_key: self.state_key,
             runtime: self.runtime.clone(),
@@ -532,21 +551,6 @@ impl Supervisor {
             let new = [reload, upgrade].contains(&Some(process.number));
             !matches!(process.phase, Phase::Ending { .. }) && !new
         })
-    }
-
-    /// Tells the service manager that we are alive, as long as the worker process answers.
-    fn show_life(&mut self, now: Instant) {
-        if !self.service_manager.is_due(now) {
-            return;
-        }
-        let id = self.service_manager.show_life(now);
-        match self.current().filter(|process| process.phase == Phase::Serving) {
-            Some(process) => {
-                process.send(ToWorker::Ping { id });
-            }
-            // Nobody who could hang.
-            None => self.service_manager.answered(),
-        }
     }
 }
 

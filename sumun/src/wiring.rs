@@ -18,7 +18,7 @@ use sumun_acme::Acme;
 use sumun_config::checked::{Config, LogFormat, Name};
 use sumun_engine::access_log::AccessLog;
 use sumun_engine::lifecycle::{FromWorker, HostFiles, Label, Passed, ToWorker, WorkerSender};
-use sumun_engine::tls::Tls;
+use sumun_engine::tls::{Material, Tls};
 use sumun_engine::{Worker, worker};
 use sumun_gateway::{Gateway, LocalGateway, Socket};
 use sumun_pools::resolve::{Copies, NameServers};
@@ -58,10 +58,16 @@ const LOG_PATIENCE: Duration = Duration::from_secs(2);
 
 /// What a worker thread is told.
 enum Command {
-    Apply {
-        config: Arc<Config>,
+    /// Take the sockets that are new in the next config: this can fail, and changes nothing.
+    Take {
         sockets: Vec<Socket>,
         done: oneshot::Sender<Result<(), String>>,
+    },
+    /// The config that they were taken for does not come.
+    Leave,
+    Apply {
+        config: Arc<Config>,
+        done: oneshot::Sender<()>,
     },
     /// `done` once no connection is accepted any more.
     Drain {
@@ -130,10 +136,22 @@ async fn run(mut beginning: Beginning) -> Result<(), String> {
     );
 
     let descriptors = std::mem::take(&mut beginning.descriptors);
-    let sockets = sort(descriptors, &mut control, &log);
-    workers.apply(&beginning.config, sockets).await?;
     let gone = |error: std::io::Error| format!("the supervisor cannot be told: {error}");
-    beginning.supervisor.send(FromWorker::Ready).map_err(gone)?;
+    // What waits until the sockets listen.
+    let mut bound = Vec::new();
+    if beginning.listening {
+        let sockets = sort(descriptors, &mut control, &log);
+        workers.take(sockets).await?;
+        workers.apply(&beginning.config).await?;
+        beginning.supervisor.send(FromWorker::Ready).map_err(gone)?;
+    } else {
+        // Not the log's, which may be replaced meanwhile.
+        let is_log = |passed: &mut Passed| passed.label == Label::AccessLog;
+        bound = descriptors;
+        sort(bound.extract_if(.., is_log).collect(), &mut control, &log);
+        workers.apply(&beginning.config).await?;
+        beginning.supervisor.send(FromWorker::Prepared).map_err(gone)?;
+    }
     sumun_host::image::forget_what_was_used();
     // On this thread as everything that sends it, so that its pieces stay together.
     let telling = tokio::task::spawn_local(tell_operations(Arc::clone(&pools), beginning.supervisor.clone()));
@@ -142,29 +160,29 @@ async fn run(mut beginning: Beginning) -> Result<(), String> {
         match beginning.messages.recv().await {
             Some(ToWorker::Apply(apply)) => {
                 let id = apply.id;
-                let received = crate::checked::received(&apply.sources).and_then(|checked| {
-                    tls.apply(&checked.config, &apply.tls)?;
-                    Ok(checked)
-                });
-                let answer = match received {
-                    Err(why) => FromWorker::Refused { id, why },
-                    Ok(checked) => {
-                        let config = Arc::new(checked.config);
+                let mut others = apply.added;
+                let is_listener = |passed: &mut Passed| matches!(passed.label, Label::Listener { .. });
+                let sockets = sort(others.extract_if(.., is_listener).collect(), &mut control, &log);
+                // Whatever may fail comes first, so that a refusal leaves the config before it whole.
+                let answer = match prepare(&apply.sources, &apply.tls, sockets, &workers, &tls).await {
+                    Err(why) => {
+                        workers.leave().await;
+                        FromWorker::Refused { id, why }
+                    }
+                    Ok(config) => {
                         pools.apply(&config);
                         gateway.prepare(&config);
                         if format != format_of(&config) {
                             format = format_of(&config);
                             log.change(format.as_ref());
                         }
-                        let sockets = sort(apply.added, &mut control, &log);
+                        sort(others, &mut control, &log);
                         control.apply(&config);
-                        match workers.apply(&config, sockets).await {
-                            Ok(()) => {
-                                beginning.config = config;
-                                FromWorker::Applied { id }
-                            }
-                            Err(why) => FromWorker::Refused { id, why },
-                        }
+                        // Only a worker thread that is gone is an error here: another process serves
+                        // better than half of this one.
+                        workers.apply(&config).await?;
+                        beginning.config = config;
+                        FromWorker::Applied { id }
                     }
                 };
                 let is_applied = matches!(answer, FromWorker::Applied { .. });
@@ -203,6 +221,11 @@ async fn run(mut beginning: Beginning) -> Result<(), String> {
                     acme.care();
                 }
             }
+            Some(ToWorker::Accept) => {
+                workers.take(sort(std::mem::take(&mut bound), &mut control, &log)).await?;
+                workers.apply(&beginning.config).await?;
+                beginning.supervisor.send(FromWorker::Ready).map_err(gone)?;
+            }
             Some(ToWorker::Ping { id }) => workers.answer_ping(id, &beginning.supervisor),
             Some(ToWorker::Stop) => return Ok(()),
             Some(ToWorker::Start(_)) => {}
@@ -224,6 +247,21 @@ async fn run(mut beginning: Beginning) -> Result<(), String> {
         tracing::debug!("the supervisor is gone already");
     }
     Ok(())
+}
+
+/// What of a new config can be refused, without a change where it is: its certificates come last, which
+/// are in force at once, and for addresses and pools of the config before they are as good.
+async fn prepare(
+    sources: &str,
+    material: &Material,
+    sockets: BTreeMap<usize, Vec<Socket>>,
+    workers: &Workers,
+    tls: &Tls,
+) -> Result<Arc<Config>, String> {
+    let config = crate::checked::received(sources)?.config;
+    workers.take(sockets).await?;
+    tls.apply(&config, material)?;
+    Ok(Arc::new(config))
 }
 
 /// Tells the supervisor what the next process has to know, whenever an operator has changed it: this
@@ -299,20 +337,45 @@ impl Workers {
         Ok(Self { threads })
     }
 
+    /// Gives each worker its sockets for the next config; after an error, [`Self::leave`].
+    async fn take(&self, mut sockets: BTreeMap<usize, Vec<Socket>>) -> Result<(), String> {
+        let taken = self.tell_all(|index, done| {
+            let sockets = sockets.remove(&index).unwrap_or_default();
+            Command::Take { sockets, done }
+        });
+        taken.await?.into_iter().collect()
+    }
+
+    async fn leave(&self) {
+        for (sender, _) in &self.threads {
+            // One that has ended holds nothing.
+            sender.send(Command::Leave).await.ok();
+        }
+    }
+
     /// Gives all workers the config, and returns once it is in force in each.
-    async fn apply(&self, config: &Arc<Config>, mut sockets: BTreeMap<usize, Vec<Socket>>) -> Result<(), String> {
+    async fn apply(&self, config: &Arc<Config>) -> Result<(), String> {
+        let applied = self.tell_all(|_, done| Command::Apply { config: Arc::clone(config), done });
+        applied.await.map(drop)
+    }
+
+    /// What each of them answers. An error: one of them is gone.
+    async fn tell_all<T>(
+        &self,
+        mut command: impl FnMut(usize, oneshot::Sender<T>) -> Command,
+    ) -> Result<Vec<T>, String> {
+        let gone = |index: usize| format!("worker thread {index} is gone");
         let mut answers = Vec::with_capacity(self.threads.len());
         for (index, (sender, _)) in self.threads.iter().enumerate() {
             let (done, answer) = oneshot::channel();
-            let sockets = sockets.remove(&index).unwrap_or_default();
-            let command = Command::Apply { config: Arc::clone(config), sockets, done };
-            sender.send(command).await.map_err(|_| format!("worker thread {index} is gone"))?;
+            sender.send(command(index, done)).await.map_err(|_| gone(index))?;
             answers.push(answer);
         }
+        let mut all = Vec::with_capacity(answers.len());
         for (index, answer) in answers.into_iter().enumerate() {
-            answer.await.map_err(|_| format!("worker thread {index} is gone"))??;
+            all.push(answer.await.map_err(|_| gone(index))?);
         }
-        Ok(())
+        Ok(all)
     }
 
     /// Answers once every worker has: an event loop that hangs is not taken for one that lives.
@@ -406,11 +469,14 @@ async fn serve_worker(
     let mut local = LocalGateway::new(gateway, Rc::clone(&worker), sender);
     while let Some(command) = commands.recv().await {
         match command {
-            Command::Apply { config, sockets, done } => {
-                let result = local.apply(&config, sockets).map_err(|error| error.to_string());
-                if done.send(result).is_err() {
-                    tracing::debug!("nobody waits for this config any more");
-                }
+            Command::Take { sockets, done } => {
+                let taken = local.take(sockets).map_err(|error| format!("a listening socket: {error}"));
+                done.send(taken).unwrap_or_default();
+            }
+            Command::Leave => local.leave(),
+            Command::Apply { config, done } => {
+                local.apply(&config);
+                done.send(()).unwrap_or_default();
             }
             // Nobody waits any more where the other end is gone.
             Command::Ping { done } => done.send(()).unwrap_or_default(),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use sumun_config::checked::Config;
 use sumun_engine::lifecycle::{FromWorker, Passed, Start, ToWorker, WorkerEnd, WorkerSender};
 use sumun_engine::tls::Material;
-use sumun_host::{process, signals};
+use sumun_host::{given, process, signals};
 use tokio::sync::mpsc;
 
 use crate::sandbox::Inside;
@@ -15,6 +15,8 @@ use crate::sandbox::Inside;
 pub(crate) struct Beginning {
     pub(crate) config: Arc<Config>,
     pub(crate) descriptors: Vec<Passed>,
+    /// The sockets among them listen already.
+    pub(crate) listening: bool,
     /// Our name in CDN-Loop, 16 hexadecimal digits.
     pub(crate) instance: String,
     /// The host's own key.
@@ -43,9 +45,11 @@ pub(crate) fn run() -> ExitCode {
 }
 
 fn serve() -> Result<(), String> {
+    let text = |error: std::io::Error| error.to_string();
+    // Before anything is opened here: no sandbox keeps from a process what it has open already.
+    given::close_inherited().map_err(text)?;
     let channel = process::inherited_channel()
         .map_err(|error| format!("{error}; this subcommand is started by `sumun run`, not by hand"))?;
-    let text = |error: std::io::Error| error.to_string();
     // A terminal's Ctrl-C and a service manager's SIGTERM reach this process too; what to do then
     // is the supervisor's word.
     signals::disregard().map_err(text)?;
@@ -69,13 +73,14 @@ fn serve() -> Result<(), String> {
 }
 
 fn begin(start: Start, channel: WorkerEnd, supervisor: &WorkerSender) -> Result<Beginning, String> {
-    let Start { sources, descriptors, instance, state_key, runtime, tls } = start;
+    let Start { sources, descriptors, listening, instance, state_key, runtime, tls } = start;
     let config = Arc::new(crate::checked::received(&sources)?.config);
     // Before the first thread is started, which the channel is about to do.
     let sandbox = crate::sandbox::enter(&config)?;
     Ok(Beginning {
         config,
         descriptors,
+        listening,
         instance,
         state_key,
         runtime,

@@ -379,3 +379,54 @@ fn a_worker_process_without_its_supervisor_ends() {
         assert!(TcpStream::connect(gateway.address).is_err());
     });
 }
+
+/// To open a named pipe is to wait for who writes into it, for ever if nobody does.
+#[test]
+fn a_pipe_in_the_place_of_a_config_is_refused() {
+    let place = Place { ip: "127.0.0.1".parse().expect("an address"), workers: 1 };
+    let config = format!("include: more.yaml\n{}", with_routes(OLD));
+    let gateway = Instance::start_in(place, &config, |directory| {
+        fs::write(directory.join("more.yaml"), "sandbox: on\n").expect("it can be written");
+    });
+    let refused = |command: &str, wanted: &str| {
+        let output = gateway.command(&[command]);
+        let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+        assert!(!output.status.success() && said.contains(wanted), "{command}: {wanted:?} in {said}");
+        assert_eq!(gateway.get("/").expect(200).text(), "old");
+    };
+    let put_pipe = |name: &str| {
+        let path = gateway.directory().join(name);
+        fs::remove_file(&path).expect("it was there");
+        assert!(std::process::Command::new("mkfifo").arg(path).status().is_ok_and(|status| status.success()));
+    };
+    put_pipe("more.yaml");
+    for command in ["check", "reload"] {
+        refused(command, "more.yaml: it is a pipe and no regular file");
+    }
+    put_pipe("sumun.yaml");
+    refused("check", "the config file cannot be read: it is a pipe and no regular file");
+    gateway.signal("HUP");
+    gateway.await_log("the config file cannot be read: it is a pipe and no regular file");
+    assert_eq!(gateway.get("/").expect(200).text(), "old");
+}
+
+/// Its event loops stand still, and nobody but the supervisor is there to notice.
+#[test]
+fn a_worker_process_that_hangs_is_replaced() {
+    let place = Place { ip: "127.0.0.1".parse().expect("an address"), workers: 1 };
+    let gateway = Instance::start(place, &with_routes(OLD));
+    let before = gateway.worker_process();
+    signal(before, "STOP");
+    // It waits in the queue of a socket that outlives the process, which takes nothing out of it any more.
+    let mut waiting = gateway.connect();
+    waiting.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    // Half a minute passes before it is given up.
+    let until = std::time::Instant::now() + PATIENCE * 3;
+    while gateway.worker_process() == before {
+        assert!(std::time::Instant::now() < until, "it is not replaced");
+        thread::sleep(std::time::Duration::from_millis(100));
+    }
+    gateway.await_log(&format!("worker process {before} has not answered for 30 s: it is killed"));
+    assert_eq!(gateway.get("/").expect(200).text(), "old");
+    assert_eq!(waiting.answer().expect(200).text(), "old");
+}

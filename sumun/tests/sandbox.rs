@@ -6,15 +6,17 @@
 mod support;
 
 use std::fs;
-use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use serde_json::Value;
-use support::Scratch;
-use support::instance::{Instance, Place, eventually, everywhere, proxy_config, signal};
-use support::server::{Server, ok};
+use support::instance::{Instance, eventually, everywhere, proxy_config};
+use support::server::Server;
+use support::{Scratch, gateway};
 
 const NOBODY_EVERYWHERE: &str = "nobody";
 
@@ -313,6 +315,64 @@ fn the_worker_process_has_no_privileges() {
     });
 }
 
+/// Whether a process has this file open.
+fn has_open(process: u32, path: &Path) -> bool {
+    let descriptors = fs::read_dir(format!("/proc/{process}/fd")).expect("it runs");
+    descriptors.filter_map(Result::ok).any(|entry| fs::read_link(entry.path()).is_ok_and(|link| link == path))
+}
+
+/// A command that starts with a file open which nobody meant it to have.
+fn with_open(path: &Path, log: &fs::File) -> Command {
+    let mut command = gateway::command("/bin/sh", log);
+    command.args(["-c", "exec 9<\"$1\"; shift; exec \"$@\"", "sh"]).arg(path).arg(env!("CARGO_BIN_EXE_sumun"));
+    command
+}
+
+/// No sandbox keeps from a process what it has open already.
+#[test]
+fn what_was_left_open_by_others_stays_outside() {
+    everywhere(|place| {
+        let config = |workers: usize| {
+            format!("workers: {workers}\nlisteners: {{ web: {{ bind: \"$BIND\", routes: [ {{ respond: 204 }} ] }} }}\n")
+        };
+        let mut secret = PathBuf::new();
+        let gateway = Instance::start_as(
+            place,
+            &config(place.workers),
+            |directory| {
+                secret = directory.join("secret");
+                fs::write(&secret, "key").expect("it can be written");
+            },
+            |directory, log| with_open(&directory.join("secret"), log),
+        );
+        assert!(has_open(gateway.gateway.process_id(), &secret), "the test is about something");
+        assert!(!has_open(gateway.worker_process(), &secret));
+        gateway.reload(&config(place.workers + 1));
+        assert!(!has_open(gateway.worker_process(), &secret));
+        gateway.command_ok(&["upgrade"]);
+        assert!(!has_open(gateway.worker_process(), &secret));
+    });
+}
+
+/// Whoever starts it.
+#[test]
+fn a_worker_process_closes_what_is_not_its_own() {
+    let directory = Scratch::new();
+    let secret = directory.path().join("secret");
+    fs::write(&secret, "key").expect("it can be written");
+    let log = fs::File::create(directory.path().join("log")).expect("a log");
+    let (ours, theirs) = UnixStream::pair().expect("a channel");
+    let mut command = with_open(&secret, &log);
+    let mut child = command.arg("worker").stdin(OwnedFd::from(theirs)).spawn().expect("it starts");
+    drop(command);
+    let is_worker = || fs::read(format!("/proc/{}/cmdline", child.id())).expect("it runs").ends_with(b"\0worker\0");
+    eventually("it is the worker process", is_worker);
+    eventually("it closed the file", || !has_open(child.id(), &secret));
+    // It waits for its first message, and ends with the channel.
+    drop(ours);
+    assert!(child.wait().expect("it ends").success(), "{:?}", fs::read_to_string(directory.path().join("log")));
+}
+
 #[test]
 fn who_names_a_user_gets_that_user() {
     if !is_root() {
@@ -501,58 +561,4 @@ fn a_server_that_cannot_be_reached_is_not_added() {
         let name = format!("localhost:{}", one.address().port());
         gateway.command_ok(&["server", "add", "app", &name]);
     });
-}
-
-/// In a mount namespace of its own, with an /etc/hosts of its own.
-#[test]
-fn a_changed_hosts_file_is_heard_of() {
-    if !is_root() {
-        return eprintln!("left out: only root has files of its own in the place of those of the host");
-    }
-    let place = Place { ip: "127.0.0.1".parse().expect("an address"), workers: 1 };
-    let server = Server::saying(place.ip, "by name");
-    let (directory, address) = (Scratch::new(), place.free_address());
-    let path = |name: &str| directory.path().join(name);
-    let shown = directory.path().display();
-    let config = proxy_config(&[server.address()], "", "")
-        .replace(&server.address().to_string(), &format!("app.test:{}", server.address().port()))
-        .replace("$BIND", &address.to_string());
-    let control = format!("admin: off\nworkers: 1\ndrain: 0s\ncontrol: \"unix:{shown}/control.sock\"\n");
-    fs::write(path("sumun.yaml"), control + &config).expect("it can be written");
-    fs::write(path("hosts"), "127.0.0.1 localhost\n").expect("it can be written");
-    // Nobody answers there, and says so at once.
-    fs::write(path("resolv.conf"), "nameserver 127.0.0.1\noptions attempts:1 timeout:1\n").expect("it can be written");
-    let script = format!(
-        "mount --bind {shown}/hosts /etc/hosts && mount --bind {shown}/resolv.conf /etc/resolv.conf && \
-         exec {} run -c {shown}/sumun.yaml",
-        env!("CARGO_BIN_EXE_sumun")
-    );
-    let mut child = Command::new("unshare")
-        .args(["--mount", "--propagation", "private", "sh", "-c", &script])
-        .stderr(fs::File::create(path("log")).expect("a log"))
-        .spawn()
-        .expect("util-linux is there");
-    let log = || fs::read_to_string(path("log")).unwrap_or_default();
-    let get =
-        || std::net::TcpStream::connect(address).is_ok().then(|| support::talk::Client::connect(address).get("/"));
-    eventually("it serves without the name", || get().is_some_and(|answer| answer.status == 503));
-    assert!(log().contains("name does not resolve"), "{}", log());
-    fs::write(path("hosts"), "127.0.0.1 localhost app.test\n").expect("it can be written");
-    eventually("it has heard of the name", || get().is_some_and(|answer| answer.status == 200));
-    signal(child.id(), "TERM");
-    child.wait().expect("it ends");
-}
-
-/// Names are looked up with what the supervisor read, and by UDP, of which Landlock knows nothing.
-#[test]
-fn names_of_servers_are_found() {
-    let place = Place { ip: "127.0.0.1".parse().expect("an address"), workers: 1 };
-    let server = Server::answering(place.ip, |_| ok("by name"));
-    let config = proxy_config(&[server.address()], "", "")
-        .replace(&format!("\"{}\"", server.address()), &format!("\"localhost:{}\"", server.address().port()));
-    let gateway = Instance::start(place, &config);
-    eventually("the name is found", || gateway.get("/").status == 200);
-    assert_eq!(gateway.get("/").text(), "by name");
-    // Nothing of the sandbox is in the way of datagrams.
-    UdpSocket::bind("127.0.0.1:0").expect("a UDP port");
 }

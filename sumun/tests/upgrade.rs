@@ -325,6 +325,41 @@ fn a_new_program_that_hangs_is_given_up() {
     assert_eq!(worker_processes(&gateway), [old]);
 }
 
+/// The worker process of the new program says that it is ready, and is not to be talked to any more.
+#[test]
+fn a_new_program_that_ends_when_it_is_ready_is_given_up() {
+    let place = Place { ip: std::net::Ipv4Addr::LOCALHOST.into(), workers: 1 };
+    let gateway = start(place, "listeners: { web: { bind: \"$BIND\", routes: [{ path: /, respond: 204 }] } }\n");
+    let old = gateway.worker_process();
+    put_script(
+        r#"if [ "$1" = worker ]; then
+            folder=${0%/*}
+            : >"$folder/begun"
+            while [ ! -e "$folder/go" ]; do sleep 0.01; done
+            printf '\000\000\000\007\000\000\000\000"Ready"' >&0
+            exec 0</dev/null
+            : >"$folder/told"
+            exec sleep 1000
+        fi
+        exec $SUMUN "$@""#,
+        &program_of(&gateway),
+    );
+    let there = |name: &str| eventually(name, || gateway.directory().join(name).exists());
+    thread::scope(|scope| {
+        let upgrade = scope.spawn(|| text_of(&gateway.command(&["upgrade"])));
+        there("begun");
+        // So that it hears both at once, whatever else this machine does.
+        signal(gateway.gateway.process_id(), "STOP");
+        fs::write(gateway.directory().join("go"), "").expect("it can be written");
+        there("told");
+        signal(gateway.gateway.process_id(), "CONT");
+        let text = upgrade.join().expect("the command runs");
+        assert!(text.contains("does not serve any more"), "{text}");
+    });
+    gateway.get("/").expect(204);
+    eventually("nothing of the new program is left", || worker_processes(&gateway) == [old]);
+}
+
 /// The new program understood the state in the rehearsal, and gives it back all the same.
 #[test]
 fn the_program_before_takes_everything_back() {

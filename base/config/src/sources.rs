@@ -133,11 +133,7 @@ fn parent(path: &Path) -> PathBuf {
 
 /// The text of a regular file, or what is wrong with it in a few words.
 fn read_text(path: &Path) -> Result<String, String> {
-    let file = std::fs::File::open(path).map_err(|error| crate::host_error(&error))?;
-    let kind = file.metadata().map_err(|error| crate::host_error(&error))?;
-    if kind.is_dir() {
-        return Err("it is a directory".to_owned());
-    }
+    let file = sumun_host::files::open_regular(path).map_err(|error| crate::host_error(&error))?;
     let mut bytes = Vec::new();
     file.take(limits::FILE_BYTES + 1).read_to_end(&mut bytes).map_err(|error| crate::host_error(&error))?;
     if bytes.len() as u64 > limits::FILE_BYTES {

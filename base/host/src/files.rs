@@ -3,7 +3,7 @@
 use std::fs::{DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 /// Opens a log for appending; a new one gets mode 0640. A pipe that nobody reads is an error and not a
@@ -75,8 +75,6 @@ pub fn read_private(path: &Path, most: u64) -> io::Result<Option<Vec<u8>>> {
     match std::fs::metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
-        // The opening of a named pipe would wait.
-        Ok(metadata) if !metadata.is_file() => Err(io::Error::other("it is no regular file")),
         Ok(_) => read_bounded(path, most).map(Some),
     }
 }
@@ -106,7 +104,7 @@ fn partial_path(path: &Path) -> PathBuf {
 }
 
 fn read_secret<const N: usize>(path: &Path) -> io::Result<Option<[u8; N]>> {
-    let file = match File::open(path) {
+    let file = match open_regular(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error),
@@ -132,10 +130,31 @@ pub fn send_file(socket: impl AsFd, file: impl AsFd, offset: &mut u64, count: us
     }
 }
 
-/// Reads a whole file of at most `most` bytes.
+/// Opens a regular file for reading. Everything else is an error: the opening of a named pipe would
+/// wait for who writes into it, and a device may have no end.
+pub fn open_regular(path: &Path) -> io::Result<File> {
+    let refuse = |kind: std::fs::FileType| {
+        let what = if kind.is_fifo() { "it is a pipe and no regular file" } else { "it is no regular file" };
+        Err(io::Error::new(io::ErrorKind::InvalidInput, what))
+    };
+    // Looked at first, because to open a device may do something to it; and again, because another file
+    // may have come in its place, for which the opening does not wait.
+    let kind = std::fs::metadata(path)?.file_type();
+    if kind.is_dir() {
+        return Err(io::ErrorKind::IsADirectory.into());
+    }
+    if !kind.is_file() {
+        return refuse(kind);
+    }
+    let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path)?;
+    let kind = file.metadata()?.file_type();
+    if kind.is_file() { Ok(file) } else { refuse(kind) }
+}
+
+/// Reads a whole regular file of at most `most` bytes.
 pub fn read_bounded(path: &Path, most: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    File::open(path)?.take(most + 1).read_to_end(&mut bytes)?;
+    open_regular(path)?.take(most + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > most {
         let text = format!("it is larger than {most} bytes");
         return Err(io::Error::new(io::ErrorKind::FileTooLarge, text));
@@ -222,6 +241,22 @@ mod tests {
         drop(reader);
         let file = open_log(&directory.join("file")).unwrap();
         assert_eq!(rustix::io::write(&file, b"line").unwrap(), 4);
+    }
+
+    #[test]
+    fn only_regular_files_are_read() {
+        let directory = scratch("regular");
+        private_directory(&directory).unwrap();
+        let pipe = directory.join("pipe");
+        rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, rustix::fs::Mode::from_raw_mode(0o600)).unwrap();
+        let text = |path: &Path| read_bounded(path, 10).unwrap_err().to_string();
+        assert_eq!(text(&pipe), "it is a pipe and no regular file");
+        assert_eq!(text(Path::new("/dev/zero")), "it is no regular file");
+        assert_eq!(read_bounded(&directory, 10).unwrap_err().kind(), io::ErrorKind::IsADirectory);
+        assert!(read_private(&pipe, 10).is_err() && read_secret::<1>(&pipe).is_err());
+        std::fs::write(directory.join("file"), "text").unwrap();
+        std::os::unix::fs::symlink("file", directory.join("link")).unwrap();
+        assert_eq!(read_bounded(&directory.join("link"), 10).unwrap(), b"text");
     }
 
     #[test]

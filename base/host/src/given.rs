@@ -1,8 +1,9 @@
-//! Sockets that the service manager has opened for us: sd_listen_fds(3).
+//! What was open before this program began: sockets that the service manager has opened for us
+//! (sd_listen_fds(3)), and what whoever started us left open by mistake.
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -51,6 +52,44 @@ pub fn take_given() -> io::Result<Vec<Given>> {
         given.push(Given { name: names.next().unwrap_or_default(), descriptor });
     }
     Ok(given)
+}
+
+/// Closes what was open in this process before this program began, apart from standard input, output
+/// and error. To be called first of all: nothing that was opened here may be open yet.
+///
+/// # Errors
+/// Nothing can be told of what is open.
+pub fn close_inherited() -> io::Result<()> {
+    // What is not close-on-exec came from before: everything that is opened here is.
+    for number in inherited()? {
+        // SAFETY: it was there before this program began, and by the rule above nobody has taken it.
+        #[allow(unsafe_code)]
+        drop(unsafe { OwnedFd::from_raw_fd(number) });
+    }
+    Ok(())
+}
+
+/// Keeps from every program that this process starts what it has from before, apart from standard
+/// input, output and error: it stays open here, in case somebody waits for its end.
+///
+/// # Errors
+/// Nothing can be told of what is open.
+pub fn keep_inherited() -> io::Result<()> {
+    for number in inherited()? {
+        // SAFETY: it is only looked at and marked; it is open, for nobody here closes what he did not open.
+        #[allow(unsafe_code)]
+        let descriptor = unsafe { BorrowedFd::borrow_raw(number) };
+        rustix::io::fcntl_setfd(descriptor, rustix::io::FdFlags::CLOEXEC)?;
+    }
+    Ok(())
+}
+
+/// What is open and was left open by execve(2), from the first one behind standard error on.
+fn inherited() -> io::Result<Vec<RawFd>> {
+    let names = std::fs::read_dir("/proc/self/fd")?.map(|entry| entry.map(|entry| entry.file_name()));
+    let names = names.collect::<io::Result<Vec<std::ffi::OsString>>>()?;
+    let numbers = names.iter().filter_map(|name| name.to_str()?.parse().ok());
+    Ok(numbers.filter(|number| *number >= FIRST && came_from_before(*number)).collect())
 }
 
 fn count(pid: Option<&str>, count: Option<&str>, we: u32) -> RawFd {
@@ -133,6 +172,20 @@ mod tests {
         // What was opened here is nobody's gift.
         let ours = TcpListener::bind("127.0.0.1:0").unwrap();
         assert!(take(std::os::fd::AsRawFd::as_raw_fd(&ours)).is_err());
+    }
+
+    #[test]
+    fn nothing_of_ours_is_taken_for_inherited() {
+        // Whoever started the tests may have left something open that is no business of theirs.
+        let before = inherited().unwrap();
+        let ours = TcpListener::bind("127.0.0.1:0").unwrap();
+        assert_eq!(inherited().unwrap(), before);
+        // As if it had been there before.
+        rustix::io::fcntl_setfd(&ours, rustix::io::FdFlags::empty()).unwrap();
+        assert!(inherited().unwrap().contains(&std::os::fd::AsRawFd::as_raw_fd(&ours)));
+        keep_inherited().unwrap();
+        assert!(rustix::io::fcntl_getfd(&ours).unwrap().contains(rustix::io::FdFlags::CLOEXEC));
+        assert!(ours.local_addr().is_ok(), "it stays open");
     }
 
     #[test]

@@ -7,13 +7,15 @@ use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::time::Instant;
 
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer, SendAncillaryMessage,
-    SendFlags, recv, recvmsg, sendmsg,
+    SendFlags, recv, recvmsg, send, sendmsg,
 };
 
 use crate::limits::DESCRIPTORS_PER_MESSAGE;
+use crate::wait::wait_writable;
 
 /// The byte that carries a batch; its value says nothing.
 const MARKER: [u8; 1] = [b'd'];
@@ -31,20 +33,62 @@ pub struct PeerCredentials {
 /// The caller keeps its own; nothing is sent for an empty list.
 pub fn send_descriptors(channel: impl AsFd, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
     for batch in descriptors.chunks(DESCRIPTORS_PER_MESSAGE) {
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS_PER_MESSAGE))];
-        let mut control = SendAncillaryBuffer::new(&mut space);
-        if !control.push(SendAncillaryMessage::ScmRights(batch)) {
-            return Err(io::Error::other("the batch of descriptors is larger than its buffer"));
-        }
         loop {
-            match sendmsg(&channel, &[IoSlice::new(&MARKER)], &mut control, SendFlags::NOSIGNAL) {
-                Ok(_) => break,
+            match send_batch(channel.as_fd(), batch, SendFlags::NOSIGNAL) {
+                Ok(()) => break,
                 Err(rustix::io::Errno::INTR) => {}
                 Err(error) => return Err(error.into()),
             }
         }
     }
     Ok(())
+}
+
+fn send_batch(channel: BorrowedFd<'_>, batch: &[BorrowedFd<'_>], flags: SendFlags) -> rustix::io::Result<()> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS_PER_MESSAGE))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    if !control.push(SendAncillaryMessage::ScmRights(batch)) {
+        // A batch larger than its buffer, which is as large as a batch may be.
+        return Err(rustix::io::Errno::NOBUFS);
+    }
+    sendmsg(channel, &[IoSlice::new(&MARKER)], &mut control, flags).map(drop)
+}
+
+/// The same, with all of them sent before `deadline`, however slowly they are received; otherwise
+/// `TimedOut`, and the channel is of no use any more.
+pub fn send_descriptors_until(channel: impl AsFd, descriptors: &[BorrowedFd<'_>], deadline: Instant) -> io::Result<()> {
+    let channel = channel.as_fd();
+    for batch in descriptors.chunks(DESCRIPTORS_PER_MESSAGE) {
+        until(channel, deadline, || send_batch(channel, batch, SendFlags::NOSIGNAL | SendFlags::DONTWAIT))?;
+    }
+    Ok(())
+}
+
+/// Sends all of `bytes` before `deadline`, as above.
+pub fn send_until(channel: impl AsFd, mut bytes: &[u8], deadline: Instant) -> io::Result<()> {
+    let channel = channel.as_fd();
+    while !bytes.is_empty() {
+        let sent = until(channel, deadline, || send(channel, bytes, SendFlags::NOSIGNAL | SendFlags::DONTWAIT))?;
+        bytes = bytes.get(sent..).unwrap_or_default();
+    }
+    Ok(())
+}
+
+/// Tries again whenever there is room, until `deadline`: also where there is room at once, for whoever
+/// reads in a trickle makes some all the time.
+fn until<T>(
+    channel: BorrowedFd<'_>,
+    deadline: Instant,
+    mut attempt: impl FnMut() -> rustix::io::Result<T>,
+) -> io::Result<T> {
+    while Instant::now() < deadline {
+        match attempt() {
+            Err(rustix::io::Errno::AGAIN) => drop(wait_writable(channel, deadline)?),
+            Err(rustix::io::Errno::INTR) => {}
+            result => return Ok(result?),
+        }
+    }
+    Err(io::Error::new(io::ErrorKind::TimedOut, "it does not read fast enough"))
 }
 
 /// Receives exactly `count` descriptors that [`send_descriptors`] sent. They are close-on-exec.
@@ -139,6 +183,7 @@ pub fn peer_credentials(socket: &UnixStream) -> io::Result<PeerCredentials> {
 #[cfg(test)]
 mod tests {
     use std::io::{Read, Write};
+    use std::time::Duration;
 
     use super::*;
 
@@ -158,6 +203,41 @@ mod tests {
             UnixStream::from(descriptor).read_exact(&mut bytes).unwrap();
             assert_eq!(u32::from_be_bytes(bytes), index as u32);
         }
+    }
+
+    #[test]
+    fn one_deadline_holds_for_all_of_a_message() {
+        let (left, mut right) = UnixStream::pair().unwrap();
+        let ends = vec![left.as_fd(); 300];
+        let message = vec![7; 1024 * 1024];
+        let far = Instant::now() + Duration::from_secs(60);
+        // Read as fast as it comes, it arrives whole.
+        std::thread::scope(|scope| {
+            let reader = scope.spawn(|| {
+                let mut bytes = vec![0; message.len()];
+                right.read_exact(&mut bytes[..8]).unwrap();
+                assert_eq!(receive_descriptors(&right, 300).unwrap().len(), 300);
+                right.read_exact(&mut bytes[8..]).unwrap();
+                bytes
+            });
+            send_until(&left, &message[..8], far).unwrap();
+            send_descriptors_until(&left, &ends, far).unwrap();
+            send_until(&left, &message[8..], far).unwrap();
+            assert_eq!(reader.join().unwrap(), message);
+        });
+        // A trickle has room for some more at any time, and never for all. The reader goes on for as
+        // long as the sender is there, so that only the deadline can end it.
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let mut bytes = [0; 8192];
+                while right.read(&mut bytes).unwrap() > 0 {
+                    std::thread::sleep(Duration::from_millis(5));
+                }
+            });
+            let error = send_until(&left, &message, Instant::now() + Duration::from_millis(200)).unwrap_err();
+            left.shutdown(std::net::Shutdown::Write).unwrap();
+            assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        });
     }
 
     #[test]

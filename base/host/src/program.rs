@@ -151,12 +151,15 @@ pub fn memory_file(name: &str, bytes: &[u8]) -> io::Result<OwnedFd> {
     Ok(file.into())
 }
 
-/// Everything in such a file, of at most `most` bytes.
+/// Everything in such a file, of at most `most` bytes, in one piece of memory: nothing of it is left
+/// where a smaller piece was.
 pub fn read_memory_file(descriptor: OwnedFd, most: u64) -> io::Result<Vec<u8>> {
     use std::io::{Read, Seek};
     let mut file = File::from(descriptor);
     file.rewind()?;
-    let mut bytes = Vec::new();
+    let length = file.metadata()?.len().min(most);
+    // One more byte: a read into what is left tells the end.
+    let mut bytes = Vec::with_capacity(usize::try_from(length).map_err(io::Error::other)? + 1);
     file.take(most + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > most {
         return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("it is larger than {most} bytes")));

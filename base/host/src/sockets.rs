@@ -1,16 +1,17 @@
-//! Listening sockets.
+//! Sockets that listen, or are about to.
 
 use std::fmt;
 use std::fs;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, fchmod};
-use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use rustix::process::umask;
+use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
 
 use crate::limits::BACKLOG_CONNECTIONS;
 use crate::ports;
@@ -73,22 +74,17 @@ pub enum Claim {
     Shared,
 }
 
-/// `count` sockets listening on `address`, among which the kernel spreads new connections
-/// (SO_REUSEPORT). TCP port 0: the kernel chooses one, the same for all.
+/// `count` sockets bound to `address`, among which the kernel spreads new connections
+/// (SO_REUSEPORT) from the moment on at which each of them listens ([`listen`]). TCP port 0: the
+/// kernel chooses one, the same for all.
 ///
 /// Each is non-blocking and close-on-exec, without a wait for more data (TCP_NODELAY, inherited by
 /// accepted connections), and IPv6 ones take IPv6 only.
 ///
 /// A connection waits in the queue of the socket it was given to, and closing that socket resets
 /// it (unless net.ipv4.tcp_migrate_req is on): sockets are handed over, never reopened.
-pub fn reuseport_listeners(address: SocketAddr, count: usize, claim: Claim) -> Result<Vec<OwnedFd>, ListenError> {
-    let failed = |error: io::Error| match error.kind() {
-        io::ErrorKind::AddrInUse => ListenError::InUse {
-            address: address.to_string(),
-            holder: ports::holder_of(address).map(|holder| holder.to_string()),
-        },
-        _ => ListenError::Failed { address: address.to_string(), error },
-    };
+pub fn reuseport_sockets(address: SocketAddr, count: usize, claim: Claim) -> Result<Vec<OwnedFd>, ListenError> {
+    let failed = |error: io::Error| failed_at(address, error);
     if claim == Claim::Exclusive && address.port() != 0 {
         // Bound without SO_REUSEPORT, this one fails where anybody listens. TIME_WAIT and
         // connections of an earlier life do not count (SO_REUSEADDR).
@@ -99,13 +95,38 @@ pub fn reuseport_listeners(address: SocketAddr, count: usize, claim: Claim) -> R
     let mut sockets = Vec::new();
     for _ in 0..count {
         let socket = tcp_socket(address).map_err(failed)?;
-        listen_tcp(&socket, bound).map_err(failed)?;
+        bind_tcp(&socket, bound).map_err(failed)?;
         if bound.port() == 0 {
             bound = local_address(&socket).map_err(failed)?;
         }
         sockets.push(socket.into());
     }
     Ok(sockets)
+}
+
+/// Lets a socket of [`reuseport_sockets`] listen: its share of new connections waits in it from now
+/// on, so whoever accepts them has to be there. Changes nothing where it listens already.
+pub fn listen(socket: impl AsFd) -> Result<(), ListenError> {
+    let socket = SockRef::from(&socket);
+    socket.listen(BACKLOG_CONNECTIONS).map_err(|error| match socket.local_addr().map(|address| address.as_socket()) {
+        Ok(Some(address)) => failed_at(address, error),
+        _ => ListenError::Failed { address: "a socket without an address".to_owned(), error },
+    })
+}
+
+/// Whether connections can wait in it.
+pub fn is_listening(socket: impl AsFd) -> bool {
+    rustix::net::sockopt::socket_acceptconn(socket).unwrap_or(false)
+}
+
+fn failed_at(address: SocketAddr, error: io::Error) -> ListenError {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => ListenError::InUse {
+            address: address.to_string(),
+            holder: ports::holder_of(address).map(|holder| holder.to_string()),
+        },
+        _ => ListenError::Failed { address: address.to_string(), error },
+    }
 }
 
 fn tcp_socket(address: SocketAddr) -> io::Result<Socket> {
@@ -117,11 +138,10 @@ fn tcp_socket(address: SocketAddr) -> io::Result<Socket> {
     Ok(socket)
 }
 
-fn listen_tcp(socket: &Socket, address: SocketAddr) -> io::Result<()> {
+fn bind_tcp(socket: &Socket, address: SocketAddr) -> io::Result<()> {
     socket.set_reuse_port(true)?;
     socket.set_tcp_nodelay(true)?;
-    socket.bind(&address.into())?;
-    socket.listen(BACKLOG_CONNECTIONS)
+    socket.bind(&address.into())
 }
 
 fn local_address(socket: &Socket) -> io::Result<SocketAddr> {
@@ -130,6 +150,9 @@ fn local_address(socket: &Socket) -> io::Result<SocketAddr> {
 
 /// One socket listening on the Unix socket file `path`, whose permission bits are `mode`
 /// (for example `0o660`). A file that a dead process left behind is removed first.
+///
+/// For a moment this process has no umask: another thread of it that makes files just then has to name
+/// their modes.
 pub fn unix_listener(path: &Path, mode: u32) -> Result<OwnedFd, ListenError> {
     let address = format!("unix:{}", path.display());
     match fs::symlink_metadata(path) {
@@ -144,11 +167,14 @@ pub fn unix_listener(path: &Path, mode: u32) -> Result<OwnedFd, ListenError> {
         _ => ListenError::Failed { address: address.clone(), error },
     };
     let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None).map_err(failed)?;
-    // Linux gives the file the mode of the socket less the umask, so it is never wider than
-    // asked, not even for a moment.
+    // Linux gives the file the mode of the socket less the umask: so it has its mode from its first
+    // moment. A change of mode by its name would be one of whatever has that name by then.
     fchmod(&socket, Mode::from_raw_mode(mode)).map_err(|error| failed(error.into()))?;
-    socket.bind(&SockAddr::unix(path).map_err(failed)?).map_err(failed)?;
-    fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(failed)?;
+    let address = SockAddr::unix(path).map_err(failed)?;
+    let umask = umask(Mode::empty());
+    let bound = socket.bind(&address);
+    rustix::process::umask(umask);
+    bound.map_err(failed)?;
     socket.listen(BACKLOG_CONNECTIONS).map_err(failed)?;
     Ok(socket.into())
 }
@@ -171,6 +197,7 @@ fn remove_stale_socket(path: &Path, address: &str) -> Result<(), ListenError> {
 mod tests {
     use std::io::Write;
     use std::net::{Ipv4Addr, Ipv6Addr, TcpListener, TcpStream};
+    use std::os::unix::fs::PermissionsExt;
     use std::os::unix::net::UnixListener;
 
     use super::*;
@@ -180,6 +207,9 @@ mod tests {
     }
 
     fn listeners(descriptors: Vec<OwnedFd>) -> Vec<TcpListener> {
+        for descriptor in &descriptors {
+            listen(descriptor).unwrap();
+        }
         descriptors.into_iter().map(TcpListener::from).collect()
     }
 
@@ -192,7 +222,7 @@ mod tests {
     #[test]
     fn all_sockets_share_one_tcp_port_and_do_not_block() {
         for address in [free(Ipv4Addr::LOCALHOST), free(Ipv6Addr::LOCALHOST)] {
-            let sockets = listeners(reuseport_listeners(address, 3, Claim::Exclusive).unwrap());
+            let sockets = listeners(reuseport_sockets(address, 3, Claim::Exclusive).unwrap());
             let bound = sockets[0].local_addr().unwrap();
             assert_ne!(bound.port(), 0);
             for socket in &sockets {
@@ -204,8 +234,24 @@ mod tests {
     }
 
     #[test]
+    fn only_sockets_that_listen_get_connections() {
+        for address in [free(Ipv4Addr::LOCALHOST), free(Ipv6Addr::LOCALHOST)] {
+            let one = listeners(reuseport_sockets(address, 1, Claim::Exclusive).unwrap()).remove(0);
+            let address = one.local_addr().unwrap();
+            let later = reuseport_sockets(address, 7, Claim::Shared).unwrap();
+            assert!(later.iter().all(|socket| !is_listening(socket)));
+            let clients: Vec<TcpStream> = (0..100).map(|_| TcpStream::connect(address).unwrap()).collect();
+            let accepted: Vec<TcpStream> = std::iter::from_fn(|| one.accept().ok()).map(|(stream, _)| stream).collect();
+            assert_eq!(accepted.len(), clients.len());
+            let later = listeners(later);
+            let others = |_: usize| TcpStream::connect(address).is_ok() && later.iter().any(|one| one.accept().is_ok());
+            assert!((0..1000).any(others), "a share of what comes from now on is theirs");
+        }
+    }
+
+    #[test]
     fn accepted_connections_inherit_nodelay() {
-        let sockets = listeners(reuseport_listeners(free(Ipv4Addr::LOCALHOST), 1, Claim::Exclusive).unwrap());
+        let sockets = listeners(reuseport_sockets(free(Ipv4Addr::LOCALHOST), 1, Claim::Exclusive).unwrap());
         let _client = TcpStream::connect(sockets[0].local_addr().unwrap()).unwrap();
         sockets[0].set_nonblocking(false).unwrap();
         assert!(sockets[0].accept().unwrap().0.nodelay().unwrap());
@@ -215,10 +261,10 @@ mod tests {
     fn both_families_at_the_same_tcp_port() {
         // Another test may hold the IPv6 side of a port that was free on the IPv4 side.
         let both = (0..100).any(|_| {
-            let four = listeners(reuseport_listeners(free(Ipv4Addr::UNSPECIFIED), 1, Claim::Exclusive).unwrap());
+            let four = listeners(reuseport_sockets(free(Ipv4Addr::UNSPECIFIED), 1, Claim::Exclusive).unwrap());
             let port = four[0].local_addr().unwrap().port();
             let six = SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port);
-            reuseport_listeners(six, 1, Claim::Exclusive).is_ok()
+            reuseport_sockets(six, 1, Claim::Exclusive).is_ok()
         });
         assert!(both);
     }
@@ -227,23 +273,23 @@ mod tests {
     fn an_address_in_use_is_named_with_its_holder() {
         let other = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = other.local_addr().unwrap();
-        let text = reuseport_listeners(address, 2, Claim::Exclusive).unwrap_err().to_string();
+        let text = reuseport_sockets(address, 2, Claim::Exclusive).unwrap_err().to_string();
         assert!(text.contains(&address.to_string()), "{text}");
         assert!(text.contains(&format!("process {}", std::process::id())), "{text}");
     }
 
     #[test]
     fn our_own_reuseport_sockets_count_as_taken_unless_shared() {
-        let first = listeners(reuseport_listeners(free(Ipv4Addr::LOCALHOST), 1, Claim::Exclusive).unwrap());
+        let first = listeners(reuseport_sockets(free(Ipv4Addr::LOCALHOST), 1, Claim::Exclusive).unwrap());
         let address = first[0].local_addr().unwrap();
-        assert!(matches!(reuseport_listeners(address, 1, Claim::Exclusive), Err(ListenError::InUse { .. })));
-        assert_eq!(reuseport_listeners(address, 2, Claim::Shared).unwrap().len(), 2);
+        assert!(matches!(reuseport_sockets(address, 1, Claim::Exclusive), Err(ListenError::InUse { .. })));
+        assert_eq!(reuseport_sockets(address, 2, Claim::Shared).unwrap().len(), 2);
     }
 
     #[test]
     fn an_address_of_nobody_says_so() {
         // 192.0.2.0/24 is for documentation (RFC 5737), so no interface has it.
-        let text = reuseport_listeners("192.0.2.1:80".parse().unwrap(), 1, Claim::Exclusive).unwrap_err().to_string();
+        let text = reuseport_sockets("192.0.2.1:80".parse().unwrap(), 1, Claim::Exclusive).unwrap_err().to_string();
         assert!(text.contains("no network interface has this address"), "{text}");
     }
 

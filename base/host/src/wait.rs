@@ -2,7 +2,7 @@
 
 use std::io;
 use std::os::fd::BorrowedFd;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
@@ -21,9 +21,24 @@ pub fn wait_readable(descriptors: &[BorrowedFd<'_>], timeout: Option<Duration>) 
     }
 }
 
+/// Waits until something can be written to `descriptor`, or writing would fail; `false` when `deadline`
+/// has passed before.
+pub fn wait_writable(descriptor: BorrowedFd<'_>, deadline: Instant) -> io::Result<bool> {
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let timeout = Timespec::try_from(left).map_err(io::Error::other)?;
+        match poll(&mut [PollFd::from_borrowed_fd(descriptor, PollFlags::OUT)], Some(&timeout)) {
+            Ok(0) if left.is_zero() => return Ok(false),
+            Ok(0) | Err(rustix::io::Errno::INTR) => {}
+            Ok(_) => return Ok(true),
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use std::io::Write;
+    use std::io::{Read, Write};
     use std::os::fd::AsFd;
     use std::os::unix::net::UnixStream;
 
@@ -38,6 +53,26 @@ mod tests {
         drop(closed_end);
         let answer = wait_readable(&[quiet.as_fd(), ready.as_fd(), closed.as_fd()], None).unwrap();
         assert_eq!(answer, [false, true, true]);
+    }
+
+    #[test]
+    fn waits_for_room_until_the_deadline() {
+        let (full, reader) = UnixStream::pair().unwrap();
+        full.set_nonblocking(true).unwrap();
+        let mut held = 0;
+        while let Ok(count) = (&full).write(&[0; 4096]) {
+            held += count;
+        }
+        assert!(!wait_writable(full.as_fd(), Instant::now() + Duration::from_millis(10)).unwrap());
+        let far = Instant::now() + Duration::from_secs(60);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                (&reader).read_exact(&mut vec![0; held]).unwrap();
+            });
+            assert!(wait_writable(full.as_fd(), far).unwrap());
+        });
+        drop(reader);
+        assert!(wait_writable(full.as_fd(), far).unwrap(), "whoever writes learns that it is closed");
     }
 
     #[test]

@@ -188,6 +188,13 @@ impl Gateway {
     }
 }
 
+/// A socket that this worker can wait on, and does not accept from yet.
+struct Taken {
+    listener: Name,
+    address: BindAddress,
+    socket: ListeningSocket,
+}
+
 /// A task that accepts on one socket.
 struct Accepting {
     listener: Name,
@@ -207,6 +214,8 @@ pub struct LocalGateway {
     sites: HashMap<Name, Rc<RefCell<Rc<Site>>>>,
     pools: Rc<RefCell<HashMap<Name, Rc<LocalPool>>>>,
     accepting: Vec<Accepting>,
+    /// For the next config.
+    taken: Vec<Taken>,
     files: Rc<FileCache>,
     log: Rc<LogSender>,
 }
@@ -219,15 +228,36 @@ impl LocalGateway {
         tokio::task::spawn_local(sweep_idle(Rc::clone(&pools), Rc::clone(&worker)));
         let files = FileCache::new(Arc::clone(&gateway.disk));
         tokio::task::spawn_local(expire_files(Rc::clone(&files), Rc::clone(&worker)));
-        Self { gateway, worker, sites: HashMap::new(), pools, accepting: Vec::new(), files, log: Rc::new(log) }
+        Self {
+            gateway,
+            worker,
+            sites: HashMap::new(),
+            pools,
+            accepting: Vec::new(),
+            taken: Vec::new(),
+            files,
+            log: Rc::new(log),
+        }
     }
 
-    /// Takes over a checked config and the sockets that are new in it. What did not change is not
-    /// touched: its connections, pools and counters live on.
+    /// Takes the sockets that are new in the next config. All that can go wrong with it goes wrong here,
+    /// where nothing has changed yet.
     ///
     /// # Errors
-    /// A descriptor is no listening socket.
-    pub fn apply(&mut self, config: &Config, sockets: Vec<Socket>) -> io::Result<()> {
+    /// A descriptor is no listening socket; none of them is kept.
+    pub fn take(&mut self, sockets: Vec<Socket>) -> io::Result<()> {
+        self.taken = sockets.into_iter().map(Taken::new).collect::<io::Result<Vec<Taken>>>()?;
+        Ok(())
+    }
+
+    /// Lets go of what was taken: the config does not come.
+    pub fn leave(&mut self) {
+        self.taken.clear();
+    }
+
+    /// Takes over a checked config, and accepts from the sockets that were taken for it. What did not
+    /// change is not touched: its connections, pools and counters live on.
+    pub fn apply(&mut self, config: &Config) {
         self.apply_pools(config);
         let trusted: Rc<[ipnet::IpNet]> = config.trusted_proxies.clone().into();
         let subject_headers = subject_headers(config);
@@ -250,15 +280,15 @@ impl LocalGateway {
             listener.is_some()
         });
         self.sites.retain(|name, _| config.listeners.contains_key(name));
-        for socket in sockets {
-            let found = self.sites.get(&socket.listener).zip(config.listeners.get(&socket.listener));
+        for Taken { listener: name, address, socket } in std::mem::take(&mut self.taken) {
+            let found = self.sites.get(&name).zip(config.listeners.get(&name));
             let Some((site, listener)) = found else { continue };
-            let door = Rc::new(RefCell::new(self.gateway.door(listener, &socket.address)));
-            let listening = Listening::new(&socket, Rc::clone(site), Rc::clone(&door))?;
+            let door = Rc::new(RefCell::new(self.gateway.door(listener, &address)));
+            let (site, door_too) = (Rc::clone(site), Rc::clone(&door));
+            let listening = Listening { name: Arc::clone(&name), site, door: door_too, socket };
             let task = tokio::task::spawn_local(path::accept(listening, Rc::clone(&self.worker))).abort_handle();
-            self.accepting.push(Accepting { listener: socket.listener, address: socket.address, task, door });
+            self.accepting.push(Accepting { listener: name, address, task, door });
         }
-        Ok(())
     }
 
     fn apply_pools(&self, config: &Config) {
@@ -374,16 +404,17 @@ enum ListeningSocket {
     Unix(UnixListener),
 }
 
-impl Listening {
-    fn new(socket: &Socket, site: Rc<RefCell<Rc<Site>>>, door: DoorCell) -> io::Result<Self> {
-        let descriptor = socket.descriptor.try_clone()?;
-        let listening = match socket.address {
+impl Taken {
+    fn new(Socket { listener, address, descriptor }: Socket) -> io::Result<Self> {
+        let socket = match address {
             BindAddress::Tcp(_) => ListeningSocket::Tcp(TcpListener::from_std(descriptor.into())?),
             BindAddress::Unix(_) => ListeningSocket::Unix(UnixListener::from_std(descriptor.into())?),
         };
-        Ok(Self { name: Arc::clone(&socket.listener), site, door, socket: listening })
+        Ok(Self { listener, address, socket })
     }
+}
 
+impl Listening {
     pub(crate) fn poll_accept(&self, context: &mut Context<'_>) -> Poll<io::Result<(Stream, Option<SocketAddr>)>> {
         Poll::Ready(match &self.socket {
             ListeningSocket::Tcp(listener) => {

@@ -6,7 +6,7 @@
 //!                               └─ idle sweep (one)                 └─ ServerConnection while it needs one
 //! ```
 //!
-//! Build with `Gateway::new`, start with `LocalGateway::new` on each worker, change with `apply`,
+//! Build with `Gateway::new`, start with `LocalGateway::new` on each worker, change with `take` and `apply`,
 //! end with `Worker::drain`. What one request goes through stands in `path.rs`.
 
 mod client;

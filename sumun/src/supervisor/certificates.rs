@@ -6,7 +6,7 @@
 //! log names the file, and what was read before goes on.
 
 use std::collections::BTreeSet;
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -16,6 +16,7 @@ use sumun_certificates::{Identity, Part, Staple, date, limits as bounds};
 use sumun_config::checked::{CertificateFiles, Config, HmacKey};
 use sumun_engine::acme::{Entry, Kept};
 use sumun_engine::tls::{Blob, IdentityMaterial, KEY_RANDOM_BYTES, Material, TicketKeys, of_path};
+use sumun_host::files;
 
 use super::{Supervisor, acme};
 use crate::limits::{CERTIFICATES_AT_ONCE, CERTIFICATES_EVERY};
@@ -404,12 +405,8 @@ fn stamp(path: &Path) -> Stamp {
     Some((metadata.dev(), metadata.ino(), metadata.size(), metadata.ctime(), metadata.ctime_nsec()))
 }
 
-/// Only regular files: the opening of a named pipe would wait.
 fn read(path: &Path) -> io::Result<Blob> {
-    if !fs::metadata(path)?.is_file() {
-        return Err(io::Error::other("it is no regular file"));
-    }
-    let file = File::open(path)?;
+    let file = files::open_regular(path)?;
     // Room for all of it at once: a key leaves no copies behind where a buffer has grown.
     let length = file.metadata()?.len().min(bounds::FILE_BYTES as u64) as usize;
     let mut bytes = Vec::with_capacity(length + 1);

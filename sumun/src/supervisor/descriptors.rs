@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use sumun_config::checked::{BindAddress, Config, LogTarget};
 use sumun_engine::lifecycle::{Label, Passed};
 use sumun_host::files;
-use sumun_host::sockets::{Claim, reuseport_listeners, unix_listener};
+use sumun_host::sockets::{self, Claim, reuseport_sockets, unix_listener};
 
 /// Unix sockets of listeners: for the owner and its group, such as a web server in front.
 const LISTENER_MODE: u32 = 0o660;
@@ -80,6 +80,11 @@ enum Name {
 impl Descriptors {
     /// Opens what `config` needs and is not open yet. Nothing is kept unless all could be opened;
     /// the error has a line for each that could not.
+    ///
+    /// TCP sockets do not listen before [`Self::listen`]: beside those that are served already, a
+    /// share of the connections would come to them and wait, and be reset where nothing comes of it.
+    /// Unix sockets, of which nobody shares the address, listen at once: without that, another
+    /// instance would take their file for one that a dead process left.
     pub(super) fn open_missing(&self, config: &Config) -> Result<Self, String> {
         let mut added = Self::default();
         let mut problems = BTreeSet::new();
@@ -112,6 +117,40 @@ impl Descriptors {
         }
         added.remove_files();
         Err(problems.into_iter().collect::<Vec<String>>().join("\n"))
+    }
+
+    /// The same, and all of them listen.
+    pub(super) fn open_listening(&self, config: &Config) -> Result<Self, String> {
+        let opened = self.open_missing(config)?;
+        match opened.listen() {
+            Ok(()) => Ok(opened),
+            Err(problems) => {
+                opened.remove_files();
+                Err(problems)
+            }
+        }
+    }
+
+    /// Lets the TCP sockets listen that do not yet; the error has a line for each that cannot.
+    pub(super) fn listen(&self) -> Result<(), String> {
+        let refused = self.tcp_sockets().filter_map(|socket| sockets::listen(socket).err());
+        let problems: BTreeSet<String> = refused.map(|error| error.to_string()).collect();
+        if problems.is_empty() { Ok(()) } else { Err(problems.into_iter().collect::<Vec<String>>().join("\n")) }
+    }
+
+    /// Whether all TCP sockets listen.
+    pub(super) fn is_listening(&self) -> bool {
+        self.tcp_sockets().all(sockets::is_listening)
+    }
+
+    fn tcp_sockets(&self) -> impl Iterator<Item = &OwnedFd> {
+        let tcp = self.open.iter().filter(|(key, opened)| matches!(key, Key::Tcp(_)) && !opened.given);
+        tcp.flat_map(|(_, opened)| &opened.descriptors)
+    }
+
+    /// Whether some of these belong to what `config` names: a process with that config lacks them.
+    pub(super) fn are_needed_by(&self, config: &Config) -> bool {
+        wanted(config).iter().any(|wanted| self.open.contains_key(&wanted.key))
     }
 
     /// Takes over what [`Self::open_missing`] opened.
@@ -265,14 +304,16 @@ fn open(key: &Key, count: usize, claim: Claim) -> Result<Opened, String> {
     let one = |descriptor| Opened { descriptors: vec![descriptor], file: None, given: false };
     match key {
         Key::Tcp(address) => {
-            let descriptors = reuseport_listeners(*address, count, claim).map_err(|error| error.to_string())?;
+            let descriptors = reuseport_sockets(*address, count, claim).map_err(|error| error.to_string())?;
             Ok(Opened { descriptors, file: None, given: false })
         }
         Key::Unix { path, mode } => {
-            if let (&CONTROL_MODE, Some(directory)) = (mode, path.parent()) {
-                files::private_directory(directory)
-                    .and_then(|()| files::require_trusted_directory(directory))
-                    .map_err(|error| failed(&format!("the control socket in {}", directory.display()), error))?;
+            if let Some(directory) = path.parent() {
+                let is_control = *mode == CONTROL_MODE;
+                let made = if is_control { files::private_directory(directory) } else { Ok(()) };
+                let what = if is_control { "the control socket" } else { "the socket of a listener" };
+                made.and_then(|()| files::require_trusted_directory(directory))
+                    .map_err(|error| failed(&format!("{what} in {}", directory.display()), error))?;
             }
             let socket = unix_listener(path, *mode).map_err(|error| error.to_string())?;
             Ok(Opened { descriptors: vec![socket], file: identity(path), given: false })
@@ -334,6 +375,7 @@ fn remove_file(path: &Path, file: FileIdentity) {
 mod tests {
     use std::collections::BTreeMap;
     use std::os::fd::AsRawFd;
+    use std::os::unix::fs::PermissionsExt;
     use std::sync::Arc;
 
     use super::*;
@@ -460,6 +502,22 @@ mod tests {
         let problems = Descriptors::default().open_missing(&config).unwrap_err();
         assert_eq!(problems.lines().count(), 2, "{problems}");
         assert!(!directory.join("control.sock").exists());
+    }
+
+    /// Others could put a socket of theirs in the place of ours.
+    #[test]
+    fn a_folder_for_everybody_is_no_place_for_a_socket() {
+        let directory = scratch("trust");
+        let config = config(&directory, 1, free_address());
+        let set = |mode| fs::set_permissions(&directory, fs::Permissions::from_mode(mode)).unwrap();
+        set(0o777);
+        let problems = Descriptors::default().open_missing(&config).unwrap_err();
+        for what in ["the control socket in", "the socket of a listener in"] {
+            let is_it = |line: &str| line.contains(what) && line.contains("other users may write there");
+            assert!(problems.lines().any(is_it), "{what} in {problems}");
+        }
+        set(0o1777);
+        Descriptors::default().open_missing(&config).unwrap().remove_files();
     }
 
     #[test]

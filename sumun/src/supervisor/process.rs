@@ -13,6 +13,7 @@ use sumun_host::child::ChildProcess;
 use sumun_host::wait::wait_readable;
 
 use super::host_files::Stamp;
+use super::life::Questions;
 use crate::limits::{BACKOFF_FIRST, BACKOFF_LONGEST, DRAIN_GRACE, HEALTHY_AFTER, START_TIMEOUT, STOP_GRACE};
 use crate::sandbox::Allowed;
 
@@ -49,6 +50,8 @@ pub(super) struct WorkerProcess {
     pub(super) allowed: Allowed,
     /// The state of the host's files that it was told last.
     pub(super) host_files: Option<Stamp>,
+    /// Whether it lives.
+    pub(super) questions: Questions,
 }
 
 /// A worker process as it is handed to the next program in this process. Times are from now on.
@@ -90,8 +93,9 @@ impl WorkerProcess {
         let phase = Phase::Starting { until: now + START_TIMEOUT };
         let gathered = Some(String::new());
         let (started, hurried, stopped, host_files) = (now, false, false, None);
+        let questions = Questions::from(now);
         let mut process =
-            Self { number, phase, started, hurried, stopped, child, channel, gathered, allowed, host_files };
+            Self { number, phase, started, hurried, stopped, child, channel, gathered, allowed, host_files, questions };
         process.try_send(first).map_err(|error| process.give_up(error))?;
         Ok(process)
     }
@@ -158,11 +162,17 @@ impl WorkerProcess {
             gathered: written.gathered,
             allowed: written.allowed,
             host_files: None,
+            questions: Questions::from(now),
         })
     }
 
     pub(super) fn pid(&self) -> u32 {
         self.child.pid()
+    }
+
+    /// It is ready, and can be talked to.
+    pub(super) fn is_serving(&self) -> bool {
+        self.phase == Phase::Serving && self.channel.is_some()
     }
 
     /// What to wait on: its end, and its channel while that is open.
@@ -269,6 +279,11 @@ impl WorkerProcess {
             Phase::Starting { until } | Phase::Ending { until } => Some(until),
             Phase::Serving => None,
         }
+    }
+
+    /// When it is asked next whether it lives.
+    pub(super) fn next_question(&self) -> Option<Instant> {
+        (self.phase == Phase::Serving).then(|| self.questions.next())
     }
 
     fn try_send(&mut self, message: ToWorker) -> io::Result<()> {

@@ -109,15 +109,18 @@ impl Supervisor {
         };
         let current = self.current().map(|process| (process.number, process.allowed.clone()));
         let Some((current, allowed)) = current else {
-            // Between two worker processes: the next one begins with it.
+            // Between two worker processes: the next one begins with it, and connections wait for it.
+            let listens = pending.added.listen();
             self.reload = Some(pending);
-            return self.finish_reload(Ok(()), now);
+            return self.finish_reload(listens, now);
         };
         let forbidden = allowed.forbids(&self.config, &pending.config);
         if let Some(why) = &forbidden {
             tracing::info!("the sandbox of the worker process forbids this config ({why}): a new one starts");
         }
-        let sent = if pending.config.workers == self.config.workers && forbidden.is_none() {
+        // More workers, or what the program that started this process did not know of.
+        let lacks = pending.added.are_needed_by(&self.config);
+        let sent = if pending.config.workers == self.config.workers && forbidden.is_none() && !lacks {
             pending.applied_by = Some(current);
             self.send_apply(current, &pending)
         } else {
@@ -148,6 +151,8 @@ impl Supervisor {
     }
 
     fn send_apply(&mut self, number: u64, pending: &Pending) -> Result<(), String> {
+        // Nobody listens at these addresses yet: who comes before the answer would else be refused.
+        pending.added.listen()?;
         // A name that is new gets its descriptors, also where the socket itself is not new.
         let added = self
             .descriptors
@@ -162,8 +167,26 @@ impl Supervisor {
     fn start_with(&mut self, pending: &Pending) -> Result<u64, String> {
         let text = |error: std::io::Error| error.to_string();
         let descriptors = self.descriptors.copies(&pending.added, &pending.config, None).map_err(text)?;
-        let first = self.first_message(&pending.sources, descriptors, &pending.certificates);
+        let listening = pending.added.is_listening();
+        let first = self.first_message(&pending.sources, descriptors, listening, &pending.certificates);
         self.start_process(Path::new(THIS_PROGRAM), first, Allowed::by(&pending.config)).map_err(text)
+    }
+
+    /// A new worker process waits for its sockets to listen: nothing else can go wrong any more, so a
+    /// connection that comes to them is accepted at once.
+    pub(super) fn is_prepared(&mut self, number: u64, now: Instant) {
+        let Some(pending) = self.reload.as_ref().filter(|reload| reload.new_process == Some(number)) else {
+            // The reload that it was started for has failed, and it has been told to end.
+            return;
+        };
+        match pending.added.listen() {
+            Ok(()) => {
+                if let Some(process) = self.process(number) {
+                    process.send(ToWorker::Accept);
+                }
+            }
+            Err(why) => self.finish_reload(Err(why), now),
+        }
     }
 
     /// The worker process took the new config, or did not.

@@ -27,13 +27,14 @@ use sumun_host::program::{
     set_standard_input, standard_input,
 };
 use sumun_host::signals::{self, Signals};
+use zeroize::Zeroizing;
 
+use super::Supervisor;
 use super::certificates::Certificates;
 use super::descriptors::{Descriptors, WrittenDescriptors};
 use super::process::{Backoff, Phase, WorkerProcess, WrittenProcess};
 use super::reload::Requester;
 use super::service_manager::ServiceManager;
-use super::{Supervisor, log_lines};
 use crate::limits::STATE_BYTES;
 
 /// The form of [`Written`]. A program reads its own and refuses every other: it is raised when a
@@ -82,6 +83,27 @@ struct Written {
 }
 
 impl Written {
+    /// There are keys in it. So its length is counted first: a buffer that grew while it is written would
+    /// leave copies of what it held in memory that is free.
+    fn to_json(&self) -> serde_json::Result<Zeroizing<Vec<u8>>> {
+        struct Counted(usize);
+        impl io::Write for Counted {
+            fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+                self.0 += bytes.len();
+                Ok(bytes.len())
+            }
+
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let mut length = Counted(0);
+        serde_json::to_writer(&mut length, self)?;
+        let mut bytes = Zeroizing::new(Vec::with_capacity(length.0));
+        serde_json::to_writer(&mut *bytes, self)?;
+        Ok(bytes)
+    }
+
     fn read(bytes: &[u8]) -> Result<(Self, Sources, Config), String> {
         #[derive(Deserialize)]
         struct Head {
@@ -109,7 +131,7 @@ pub(crate) fn rehearse() -> ExitCode {
     let read = standard_input()
         .and_then(|descriptor| read_memory_file(descriptor, STATE_BYTES))
         .map_err(|error| format!("{error}; this subcommand is started by `sumun upgrade`, not by hand"));
-    match read.and_then(|bytes| Written::read(&bytes)) {
+    match read.map(Zeroizing::new).and_then(|bytes| Written::read(&bytes)) {
         Ok(_) => {
             let said = Rehearsed { version: env!("CARGO_PKG_VERSION").to_owned(), messages: lifecycle::VERSION };
             let said = serde_json::json!(said);
@@ -130,7 +152,7 @@ impl Supervisor {
         requester: Requester,
         new_process: u64,
         now: Instant,
-    ) -> Result<(Vec<u8>, Vec<BorrowedFd<'_>>), String> {
+    ) -> Result<(Zeroizing<Vec<u8>>, Vec<BorrowedFd<'_>>), String> {
         let mut along: Vec<BorrowedFd<'_>> = Vec::new();
         let mut place = |descriptor| {
             along.push(descriptor);
@@ -156,7 +178,7 @@ impl Supervisor {
             requester,
             new_process,
         };
-        let bytes = serde_json::to_vec(&written).map_err(|error| format!("the state cannot be written: {error}"))?;
+        let bytes = written.to_json().map_err(|error| format!("the state cannot be written: {error}"))?;
         if bytes.len() as u64 > STATE_BYTES {
             return Err(format!("the state has {} bytes, at most {STATE_BYTES} can be handed over", bytes.len()));
         }
@@ -247,6 +269,7 @@ impl Inherited {
             _ => Err(io::Error::new(io::ErrorKind::InvalidData, format!("there is no descriptor {place}"))),
         };
         let bytes = take(STATE).and_then(|state| read_memory_file(state, STATE_BYTES)).map_err(text)?;
+        let bytes = Zeroizing::new(bytes);
         let (written, sources, config) = Written::read(&bytes)?;
         let certificates = Certificates::from_material(&config, written.tls, now)?;
         let descriptors = Descriptors::from_written(written.descriptors, &mut take).map_err(text)?;
@@ -309,11 +332,6 @@ impl Inherited {
 impl Supervisor {
     /// This is the new program: the worker process that it brought is the one that serves.
     fn took_over(&mut self, outcome: &Outcome, now: Instant) {
-        match self.descriptors.open_missing(&self.config) {
-            Ok(opened) => self.descriptors.adopt(opened),
-            // Only what an older version did not know of: no reason to give up what serves.
-            Err(problems) => log_lines(tracing::Level::ERROR, &problems),
-        }
         self.start_again = None;
         let deadline = self.config.drain;
         let is_new = |process: &WorkerProcess| process.number == outcome.new_process;

@@ -284,9 +284,18 @@ impl Supervisor {
 
     /// Becomes the new program, or stays this one.
     fn become_new_program(&mut self, number: u64, now: Instant) {
+        // It may be on its way out since it said that it is ready: the old one is not given up for that.
+        self.hear_processes(now);
+        self.bury_processes(now);
         let Some(upgrade) = &self.upgrade else {
             return;
         };
+        let serves = self.processes.iter().any(|process| process.number == number && process.is_serving());
+        if !serves {
+            let why = upgrade.refused.clone();
+            let why = why.unwrap_or_else(|| "the worker process of the new program does not serve any more".to_owned());
+            return self.end_upgrade(why);
+        }
         let (requester, program) = (upgrade.requester, upgrade.program.clone());
         if !program.is_unchanged() {
             return self.end_upgrade(format!("{}: the file was replaced meanwhile", program.path.display()));

@@ -26,13 +26,8 @@ impl Lower<'_> {
         if self.probe == Probe::Nothing {
             return;
         }
-        // A named pipe would block the opening, so only regular files are opened.
-        let reason = match std::fs::metadata(path) {
-            Ok(kind) if !kind.is_file() => Some("it is no regular file".to_owned()),
-            Ok(_) => std::fs::File::open(path).err().map(|error| host_error(&error)),
-            Err(error) => Some(host_error(&error)),
-        };
-        if let Some(reason) = reason {
+        if let Err(error) = sumun_host::files::open_regular(path) {
+            let reason = host_error(&error);
             self.error(place, format!("the file {} cannot be read: {reason}", path.display()), RELATIVE);
         }
     }

@@ -211,14 +211,10 @@ impl Lower<'_> {
     }
 }
 
-/// Only regular files: opening a named pipe would block.
 fn read(path: &Path) -> Result<Vec<u8>, String> {
     let text = |error: std::io::Error| crate::host_error(&error);
-    if !std::fs::metadata(path).map_err(text)?.is_file() {
-        return Err("it is no regular file".to_owned());
-    }
     let mut bytes = Vec::new();
-    let file = std::fs::File::open(path).map_err(text)?;
+    let file = sumun_host::files::open_regular(path).map_err(text)?;
     file.take(bounds::FILE_BYTES as u64 + 1).read_to_end(&mut bytes).map_err(text)?;
     if bytes.len() > bounds::FILE_BYTES {
         return Err(format!("it is larger than {} MiB", bounds::FILE_BYTES / (1024 * 1024)));

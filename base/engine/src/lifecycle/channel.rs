@@ -7,6 +7,7 @@ use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use sumun_host::pass;
 use tokio::sync::mpsc;
@@ -18,7 +19,7 @@ use super::message::{FromWorker, ToWorker};
 const HEADER_BYTES: usize = 8;
 
 /// The supervisor's end. Reading never waits; writing waits for a worker process that is slow to
-/// read, up to a bound.
+/// read, up to a bound for each message.
 #[derive(Debug)]
 pub struct SupervisorEnd {
     stream: UnixStream,
@@ -28,7 +29,6 @@ pub struct SupervisorEnd {
 
 impl SupervisorEnd {
     pub fn new(stream: UnixStream) -> io::Result<Self> {
-        stream.set_write_timeout(Some(SEND_TIMEOUT))?;
         Ok(Self { stream, unread: Vec::new() })
     }
 
@@ -57,10 +57,11 @@ impl SupervisorEnd {
                 ),
             ));
         }
-        self.stream.write_all(&header(bytes.len(), descriptors.len()))?;
         let borrowed: Vec<BorrowedFd<'_>> = descriptors.iter().map(AsFd::as_fd).collect();
-        pass::send_descriptors(&self.stream, &borrowed)?;
-        self.stream.write_all(&bytes)
+        let deadline = Instant::now() + SEND_TIMEOUT;
+        pass::send_until(&self.stream, &header(bytes.len(), descriptors.len()), deadline)?;
+        pass::send_descriptors_until(&self.stream, &borrowed, deadline)?;
+        pass::send_until(&self.stream, &bytes, deadline)
     }
 
     /// The messages that came. `UnexpectedEof` once the worker process has closed its end,
@@ -278,6 +279,7 @@ mod tests {
             supervisor.send(ToWorker::Start(Start {
                 sources: sources.clone(),
                 descriptors: passed(&labels),
+                listening: id % 2 == 0,
                 instance: "0123456789abcdef".to_owned(),
                 state_key,
                 runtime: Some(sources.clone()),
@@ -292,6 +294,7 @@ mod tests {
             supervisor.send(ToWorker::Certificates(material(&state_key))).unwrap();
             let Some(ToWorker::Start(start)) = worker.receive().unwrap() else { panic!() };
             prop_assert_eq!(&start.sources, &sources);
+            prop_assert_eq!(start.listening, id % 2 == 0);
             prop_assert_eq!(start.state_key, state_key);
             prop_assert_eq!(start.runtime.as_ref(), Some(&sources));
             prop_assert_eq!(start.tls, material(&state_key));
@@ -311,6 +314,7 @@ mod tests {
             cut in 1..40_usize,
         ) {
             let sent = [
+                FromWorker::Prepared,
                 FromWorker::Ready,
                 FromWorker::Refused { id, why },
                 FromWorker::Applied { id },
@@ -358,6 +362,7 @@ mod tests {
         supervisor.send(ToWorker::HandOver).unwrap();
         supervisor.send(ToWorker::GoOn).unwrap();
         supervisor.send(ToWorker::CareForCertificates).unwrap();
+        supervisor.send(ToWorker::Accept).unwrap();
         supervisor.send(ToWorker::Ping { id: 9 }).unwrap();
         let files = HostFiles { resolv_conf: "nameserver ::1\n".to_owned(), hosts: String::new() };
         supervisor.send(ToWorker::HostFiles(files.clone())).unwrap();
@@ -370,6 +375,7 @@ mod tests {
         assert!(matches!(next(), Some(ToWorker::HandOver)));
         assert!(matches!(next(), Some(ToWorker::GoOn)));
         assert!(matches!(next(), Some(ToWorker::CareForCertificates)));
+        assert!(matches!(next(), Some(ToWorker::Accept)));
         assert!(matches!(next(), Some(ToWorker::Ping { id: 9 })));
         assert!(matches!(next(), Some(ToWorker::HostFiles(got)) if got == files));
         assert!(matches!(next(), Some(ToWorker::ReopenLogs { descriptor }) if descriptor.label == Label::AccessLog));

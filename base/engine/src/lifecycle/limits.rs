@@ -19,7 +19,7 @@ pub const RUNTIME_STATE_BYTES: usize = 16 * 1024 * 1024;
 /// Descriptors with one message. More are refused: 64 addresses for each of 256 workers.
 pub const DESCRIPTORS: usize = 16 * 1024;
 
-/// How long the supervisor waits for a worker process that does not read before giving it up.
+/// How long a whole message to the worker process may take, however it is read; then it is given up.
 pub const SEND_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Messages from the supervisor that may wait for the worker process's control thread.

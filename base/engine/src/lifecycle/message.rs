@@ -43,6 +43,8 @@ pub enum ToWorker {
     CareForCertificates,
     /// Write the access log to this descriptor from now on, and close the old one.
     ReopenLogs { descriptor: Passed },
+    /// Answers `Prepared`: the sockets listen from now on, so accept, and say `Ready`.
+    Accept,
     /// Answers `HostFilesWanted` where they are not what they were.
     HostFiles(HostFiles),
     /// How a reload or an upgrade went that this worker process asked for. `text` says what changed,
@@ -67,6 +69,9 @@ pub struct Start {
     /// `Sources::to_json` of the config, as text.
     pub sources: String,
     pub descriptors: Vec<Passed>,
+    /// The sockets among them listen. Where not, say `Prepared`, and accept after `Accept`: listen(2)
+    /// is the supervisor's, and before it an event loop would take a socket for one that has ended.
+    pub listening: bool,
     /// 16 hexadecimal digits, made anew each time a supervisor starts: our name in CDN-Loop
     /// (RFC 8586).
     pub instance: String,
@@ -132,6 +137,8 @@ pub enum Label {
 /// From the worker process to the supervisor.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum FromWorker {
+    /// `Start` was understood, and nothing is missing but sockets that listen.
+    Prepared,
     /// `Start` was understood and connections are accepted.
     Ready,
     Applied {
@@ -179,6 +186,9 @@ enum Written {
     Start {
         sources: String,
         labels: Vec<WrittenLabel>,
+        /// A supervisor that does not say so lets them listen from the beginning.
+        #[serde(default = "yes")]
+        listening: bool,
         instance: String,
         state_key: [u8; 32],
         runtime: Option<String>,
@@ -206,6 +216,7 @@ enum Written {
     ReopenLogs {
         label: WrittenLabel,
     },
+    Accept,
     HostFiles(HostFiles),
     ReloadResult {
         id: u64,
@@ -224,13 +235,17 @@ enum WrittenLabel {
     AccessLog,
 }
 
+fn yes() -> bool {
+    true
+}
+
 impl ToWorker {
     /// The message in bytes, and the descriptors that go with it in this order.
     pub(super) fn encode(self) -> io::Result<(Vec<u8>, Vec<OwnedFd>)> {
         let (written, descriptors) = match self {
-            Self::Start(Start { sources, descriptors, instance, state_key, runtime, tls }) => {
+            Self::Start(Start { sources, descriptors, listening, instance, state_key, runtime, tls }) => {
                 let (labels, descriptors) = split(descriptors);
-                (Written::Start { sources, labels, instance, state_key, runtime, tls }, descriptors)
+                (Written::Start { sources, labels, listening, instance, state_key, runtime, tls }, descriptors)
             }
             Self::Apply(Apply { id, sources, added, tls }) => {
                 let (labels, descriptors) = split(added);
@@ -245,6 +260,7 @@ impl ToWorker {
             Self::ReopenLogs { descriptor: Passed { label, descriptor } } => {
                 (Written::ReopenLogs { label: label.into() }, vec![descriptor])
             }
+            Self::Accept => (Written::Accept, Vec::new()),
             Self::HostFiles(files) => (Written::HostFiles(files), Vec::new()),
             Self::ReloadResult { id, ok, text } => (Written::ReloadResult { id, ok, text }, Vec::new()),
             Self::Stop => (Written::Stop, Vec::new()),
@@ -255,8 +271,8 @@ impl ToWorker {
     /// The reverse of [`Self::encode`].
     pub(super) fn decode(bytes: &[u8], descriptors: Vec<OwnedFd>) -> io::Result<Self> {
         let (message, labels) = match serde_json::from_slice(bytes)? {
-            Written::Start { sources, labels, instance, state_key, runtime, tls } => {
-                let start = Start { sources, descriptors: Vec::new(), instance, state_key, runtime, tls };
+            Written::Start { sources, labels, listening, instance, state_key, runtime, tls } => {
+                let start = Start { sources, descriptors: Vec::new(), listening, instance, state_key, runtime, tls };
                 (Self::Start(start), labels)
             }
             Written::Apply { id, sources, labels, tls } => {
@@ -273,6 +289,7 @@ impl ToWorker {
             Written::HandOver => (Self::HandOver, Vec::new()),
             Written::GoOn => (Self::GoOn, Vec::new()),
             Written::Ping { id } => (Self::Ping { id }, Vec::new()),
+            Written::Accept => (Self::Accept, Vec::new()),
             Written::HostFiles(files) => (Self::HostFiles(files), Vec::new()),
             Written::ReloadResult { id, ok, text } => (Self::ReloadResult { id, ok, text }, Vec::new()),
             Written::Stop => (Self::Stop, Vec::new()),

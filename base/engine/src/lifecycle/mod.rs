@@ -8,7 +8,8 @@
 //!
 //! The channel is a Unix stream socket, the worker process's standard input. A worker process
 //! begins with `Start`, answers `Ready` or `Refused { id: 0 }`, then serves until `Drain`, `Stop`
-//! or the end of the channel (the supervisor is gone: drain and end).
+//! or the end of the channel (the supervisor is gone: drain and end). With sockets that do not listen
+//! yet, `Prepared` and `Accept` come before `Ready`.
 //!
 //! The supervisor trusts no byte of a worker process: its messages are small, bounded, without
 //! descriptors, and a broken one ends that worker process.

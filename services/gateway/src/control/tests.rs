@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::PathBuf;
 use std::sync::{Weak, mpsc};
 use std::thread::JoinHandle;
@@ -117,7 +118,10 @@ listeners:
             let names = ["stays".to_owned(), format!("l{number}")];
             let sockets = new.clone().map(|place| socket(&self.sockets[place], &names[place])).collect();
             let config = Arc::clone(&config);
-            self.on(index, move |local| local.apply(&config, sockets).unwrap());
+            self.on(index, move |local| {
+                local.take(sockets).unwrap();
+                local.apply(&config);
+            });
         }
         config
     }
@@ -305,6 +309,38 @@ fn a_thousand_configs_leave_nothing_but_the_last() {
     // Others may run in this process at the same time; a leak would be a thousand.
     let more = sumun_host::usage::open_descriptors().unwrap().saturating_sub(descriptors);
     assert!(more < CONFIGS / 2, "{more} more descriptors");
+}
+
+/// A config that cannot be taken over leaves nothing of it behind.
+#[test]
+fn sockets_that_cannot_be_taken_change_nothing() {
+    let running = Running::start();
+    running.apply(0);
+    let before = running.held();
+    let descriptors = sumun_host::usage::open_descriptors().unwrap();
+    for worker in 0..WORKERS {
+        let socket = |descriptor: OwnedFd| Socket {
+            listener: "l1".into(),
+            address: BindAddress::Tcp(running.sockets[1].local_addr().unwrap()),
+            descriptor,
+        };
+        let ours = || socket(running.sockets[1].try_clone().unwrap().into());
+        // No event loop waits on a regular file, whether it blocks or not (O_NONBLOCK).
+        let file = std::fs::File::options().read(true).custom_flags(0o4000).open("/etc/passwd");
+        let file = socket(file.unwrap().into());
+        let sockets = vec![ours(), file];
+        assert!(running.on(worker, move |local| local.take(sockets).is_err()));
+        assert!(running.on(worker, |local| local.taken.is_empty()));
+        // What could be taken here is left again where another worker could not.
+        let sockets = vec![ours()];
+        running.on(worker, move |local| local.take(sockets).unwrap());
+        running.on(worker, LocalGateway::leave);
+    }
+    assert_eq!(running.held(), before);
+    // Others may run in this process at the same time, and hold some.
+    eventually("nothing is held", || sumun_host::usage::open_descriptors().unwrap() <= descriptors);
+    get(&mut running.connect(0), "/stays", "stays");
+    get(&mut running.connect(1), "/", "gone");
 }
 
 /// A route that is taken out lives on in its last request: its counters, its place.

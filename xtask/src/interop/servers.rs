@@ -24,7 +24,7 @@ impl Server {
 
 /// nginx on this address with these lines in its server block.
 pub(crate) fn nginx(folder: &TemporaryFolder, address: SocketAddr, lines: &str) -> Fallible<Server> {
-    nginx_listening(folder, address, &format!("listen {address}; {lines}"))
+    nginx_listening(folder, address, &format!("listen {address} backlog=4096; {lines}"))
 }
 
 /// The same over TLS; `lines` name the certificate.

@@ -269,18 +269,24 @@ impl Supervisor {
             return;
         }
         process.phase = Phase::Serving;
-        let pid = process.pid();
         self.was_ready = true;
         if self.reload.as_ref().is_some_and(|reload| reload.new_process == Some(number)) {
             self.finish_reload(Ok(()), now);
+        } else {
+            self.say_ready(number);
         }
-        tracing::info!("ready: {}, worker process {pid}", self.serving());
         if !self.new_program_is_ready(number) {
             let status = self.serving();
             self.service_manager.ready(&status);
             self.let_care(number);
         }
         image::forget_what_was_used();
+    }
+
+    fn say_ready(&self, number: u64) {
+        if let Some(process) = self.processes.iter().find(|process| process.number == number) {
+            tracing::info!("ready: {}, worker process {}", self.serving(), process.pid());
+        }
     }
 
     /// `web on 0.0.0.0:80; 2 workers`.

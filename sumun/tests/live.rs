@@ -417,6 +417,14 @@ fn a_worker_process_that_hangs_is_replaced() {
     let gateway = Instance::start(place, &with_routes(OLD));
     let before = gateway.worker_process();
     signal(before, "STOP");
+    // A thread that has not heard of it yet might still accept.
+    eventually("all of its threads stand still", || {
+        let mut threads = fs::read_dir(format!("/proc/{before}/task")).expect("it is there").filter_map(Result::ok);
+        threads.all(|thread| {
+            let status = fs::read_to_string(thread.path().join("status")).unwrap_or_default();
+            status.lines().any(|line| line.starts_with("State:") && line.contains("stopped"))
+        })
+    });
     // It waits in the queue of a socket that outlives the process, which takes nothing out of it any more.
     let mut waiting = gateway.connect();
     waiting.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");

@@ -239,12 +239,14 @@ impl Supervisor {
         self.certificates = certificates;
         self.sources = sources;
         self.config = config;
-        if new_process.is_some() {
+        if let Some(new) = new_process {
+            // Before the answer: who has that may look for this.
+            self.say_ready(new);
             // Also one that replaces a process that died meanwhile: it has the old config.
             self.start_again = None;
             for process in &mut self.processes {
                 let ending = matches!(process.phase, Phase::Ending { .. });
-                if Some(process.number) != new_process && !ending {
+                if process.number != new && !ending {
                     process.drain(deadline, true, now);
                 }
             }

@@ -61,11 +61,11 @@ use upgrade::Upgrade;
 pub(crate) fn run(path: PathBuf) -> ExitCode {
     if takeover::is_expected() {
         crate::log::start();
-        let supervisor = given::keep_to_ourselves().and_then(|()| takeover::take_over());
+        let supervisor = takeover::take_over();
         return conclude(supervisor.and_then(Supervisor::supervise));
     }
     // Before anything else is open in this process.
-    let given = given::take().and_then(|given| given::keep_to_ourselves().map(|()| given));
+    let given = given::take();
     crate::log::start();
     let (sources, checked) = match crate::checked::load(&path) {
         Ok(loaded) => loaded,

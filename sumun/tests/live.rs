@@ -434,7 +434,7 @@ fn a_worker_process_that_hangs_is_replaced() {
         assert!(std::time::Instant::now() < until, "it is not replaced");
         thread::sleep(std::time::Duration::from_millis(100));
     }
-    gateway.await_log(&format!("worker process {before} has not answered for 30 s: it is killed"));
+    gateway.await_log(&format!("worker process {before} has not answered for 30 s: it is replaced"));
     assert_eq!(gateway.get("/").expect(200).text(), "old");
     assert_eq!(waiting.answer().expect(200).text(), "old");
 }

@@ -3,7 +3,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, FromRawFd, OwnedFd, RawFd};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -65,21 +65,6 @@ pub fn close_inherited() -> io::Result<()> {
         // SAFETY: it was there before this program began, and by the rule above nobody has taken it.
         #[allow(unsafe_code)]
         drop(unsafe { OwnedFd::from_raw_fd(number) });
-    }
-    Ok(())
-}
-
-/// Keeps from every program that this process starts what it has from before, apart from standard
-/// input, output and error: it stays open here, in case somebody waits for its end.
-///
-/// # Errors
-/// Nothing can be told of what is open.
-pub fn keep_inherited() -> io::Result<()> {
-    for number in inherited()? {
-        // SAFETY: it is only looked at and marked; it is open, for nobody here closes what he did not open.
-        #[allow(unsafe_code)]
-        let descriptor = unsafe { BorrowedFd::borrow_raw(number) };
-        rustix::io::fcntl_setfd(descriptor, rustix::io::FdFlags::CLOEXEC)?;
     }
     Ok(())
 }
@@ -183,9 +168,6 @@ mod tests {
         // As if it had been there before.
         rustix::io::fcntl_setfd(&ours, rustix::io::FdFlags::empty()).unwrap();
         assert!(inherited().unwrap().contains(&std::os::fd::AsRawFd::as_raw_fd(&ours)));
-        keep_inherited().unwrap();
-        assert!(rustix::io::fcntl_getfd(&ours).unwrap().contains(rustix::io::FdFlags::CLOEXEC));
-        assert!(ours.local_addr().is_ok(), "it stays open");
     }
 
     #[test]

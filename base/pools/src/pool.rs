@@ -129,14 +129,28 @@ impl Pool {
         self.room.serve(|tried| self.offer(tried, now_ms));
     }
 
-    /// The least loaded server of the first tier that has a place.
+    /// The least loaded server of the first tier that has a place; where nobody can be picked, of the
+    /// last resort, as a [`crate::Picker`] has it.
     fn offer(&self, tried: &Tried, now_ms: u64) -> Offer<Lease> {
-        let (set, settings) = (self.set.load(), self.settings.load());
+        let set = self.set.load();
+        let is_left = |server: &Server| server.is_eligible(now_ms) && !tried.contains(server.id());
+        let found = self.offer_among(&set, tried, |server| server.is_eligible(now_ms));
+        if matches!(found, Offer::Take(_)) || set.members().iter().any(|member| is_left(&member.server)) {
+            return found;
+        }
+        match self.offer_among(&set, tried, |server| server.is_last_resort(now_ms)) {
+            Offer::Nobody => found,
+            other => other,
+        }
+    }
+
+    fn offer_among(&self, set: &ServerSet, tried: &Tried, belongs: impl Fn(&Server) -> bool) -> Offer<Lease> {
+        let settings = self.settings.load();
         loop {
             let free = set
                 .members()
                 .iter()
-                .filter(|member| member.server.has_place(member.max_connections) && member.server.is_eligible(now_ms));
+                .filter(|member| member.server.has_place(member.max_connections) && belongs(&member.server));
             let mut suits_others = false;
             let untried = free.filter(|member| {
                 let is_tried = tried.contains(member.server.id());

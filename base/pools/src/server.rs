@@ -189,10 +189,15 @@ impl Server {
         self.ejected_until_ms.load(Ordering::Relaxed)
     }
 
-    /// New requests may come as far as the operator and the checks are concerned: connections to
-    /// it are worth keeping.
+    /// New requests may come as far as the operator and the checks are concerned.
     pub fn accepts(&self) -> bool {
         self.admin_state() == AdminState::Enabled && self.health() != Health::Down
+    }
+
+    /// The same, or it is on its way up: it may be asked where there is nobody else, and connections
+    /// to it are worth keeping.
+    pub fn may_be_asked(&self) -> bool {
+        self.accepts() || (self.admin_state() == AdminState::Enabled && self.is_rising.load(Ordering::Relaxed))
     }
 
     /// A connection to it was made.
@@ -217,8 +222,7 @@ impl Server {
     /// Not one to be picked, but better than nobody: it is ejected, which is a guess that others do
     /// better, or on its way up.
     pub(crate) fn is_last_resort(&self, now_ms: u64) -> bool {
-        let is_rising = self.admin_state() == AdminState::Enabled && self.is_rising.load(Ordering::Relaxed);
-        (self.accepts() || is_rising) && !self.is_eligible(now_ms)
+        self.may_be_asked() && !self.is_eligible(now_ms)
     }
 
     /// A request whose cookie names this server may come.

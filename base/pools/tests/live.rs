@@ -121,6 +121,37 @@ async fn a_rising_server_is_better_than_nobody() {
     checks.abort();
 }
 
+/// The same for who waits for a place there.
+#[tokio::test]
+async fn who_waits_gets_a_place_at_a_rising_server() {
+    let status = Arc::new(AtomicU16::new(503));
+    let address = web_server(Arc::clone(&status)).await.to_string();
+    let mut settings = pool(&[&address]);
+    settings.health = Some(HealthConfig { rise: u32::MAX, ..every_10_ms() });
+    settings.servers[0].max_connections = Some(1);
+    let pools = pools(&settings);
+    let checks = tokio::spawn(health::run(Arc::clone(&pools), Tls::new(1)));
+    until(|| health_of(&pools, 0) == Health::Down).await;
+    status.store(200, Ordering::SeqCst);
+    let shared = pools.pool("app").unwrap();
+    let picker = std::cell::RefCell::new(Picker::new(Arc::clone(&shared)));
+    let held = std::cell::RefCell::new(None);
+    until(|| {
+        *held.borrow_mut() = picker.borrow_mut().pick(0, PickKey::default(), &Tried::default()).ok();
+        held.borrow().is_some()
+    })
+    .await;
+    let tried = Tried::default();
+    assert_eq!(picker.borrow_mut().pick(0, PickKey::default(), &tried).unwrap_err(), Refused::AtCapacity);
+    let asked = Arc::clone(&shared);
+    let waiting = tokio::spawn(async move { asked.wait_for_place(&Tried::default(), Duration::from_secs(600)).await });
+    until(|| shared.waiting_for_place() == 1).await;
+    drop(held.take());
+    assert_eq!(waiting.await.unwrap().unwrap().server().id(), shared.servers().members()[0].server.id());
+    assert_eq!(health_of(&pools, 0), Health::Down);
+    checks.abort();
+}
+
 /// A name server for one zone of one name: A records with a TTL of one second, no others; it
 /// fails while it has no addresses.
 struct NameServer {

@@ -85,8 +85,10 @@ struct Inbox {
 /// How a stream came to its end before its time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Broken {
-    /// The peer has ended it, or its connection is gone.
+    /// The peer has ended it.
     Gone,
+    /// Its connection is gone.
+    Lost,
     /// The server says that it has not even looked at the request (RFC 9113 section 8.7).
     Refused,
     /// What the peer sent is no HTTP.

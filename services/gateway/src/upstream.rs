@@ -136,7 +136,7 @@ impl LocalPool {
         if let Stream::Http2(stream) = connection.stream {
             return stream.finish();
         }
-        if self.retired.get() || self.idle_count.get() >= IDLE_CONNECTIONS || !server.server().accepts() {
+        if self.retired.get() || self.idle_count.get() >= IDLE_CONNECTIONS || !server.server().may_be_asked() {
             return connection.stream.say_goodbye();
         }
         let mut table = self.idle.borrow_mut();

@@ -133,9 +133,17 @@ impl Descriptors {
 
     /// Lets the TCP sockets listen that do not yet; the error has a line for each that cannot.
     pub(super) fn listen(&self) -> Result<(), String> {
-        let refused = self.tcp_sockets().filter_map(|socket| sockets::listen(socket).err());
-        let problems: BTreeSet<String> = refused.map(|error| error.to_string()).collect();
-        if problems.is_empty() { Ok(()) } else { Err(problems.into_iter().collect::<Vec<String>>().join("\n")) }
+        listen(self.tcp_sockets())
+    }
+
+    /// The same for addresses that `served` has not: there is nobody whose connections they would take,
+    /// and an address is ours only from when we listen there.
+    pub(super) fn listen_beside(&self, served: &Self) -> Result<(), String> {
+        let new = self
+            .open
+            .iter()
+            .filter(|(key, opened)| matches!(key, Key::Tcp(_)) && !opened.given && !served.open.contains_key(key));
+        listen(new.flat_map(|(_, opened)| &opened.descriptors))
     }
 
     /// Whether all TCP sockets listen.
@@ -299,6 +307,12 @@ impl Descriptors {
     }
 }
 
+fn listen<'a>(sockets: impl Iterator<Item = &'a OwnedFd>) -> Result<(), String> {
+    let problems: BTreeSet<String> =
+        sockets.filter_map(|socket| sockets::listen(socket).err()).map(|error| error.to_string()).collect();
+    if problems.is_empty() { Ok(()) } else { Err(problems.into_iter().collect::<Vec<String>>().join("\n")) }
+}
+
 fn open(key: &Key, count: usize, claim: Claim) -> Result<Opened, String> {
     let failed = |what: &str, error: io::Error| format!("cannot open {what}: {error}");
     let one = |descriptor| Opened { descriptors: vec![descriptor], file: None, given: false };
@@ -309,11 +323,15 @@ fn open(key: &Key, count: usize, claim: Claim) -> Result<Opened, String> {
         }
         Key::Unix { path, mode } => {
             if let Some(directory) = path.parent() {
-                let is_control = *mode == CONTROL_MODE;
-                let made = if is_control { files::private_directory(directory) } else { Ok(()) };
-                let what = if is_control { "the control socket" } else { "the socket of a listener" };
-                made.and_then(|()| files::require_trusted_directory(directory))
-                    .map_err(|error| failed(&format!("{what} in {}", directory.display()), error))?;
+                let place = directory.display();
+                if *mode == CONTROL_MODE {
+                    files::private_directory(directory)
+                        .and_then(|()| files::require_trusted_directory(directory))
+                        .map_err(|error| failed(&format!("the control socket in {place}"), error))?;
+                } else if let Err(error) = files::require_trusted_directory(directory) {
+                    // It may be meant: the folder of an application that comes by it.
+                    tracing::warn!("the socket of a listener in {place} can be replaced: {error}");
+                }
             }
             let socket = unix_listener(path, *mode).map_err(|error| error.to_string())?;
             Ok(Opened { descriptors: vec![socket], file: identity(path), given: false })
@@ -506,16 +524,16 @@ mod tests {
 
     /// Others could put a socket of theirs in the place of ours.
     #[test]
-    fn a_folder_for_everybody_is_no_place_for_a_socket() {
+    fn a_folder_for_everybody_is_no_place_for_the_control_socket() {
         let directory = scratch("trust");
         let config = config(&directory, 1, free_address());
         let set = |mode| fs::set_permissions(&directory, fs::Permissions::from_mode(mode)).unwrap();
         set(0o777);
         let problems = Descriptors::default().open_missing(&config).unwrap_err();
-        for what in ["the control socket in", "the socket of a listener in"] {
-            let is_it = |line: &str| line.contains(what) && line.contains("other users may write there");
-            assert!(problems.lines().any(is_it), "{what} in {problems}");
-        }
+        let is_it = |line: &str| line.contains("the control socket in") && line.contains("other users may write there");
+        assert!(problems.lines().any(is_it), "{problems}");
+        // A listener's is warned of: it may be the folder of an application.
+        assert_eq!(problems.lines().count(), 1, "{problems}");
         set(0o1777);
         Descriptors::default().open_missing(&config).unwrap().remove_files();
     }

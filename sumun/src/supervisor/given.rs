@@ -17,11 +17,6 @@ pub(super) fn take() -> Result<Vec<Socket>, String> {
     given::take_given().map_err(|error| format!("sockets of the service manager: {error}"))
 }
 
-/// Whatever else is open from before is nothing for a worker process, and for no other program either.
-pub(super) fn keep_to_ourselves() -> Result<(), String> {
-    given::keep_inherited().map_err(|error| format!("what is open in this process cannot be told: {error}"))
-}
-
 /// The sockets of which the config has the address. The others are kept for a reload that has, and
 /// warned of: until then nobody answers there.
 pub(super) fn sort(given: Vec<Socket>, config: &Config) -> Result<Descriptors, String> {

@@ -55,9 +55,10 @@ impl Questions {
 }
 
 impl Supervisor {
-    /// Asks those that serve, and ends one that has not answered for long: its sockets stay open, and
-    /// another one starts as after every other death.
+    /// Asks those that serve. One that has not answered for long is replaced at once, and drains: one of
+    /// its threads may hang, and the others serve.
     pub(super) fn ask_for_life(&mut self, now: Instant) {
+        let drain = self.config.drain;
         for process in self.processes.iter_mut().filter(|process| process.phase == Phase::Serving) {
             match process.questions.due(now) {
                 Due::Nothing => {}
@@ -68,8 +69,9 @@ impl Supervisor {
                 Due::Replace => {
                     let seconds = QUESTION_EVERY.as_secs() * u64::from(QUESTIONS_UNANSWERED);
                     let pid = process.pid();
-                    tracing::error!("worker process {pid} has not answered for {seconds} s: it is killed");
-                    process.kill();
+                    tracing::error!("worker process {pid} has not answered for {seconds} s: it is replaced");
+                    process.drain(drain, true, now);
+                    self.start_again = Some(now);
                 }
             }
         }

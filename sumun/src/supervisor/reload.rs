@@ -127,7 +127,7 @@ impl Supervisor {
             pending.until = now + RUNTIME_STATE_TIMEOUT;
             pending.handed_over_by = Some(current);
             self.ask_to_hand_over(current);
-            Ok(())
+            pending.added.listen_beside(&self.descriptors)
         };
         self.reload = Some(pending);
         if let Err(why) = sent {

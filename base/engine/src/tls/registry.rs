@@ -51,6 +51,15 @@ impl Tls {
             return Err(format!("certificates and authorities of more than {} MiB", MATERIAL_BYTES / (1024 * 1024)));
         }
         let mut making = self.making.lock().unwrap_or_else(PoisonError::into_inner);
+        let applied = self.build(config, material, &mut making);
+        if applied.is_err() {
+            // Keys of a config that was refused are not to stay.
+            making.pairs.begin();
+        }
+        applied
+    }
+
+    fn build(&self, config: &Config, material: &Material, making: &mut Making) -> Result<(), String> {
         making.pairs.begin();
         let mut built_listeners = Vec::new();
         let mut same: Vec<(&checked::ListenerTls, Arc<server::Built>)> = Vec::new();
@@ -61,7 +70,7 @@ impl Tls {
                     Some(built) => built,
                     None => {
                         let before = self.listener(&listener.name, address).map(|listener| listener.current());
-                        let built = server::build(tls, material, &self.ticketer, &mut making, before);
+                        let built = server::build(tls, material, &self.ticketer, making, before);
                         let built = built.map_err(|why| format!("listener {}: {why}", listener.name))?;
                         same.push((tls, Arc::clone(&built)));
                         built

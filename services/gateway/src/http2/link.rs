@@ -75,7 +75,7 @@ impl Links {
     /// Lets go of all, or of those to servers that are to get nothing new.
     pub(crate) fn retire(&self, all: bool) {
         for link in self.table.borrow().values().flatten() {
-            if all || !link.server.accepts() {
+            if all || !link.server.may_be_asked() {
                 link.leave();
             }
         }
@@ -325,7 +325,7 @@ async fn run(link: Rc<Link>, pool: Rc<LocalPool>, stream: Option<Stream>) {
         pool.note_handshake(&link.server, &refusal, deadline.now_ms());
     }
     stream.say_goodbye();
-    mux.break_all(Broken::Gone);
+    mux.break_all(Broken::Lost);
 }
 
 impl Driver {

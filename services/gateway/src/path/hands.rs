@@ -68,17 +68,25 @@ impl Hand {
     async fn next(self: &Rc<Self>, deadline: &Deadline, worker: &Worker) -> Option<Work> {
         poll_fn(|_| match self.work.take() {
             Some(work) => Poll::Ready(Some(work)),
-            None if deadline.passed() || worker.is_draining() => {
-                IDLE.with_borrow_mut(|idle| idle.retain(|other| !Rc::ptr_eq(other, self)));
-                Poll::Ready(None)
-            }
+            None if deadline.passed() || worker.is_draining() => Poll::Ready(None),
             None => Poll::Pending,
         })
         .await
     }
 }
 
+/// Whoever ends, for whatever reason, is not idle any more.
+struct Present<'a>(&'a Rc<Hand>);
+
+impl Drop for Present<'_> {
+    fn drop(&mut self) {
+        // The thread may be ending, and the list gone already.
+        IDLE.try_with(|idle| idle.borrow_mut().retain(|other| !Rc::ptr_eq(other, self.0))).ok();
+    }
+}
+
 async fn run(hand: Rc<Hand>, worker: Rc<Worker>) {
+    let _present = Present(&hand);
     let mut deadline = worker.deadlines.enter().await;
     poll_fn(|context| {
         hand.waker.get_or_init(|| context.waker().clone());

@@ -37,7 +37,7 @@ pub(super) async fn serve(connection: &mut Connection, mut first: Option<Box<Lea
         poll_round(connection, &mux, &mut first, &mut idle_since_ms, context)
     })
     .await;
-    mux.break_all(Broken::Gone);
+    mux.break_all(Broken::Lost);
     io::close_gently(&mut connection.stream, &connection.deadline).await;
 }
 
@@ -206,8 +206,8 @@ pub(super) async fn answer(work: Work, deadline: Deadline) -> (Deadline, Vec<u8>
     let Asked { mut head, bytes, rejected } = asked;
     let mut request = Connection { stream, worker, site: sites, client, deadline, requests: 0, admitted: None };
     // Taken back before anything was done about it: who asks and resets again and again gets no work
-    // out of us, nor out of a server.
-    if request.stream.broken().is_some() {
+    // out of us, nor out of a server. Who has asked and left may have meant it.
+    if request.stream.broken().is_some_and(|how| how != Broken::Lost) {
         return (request.deadline, bytes);
     }
     let client_text = ClientText::of(client.map(SocketAddr::from));

@@ -161,7 +161,7 @@ const PEERS: [Peer; 16] = [
         ..peer(
             "soak",
             "ten minutes at full load with kills, reloads and slow clients",
-            &[packages::NGINX, packages::WRK],
+            &[packages::NGINX, packages::WRK, packages::CURL],
             false,
             soak::soak,
         )

@@ -97,6 +97,12 @@ impl Picker {
         picker
     }
 
+    /// Goes on with what the requests of the last seconds have earned in retries: one that starts with
+    /// none has nothing for a server that dies right behind a reload.
+    pub fn inherit(&mut self, before: &Self) {
+        self.retries = before.retries.clone();
+    }
+
     pub fn pool(&self) -> &Arc<Pool> {
         &self.pool
     }

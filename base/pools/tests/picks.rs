@@ -335,6 +335,23 @@ fn retries_are_a_share_and_a_floor() {
     assert!(two.may_retry(6000) && one.may_retry(6000) && !two.may_retry(6000));
 }
 
+/// A reload makes new pickers; what was earned does not begin anew.
+#[test]
+fn a_new_picker_inherits_the_budget_for_retries() {
+    let mut settings = pool(&[A, B]);
+    settings.retries.budget_percent = 20;
+    settings.retries.floor_per_second = 0;
+    let pools = pools(&settings);
+    let mut before = picker(&pools);
+    for _ in 0..100 {
+        pick(&mut before, 1000).unwrap();
+    }
+    let mut after = picker(&pools);
+    assert!(!after.may_retry(1000));
+    after.inherit(&before);
+    assert_eq!((0..100).filter(|_| after.may_retry(1000)).count(), 20);
+}
+
 #[test]
 fn own_servers_are_known_by_address() {
     let pools = pools(&pool(&[A, "127.0.0.1:80", "[2001:db8::1]:80"]));

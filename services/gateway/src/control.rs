@@ -293,6 +293,7 @@ impl LocalGateway {
 
     fn apply_pools(&self, config: &Config) {
         let mut pools = self.pools.borrow_mut();
+        let mut replaced = Vec::new();
         pools.retain(|name, local| {
             let is_same = config.pools.get(name).is_some_and(|pool| **pool == *local.config);
             // A config that was not taken over by all may have dropped the pool and another brought it back.
@@ -301,6 +302,7 @@ impl LocalGateway {
                 && local.speaks(self.gateway.tls.pool(name).as_ref());
             if !stays {
                 local.retire();
+                replaced.push(Rc::clone(local));
             }
             stays
         });
@@ -312,6 +314,9 @@ impl LocalGateway {
                 let cell = self.gateway.metrics.pool(name, self.worker.index);
                 let tls = self.gateway.tls.pool(name).map(|tls| TlsConnector::new(tls, self.worker.index));
                 let local = LocalPool::new(&pool, pool_config, cell, &self.worker, tls);
+                if let Some(before) = replaced.iter().find(|before| Arc::ptr_eq(&before.pool, &pool)) {
+                    local.picker.borrow_mut().inherit(&before.picker.borrow());
+                }
                 pools.insert(Arc::clone(name), Rc::new(local));
             }
         }

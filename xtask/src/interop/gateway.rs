@@ -36,6 +36,12 @@ impl Gateway {
         format!("http://{}{path}", self.listen)
     }
 
+    /// Its metrics, over the control socket.
+    pub(crate) fn metrics(&self, folder: &TemporaryFolder) -> Fallible<String> {
+        let socket = folder.path().join(format!("control-{}.sock", self.listen.port()));
+        output(Command::new("curl").arg("--silent").arg("--unix-socket").arg(socket).arg("http://localhost/metrics"))
+    }
+
     /// Has it go on in the program that lies in its place.
     pub(crate) fn upgrade(&self) -> Fallible<()> {
         output(Command::new(&self.binary).args(["upgrade", "-c"]).arg(&self.config)).map(drop)

@@ -85,6 +85,14 @@ listeners:
     let status = load.wait(Duration::from_secs(60))?;
     ensure("wrk ended", status.success(), load.printed())?;
     let tally = crate::bench::parse_wrk(&load.printed()).ok_or("wrk said something else than expected")?;
+    for line in load.printed().lines().filter(|line| line.contains("errors") || line.contains("responses")) {
+        println!("  wrk: {}", line.trim());
+    }
+    for line in gateway.metrics(&stage.folder)?.lines() {
+        if line.starts_with("sumun_http_ended_total") && !line.ends_with(" 0") {
+            println!("  {line}");
+        }
+    }
     let report = format!(
         "{} requests ({} errors), {} kills, {} reloads; RSS {} KiB settled, {} KiB at the end, {} KiB at most",
         tally.requests,

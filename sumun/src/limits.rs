@@ -25,7 +25,7 @@ pub(crate) const HEALTHY_AFTER: Duration = Duration::from_secs(60);
 pub(crate) const QUESTION_EVERY: Duration = Duration::from_secs(5);
 
 /// Questions in a row, each with its time, of which none was answered: the worker process hangs, and is
-/// killed and replaced. After 30 s: under any load that can be served, an answer takes no such time.
+/// replaced. After 30 s: under any load that can be served, an answer takes no such time.
 pub(crate) const QUESTIONS_UNANSWERED: u32 = 6;
 
 /// Worker processes that drain at once; beyond it the one that drains longest ends what it has left.

@@ -204,9 +204,11 @@ impl Supervisor {
         }
         let hangs = self.reload.as_ref().and_then(|reload| reload.applied_by);
         self.finish_reload(Err("the worker process did not answer in time".to_owned()), now);
-        // Whatever it does now, it does not listen: another one takes over, with what ran before.
+        // Whatever it does now, it does not listen: another one takes over, with what ran before. Where
+        // its silence has been noticed already, that one is on its way.
         let deadline = self.config.drain;
-        if let Some(process) = hangs.and_then(|number| self.process(number)) {
+        let hangs = hangs.and_then(|number| self.process(number));
+        if let Some(process) = hangs.filter(|process| process.phase == Phase::Serving) {
             tracing::error!("worker process {} does not answer: it is replaced", process.pid());
             process.drain(deadline, true, now);
             self.start_again = Some(now);

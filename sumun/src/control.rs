@@ -12,15 +12,15 @@ use std::time::Instant;
 
 use sumun_acme::Shown;
 use sumun_admin::{Admin, CertificateRow, Inputs, ListenerRow, Status};
-use sumun_config::checked::{BindAddress, Config};
+use sumun_config::checked::Config;
 use sumun_engine::access_log::AccessLog;
 use sumun_engine::lifecycle::FromWorker;
 use sumun_engine::tls::Tls;
-use sumun_gateway::Gateway;
 use sumun_pools::Pools;
 use tokio::sync::oneshot;
 
 use crate::limits::PENDING_RELOADS;
+use crate::wiring::Services;
 use crate::worker::Beginning;
 
 /// What changed, or the report that says why nothing did.
@@ -47,7 +47,7 @@ impl Control {
         beginning: &Beginning,
         started: Instant,
         pools: Arc<Pools>,
-        gateway: Arc<Gateway>,
+        services: Services,
         log: Arc<AccessLog>,
         tls: Arc<Tls>,
         acme: Arc<Shown>,
@@ -64,7 +64,8 @@ impl Control {
             version: env!("CARGO_PKG_VERSION"),
             started,
             families: vec![
-                Box::new(move || gateway.families()),
+                Box::new(move || services.gateway.families()),
+                Box::new(move || services.switch.families()),
                 Box::new(move || log.families()),
                 Box::new(move || tls.families()),
                 Box::new(move || acme.families()),
@@ -194,10 +195,6 @@ impl Reloads {
 }
 
 fn status_of(config: &Config, sandbox: &str, certificates: &[sumun_acme::Row]) -> Status {
-    let address = |bind: &BindAddress| match bind {
-        BindAddress::Tcp(address) => address.to_string(),
-        BindAddress::Unix(path) => format!("unix:{}", path.display()),
-    };
     Status {
         workers: config.workers,
         sandbox: sandbox.to_owned(),
@@ -206,7 +203,7 @@ fn status_of(config: &Config, sandbox: &str, certificates: &[sumun_acme::Row]) -
             .values()
             .map(|listener| ListenerRow {
                 name: Arc::clone(&listener.name),
-                bind: listener.bind.iter().map(address).collect(),
+                bind: listener.bind.iter().map(ToString::to_string).collect(),
             })
             .collect(),
         certificates: certificates.iter().map(certificate).collect(),

@@ -12,7 +12,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
-use sumun_config::checked::{AcmeDirectory, Action, Config, Files, Pool, Sandbox, ServerAddress, User};
+use sumun_config::checked::{AcmeDirectory, Action, Config, Files, Pool, Sandbox, ServerAddress, Stream, User};
 use sumun_engine::lifecycle::HostFiles;
 use sumun_host::sandbox::{self, Allowances, Entered};
 use sumun_host::{files, process, users};
@@ -47,6 +47,8 @@ pub(crate) struct Plan {
     pub(crate) bind: BTreeSet<u16>,
     /// Sockets of servers. Landlock lets all connect to them; the permissions of the files decide.
     pub(crate) unix: BTreeSet<PathBuf>,
+    /// Datagrams are passed on.
+    pub(crate) udp: bool,
 }
 
 impl Plan {
@@ -59,6 +61,7 @@ impl Plan {
                 plan.read.insert(PathBuf::from(USERS));
             }
         }
+        plan.udp = config.listeners.values().flat_map(|listener| &listener.stream).any(Stream::is_udp);
         plan.read.extend(error_pages(config).map(Path::to_owned));
         for pool in config.pools.values() {
             plan.add_pool(pool);

@@ -41,7 +41,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use sumun_config::Sources;
-use sumun_config::checked::{BindAddress, Config};
+use sumun_config::checked::Config;
 use sumun_engine::lifecycle::{FromWorker, Passed, Start, ToWorker};
 use sumun_host::image;
 use sumun_host::program::{self, THIS_PROGRAM};
@@ -563,10 +563,7 @@ impl Supervisor {
 /// `web on 0.0.0.0:80, admin on 127.0.0.1:9900`.
 fn places(config: &Config) -> String {
     let binds = config.listeners.values().flat_map(|listener| {
-        listener.bind.iter().map(|bind| match bind {
-            BindAddress::Tcp(address) => format!("{} on {address}", listener.name),
-            BindAddress::Unix(path) => format!("{} on unix:{}", listener.name, path.display()),
-        })
+        listener.bind.iter().map(|bind| format!("{} on {bind}", listener.name))
     });
     let admin = config.admin.iter().map(|admin| format!("admin on {}", admin.address));
     binds.chain(admin).collect::<Vec<String>>().join(", ")

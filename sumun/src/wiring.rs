@@ -20,9 +20,11 @@ use sumun_engine::access_log::AccessLog;
 use sumun_engine::lifecycle::{FromWorker, HostFiles, Label, Passed, ToWorker, WorkerSender};
 use sumun_engine::tls::{Material, Tls};
 use sumun_engine::{Worker, worker};
-use sumun_gateway::{Gateway, LocalGateway, Socket};
+use sumun_engine::listening::Socket;
+use sumun_gateway::{Gateway, LocalGateway};
 use sumun_pools::resolve::{Copies, NameServers};
 use sumun_pools::{Pools, health, resolve};
+use sumun_stream::{LocalStream, Switch};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::control::Control;
@@ -60,6 +62,7 @@ const LOG_PATIENCE: Duration = Duration::from_secs(2);
 enum Command {
     /// Take the sockets that are new in the next config: this can fail, and changes nothing.
     Take {
+        config: Arc<Config>,
         sockets: Vec<Socket>,
         done: oneshot::Sender<Result<(), String>>,
     },
@@ -118,20 +121,21 @@ async fn run(mut beginning: Beginning) -> Result<(), String> {
     acme.apply(&beginning.config, &std::mem::take(&mut beginning.tls));
     let mut cares = false;
     let gateway = Gateway::new(Arc::clone(&pools), Arc::clone(&tls), &beginning.instance);
-    gateway.prepare(&beginning.config);
+    let switch = Switch::new(Arc::clone(&pools), Arc::clone(&tls));
+    let services = Services { gateway: Arc::clone(&gateway), switch: Arc::clone(&switch) };
+    services.prepare(&beginning.config);
     let log = AccessLog::start(beginning.config.workers).map_err(|error| format!("access log: {error}"))?;
     let mut format = format_of(&beginning.config);
     log.change(format.as_ref());
     let log = Arc::new(log);
-    let workers = Workers::start(&gateway, &log, beginning.config.workers, process_start)?;
-    let (gateway_too, tls_too) = (Arc::clone(&gateway), Arc::clone(&tls));
+    let workers = Workers::start(&services, &log, beginning.config.workers, process_start)?;
     let mut control = Control::new(
         &beginning,
         process_start,
         Arc::clone(&pools),
-        gateway_too,
+        services.clone(),
         Arc::clone(&log),
-        tls_too,
+        Arc::clone(&tls),
         acme.shown(),
     );
 
@@ -141,7 +145,7 @@ async fn run(mut beginning: Beginning) -> Result<(), String> {
     let mut bound = Vec::new();
     if beginning.listening {
         let sockets = sort(descriptors, &mut control, &log);
-        workers.take(sockets).await?;
+        workers.take(&beginning.config, sockets).await?;
         workers.apply(&beginning.config).await?;
         beginning.supervisor.send(FromWorker::Ready).map_err(gone)?;
     } else {
@@ -171,7 +175,7 @@ async fn run(mut beginning: Beginning) -> Result<(), String> {
                     }
                     Ok(config) => {
                         pools.apply(&config);
-                        gateway.prepare(&config);
+                        services.prepare(&config);
                         if format != format_of(&config) {
                             format = format_of(&config);
                             log.change(format.as_ref());
@@ -222,7 +226,8 @@ async fn run(mut beginning: Beginning) -> Result<(), String> {
                 }
             }
             Some(ToWorker::Accept) => {
-                workers.take(sort(std::mem::take(&mut bound), &mut control, &log)).await?;
+                let sockets = sort(std::mem::take(&mut bound), &mut control, &log);
+                workers.take(&beginning.config, sockets).await?;
                 workers.apply(&beginning.config).await?;
                 beginning.supervisor.send(FromWorker::Ready).map_err(gone)?;
             }
@@ -258,10 +263,10 @@ async fn prepare(
     workers: &Workers,
     tls: &Tls,
 ) -> Result<Arc<Config>, String> {
-    let config = crate::checked::received(sources)?.config;
-    workers.take(sockets).await?;
+    let config = Arc::new(crate::checked::received(sources)?.config);
+    workers.take(&config, sockets).await?;
     tls.apply(&config, material)?;
-    Ok(Arc::new(config))
+    Ok(config)
 }
 
 /// Tells the supervisor what the next process has to know, whenever an operator has changed it: this
@@ -320,7 +325,7 @@ struct Workers {
 
 impl Workers {
     fn start(
-        gateway: &Arc<Gateway>,
+        services: &Services,
         log: &Arc<AccessLog>,
         count: usize,
         process_start: Instant,
@@ -328,9 +333,9 @@ impl Workers {
         let mut threads = Vec::with_capacity(count);
         for index in 0..count {
             let (sender, commands) = mpsc::channel(COMMANDS);
-            let (gateway, log) = (Arc::clone(gateway), Arc::clone(log));
+            let (services, log) = (services.clone(), Arc::clone(log));
             let thread =
-                worker::start(index, process_start, move |worker| serve_worker(worker, gateway, log, commands))
+                worker::start(index, process_start, move |worker| serve_worker(worker, services, log, commands))
                     .map_err(|error| format!("worker thread {index}: {error}"))?;
             threads.push((sender, thread));
         }
@@ -338,10 +343,10 @@ impl Workers {
     }
 
     /// Gives each worker its sockets for the next config; after an error, [`Self::leave`].
-    async fn take(&self, mut sockets: BTreeMap<usize, Vec<Socket>>) -> Result<(), String> {
+    async fn take(&self, config: &Arc<Config>, mut sockets: BTreeMap<usize, Vec<Socket>>) -> Result<(), String> {
         let taken = self.tell_all(|index, done| {
             let sockets = sockets.remove(&index).unwrap_or_default();
-            Command::Take { sockets, done }
+            Command::Take { config: Arc::clone(config), sockets, done }
         });
         taken.await?.into_iter().collect()
     }
@@ -458,20 +463,64 @@ impl Workers {
     }
 }
 
+/// What listeners can be.
+#[derive(Clone)]
+pub(crate) struct Services {
+    pub(crate) gateway: Arc<Gateway>,
+    pub(crate) switch: Arc<Switch>,
+}
+
+impl Services {
+    /// Before the workers apply a config.
+    fn prepare(&self, config: &Config) {
+        self.gateway.prepare(config);
+        self.switch.prepare(config);
+    }
+}
+
+/// The services on one worker.
+struct Local {
+    gateway: LocalGateway,
+    stream: LocalStream,
+}
+
+impl Local {
+    fn take(&mut self, config: &Config, sockets: Vec<Socket>) -> Result<(), String> {
+        let is_stream = |socket: &Socket| {
+            config.listeners.get(&socket.listener).is_some_and(|listener| listener.stream.is_some())
+        };
+        let (streams, others) = sockets.into_iter().partition(is_stream);
+        let taken = self.gateway.take(others).and_then(|()| self.stream.take(streams));
+        taken.map_err(|error| format!("a listening socket: {error}"))
+    }
+
+    fn leave(&mut self) {
+        self.gateway.leave();
+        self.stream.leave();
+    }
+
+    fn apply(&mut self, config: &Config) {
+        self.gateway.apply(config);
+        self.stream.apply(config);
+    }
+}
+
 /// A worker thread's life.
 async fn serve_worker(
     worker: Rc<Worker>,
-    gateway: Arc<Gateway>,
+    services: Services,
     log: Arc<AccessLog>,
     mut commands: mpsc::Receiver<Command>,
 ) {
-    let sender = log.sender(worker.index);
-    let mut local = LocalGateway::new(gateway, Rc::clone(&worker), sender);
+    let log = Rc::new(log.sender(worker.index));
+    let mut local = Local {
+        gateway: LocalGateway::new(services.gateway, Rc::clone(&worker), Rc::clone(&log)),
+        stream: LocalStream::new(services.switch, Rc::clone(&worker), log),
+    };
     while let Some(command) = commands.recv().await {
         match command {
-            Command::Take { sockets, done } => {
-                let taken = local.take(sockets).map_err(|error| format!("a listening socket: {error}"));
-                done.send(taken).unwrap_or_default();
+            Command::Take { config, sockets, done } => {
+                done.send(local.take(&config, sockets)).unwrap_or_default();
             }
             Command::Leave => local.leave(),
             Command::Apply { config, done } => {

@@ -3,6 +3,9 @@
 //! A value in here cannot be wrong, so no service validates again. Every type is compared by
 //! value: a reload acts on what differs and on nothing else.
 
+mod access;
+mod stream;
+
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -10,6 +13,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
+pub use access::Access;
+pub use stream::{ByProtocol, Sni, Stream, Udp};
 pub use sumun_certificates::KeyType;
 
 pub type Name = Arc<str>;
@@ -312,6 +317,8 @@ pub struct Listener {
     pub proxy_protocol: bool,
     pub bounds: Bounds,
     pub access: Access,
+    /// `None`: HTTP is spoken here, and `routes` and what is below it hold.
+    pub stream: Option<Stream>,
     pub routes: Vec<Arc<Route>>,
     /// TRACE is answered (RFC 9110 section 9.3.8) and not refused.
     pub trace: bool,
@@ -325,6 +332,18 @@ pub struct Listener {
 pub enum BindAddress {
     Tcp(SocketAddr),
     Unix(PathBuf),
+    Udp(SocketAddr),
+}
+
+impl std::fmt::Display for BindAddress {
+    /// As a config would write it.
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(formatter),
+            Self::Unix(path) => write!(formatter, "unix:{}", path.display()),
+            Self::Udp(address) => write!(formatter, "{address}/udp"),
+        }
+    }
 }
 
 /// TLS on an address.
@@ -339,6 +358,8 @@ pub struct ListenerTls {
     pub client_auth: Option<ClientAuth>,
     /// Sessions are resumed (RFC 8446 section 2.2, RFC 5077).
     pub tickets: bool,
+    /// HTTP/2 and HTTP/1.1 are what can be agreed on (RFC 7301); else nothing is.
+    pub is_http: bool,
 }
 
 /// Where a certificate, its key and its OCSP response lie.
@@ -492,13 +513,6 @@ pub struct Bounds {
     pub per_client: u32,
     /// Requests on one connection; the last answer says `Connection: close`.
     pub requests: u64,
-}
-
-/// `allow` and `deny`: the most specific prefix decides, a tie goes to deny.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Access {
-    pub allow: Vec<IpNet>,
-    pub deny: Vec<IpNet>,
 }
 
 /// A rule in an HTTP listener: what it matches, and what is done. First match wins.

@@ -22,6 +22,8 @@ pub const SHOWN_LINE_CHARACTERS: usize = 160;
 pub const QUOTED_CHARACTERS: usize = 60;
 /// Servers of one pool, after ranges of TCP ports were spread out.
 pub const SERVERS: usize = 4096;
+/// Addresses that one range of TCP or UDP ports to listen on may stand for: each is a socket for each worker.
+pub const BIND_PORTS: usize = 1024;
 /// Any duration.
 pub const DURATION: Duration = Duration::from_secs(366 * 24 * 3600);
 /// Any size, in bytes: 1 EiB, so that sums of sizes cannot overflow.

@@ -11,6 +11,7 @@ mod probe;
 mod process;
 mod routes;
 mod section;
+mod streams;
 mod tls;
 mod warnings;
 

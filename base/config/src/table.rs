@@ -6,7 +6,7 @@ mod pool;
 mod route;
 mod tls;
 
-pub(crate) use listener::{BIND_ENTRY, BOUNDS, LISTENER};
+pub(crate) use listener::{BIND_ENTRY, BOUNDS, LISTENER, UDP};
 pub(crate) use pool::{HEALTH, HTTP_CHECK, OUTLIER, POOL, QUEUE, RETRIES, SERVER, STICKY, TIMEOUTS};
 pub(crate) use route::{BASIC_AUTH, FILES, FORWARD_AUTH, REDIRECT, RESPOND, ROUTE};
 pub(crate) use tls::{ACME, CERTIFICATE, CLIENT_AUTH, EXTERNAL_ACCOUNT, HSTS, LISTENER_TLS, POOL_TLS, REDIRECT_HTTPS};
@@ -18,7 +18,6 @@ use crate::shape::{Key, Map, Names, Shape, key, later};
 const CACHE: &str = "the HTTP cache";
 const LIMITS: &str = "rate limits";
 const TLS: &str = "further parts of TLS";
-const STREAMS: &str = "TCP and UDP listeners";
 const OVERLOAD: &str = "overload control";
 
 const ON_OR_OFF: Shape = Shape::One(Kind::Switch);
@@ -120,6 +119,7 @@ pub(crate) static MAPS: &[(&str, &Map)] = &[
     ("listener", &LISTENER),
     ("bind_entry", &BIND_ENTRY),
     ("bounds", &BOUNDS),
+    ("udp", &UDP),
     ("listener_tls", &LISTENER_TLS),
     ("certificate", &CERTIFICATE),
     ("acme", &ACME),

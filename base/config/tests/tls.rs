@@ -42,6 +42,7 @@ fn defaults() {
             acme: Vec::new(),
             min_version: TlsVersion::V1_2,
             client_auth: None,
+            is_http: true,
             tickets: true
         }
     );
@@ -131,7 +132,7 @@ const DIRECTORY: &str = "directory: 'https://acme.example/dir'";
 fn challenges(text: &str) -> Vec<(String, AcmeChallenge)> {
     let web = listener(text);
     let address = |bind: &BindAddress| match bind {
-        BindAddress::Tcp(address) => address.to_string(),
+        BindAddress::Tcp(address) | BindAddress::Udp(address) => address.to_string(),
         BindAddress::Unix(path) => path.display().to_string(),
     };
     let of = |(bind, tls): (&BindAddress, &std::sync::Arc<ListenerTls>)| (address(bind), tls.acme[0].challenge);

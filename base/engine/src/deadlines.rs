@@ -101,6 +101,13 @@ impl Deadline {
         }
     }
 
+    /// Wakes the task that this one belongs to: something else concerns it.
+    pub fn wake_task(&self) {
+        if let Some(entry) = self.table.entries.borrow().get(self.key as usize) {
+            entry.waker.wake_by_ref();
+        }
+    }
+
     /// Passes `after` from now, at the next tick behind that.
     pub fn set(&self, after: Duration) {
         let at_ms = self.table.now_ms.get().saturating_add(after.as_millis() as u64).saturating_add(1);

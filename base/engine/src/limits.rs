@@ -34,3 +34,9 @@ pub const CLIENT_TABLE_SHARDS: usize = 32;
 
 /// Client addresses that a shard of that table keeps room for once those of a crowd have gone.
 pub const CLIENT_SHARD_SPARE: usize = 16;
+
+/// After a line about a refused PROXY protocol header a worker writes none for this long.
+pub const PREFACE_LOG_PAUSE: Duration = Duration::from_secs(10);
+
+/// Pipes that a worker keeps for moving bytes between sockets.
+pub const SPARE_PIPES: usize = 32;

@@ -32,13 +32,14 @@
 //! taken), talk to `lease.target()`, `lease.report`, and where it failed, `Tried::insert` and
 //! `Picker::may_retry` before the next pick.
 //!
-//! Not here: connections to the servers for requests (each worker keeps its own), and what a
-//! request is.
+//! A [`Dialer`] makes connections to the servers. Not here: what is kept of them (each worker keeps
+//! its own), and what a request is.
 
 pub mod admission;
 mod capacity;
 mod carry;
 mod check;
+mod dial;
 pub mod health;
 mod lease;
 pub mod limits;
@@ -56,6 +57,7 @@ mod trace;
 mod tried;
 
 pub use admission::{Admission, AdmissionLimits, Caller, NotAdmitted, Permit};
+pub use dial::{DialError, Dialed, Dialer};
 pub use lease::{Lease, Outcome};
 pub use operations::{OperationError, PoolStatus, ServerCounts, ServerStatus};
 pub use picker::{PickKey, Picker, Refused, Wants};

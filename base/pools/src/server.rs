@@ -200,6 +200,11 @@ impl Server {
         self.accepts() || (self.admin_state() == AdminState::Enabled && self.is_rising.load(Ordering::Relaxed))
     }
 
+    /// Who is with it may stay, though others may not come.
+    pub fn keeps_sessions(&self) -> bool {
+        self.admin_state() != AdminState::Disabled && self.health() != Health::Down
+    }
+
     /// A connection to it was made.
     pub fn note_connect(&self) {
         self.counters.connects.fetch_add(1, Ordering::Relaxed);
@@ -227,7 +232,7 @@ impl Server {
 
     /// A request whose cookie names this server may come.
     pub(crate) fn is_eligible_for_sticky(&self, now_ms: u64) -> bool {
-        self.admin_state() != AdminState::Disabled && self.health() != Health::Down && now_ms >= self.ejected_until_ms()
+        self.keeps_sessions() && now_ms >= self.ejected_until_ms()
     }
 
     /// The weight as of now, in hundredths, and whether it is still rising.

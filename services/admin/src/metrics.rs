@@ -8,9 +8,16 @@ use sumun_pools::Pools;
 use crate::Shared;
 use crate::api::pools::{queued, state};
 
-/// What the services give.
+/// What the services give; what two of them give under one name is one family.
 pub(crate) fn given(shared: &Shared) -> Vec<Family> {
-    shared.inputs.families.iter().flat_map(|families| families()).collect()
+    let mut all: Vec<Family> = Vec::new();
+    for family in shared.inputs.families.iter().flat_map(|families| families()) {
+        match all.iter_mut().find(|other| other.name == family.name) {
+            Some(other) => other.samples.extend(family.samples),
+            None => all.push(family),
+        }
+    }
+    all
 }
 
 /// What is scraped: that of the services, of the pools' servers, and of the process itself.

@@ -3,27 +3,23 @@
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
-use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll, ready};
 
 use sumun_config::checked::{self as config, BindAddress, Config, Name};
 use sumun_engine::Worker;
 use sumun_engine::accept::Admittance;
 use sumun_engine::access_log::LogSender;
+use sumun_engine::kept::{self, Table};
+use sumun_engine::listening::{Acceptor, Socket};
 use sumun_engine::tls::{Tls, TlsConnector};
 use sumun_pools::{Admission, AdmissionLimits, Pools};
-use tokio::net::{TcpListener, UnixListener};
 use tokio::task::AbortHandle;
 
 use crate::events::Event;
 use crate::files::{DiskGate, FileCache, FileRoot};
-use crate::io::Stream;
-use crate::kept::{self, Table};
 use crate::limits::{ERROR_PAGE_BYTES, FILES_SWEEP, IDLE_SWEEP};
 use crate::metrics::{Metrics, NO_ROUTE};
 use crate::path::{self, open::Door};
@@ -46,14 +42,6 @@ pub struct Gateway {
     /// Contents of error pages.
     pages: Mutex<BTreeMap<PathBuf, Arc<[u8]>>>,
     disk: Arc<DiskGate>,
-}
-
-/// A listening socket, opened by the supervisor.
-#[derive(Debug)]
-pub struct Socket {
-    pub listener: Name,
-    pub address: BindAddress,
-    pub descriptor: OwnedFd,
 }
 
 impl Gateway {
@@ -135,7 +123,7 @@ impl Gateway {
 
     fn follow(&self, config: &Config) {
         let mut admittances = kept::lock(&self.admittances);
-        admittances.name(|listener| config.listeners.contains_key(listener));
+        admittances.name(|name| config.listeners.get(name).is_some_and(|listener| listener.stream.is_none()));
         admittances.let_go(|_| {});
         drop(admittances);
         let limited: BTreeSet<(&Name, &Name)> = config
@@ -192,7 +180,7 @@ impl Gateway {
 struct Taken {
     listener: Name,
     address: BindAddress,
-    socket: ListeningSocket,
+    acceptor: Acceptor,
 }
 
 /// A task that accepts on one socket.
@@ -223,7 +211,7 @@ pub struct LocalGateway {
 impl LocalGateway {
     /// Starts with no listener.
     #[must_use]
-    pub fn new(gateway: Arc<Gateway>, worker: Rc<Worker>, log: LogSender) -> Self {
+    pub fn new(gateway: Arc<Gateway>, worker: Rc<Worker>, log: Rc<LogSender>) -> Self {
         let pools: Rc<RefCell<HashMap<Name, Rc<LocalPool>>>> = Rc::default();
         tokio::task::spawn_local(sweep_idle(Rc::clone(&pools), Rc::clone(&worker)));
         let files = FileCache::new(Arc::clone(&gateway.disk));
@@ -236,7 +224,7 @@ impl LocalGateway {
             accepting: Vec::new(),
             taken: Vec::new(),
             files,
-            log: Rc::new(log),
+            log,
         }
     }
 
@@ -261,7 +249,7 @@ impl LocalGateway {
         self.apply_pools(config);
         let trusted: Rc<[ipnet::IpNet]> = config.trusted_proxies.clone().into();
         let subject_headers = subject_headers(config);
-        for (name, listener) in &config.listeners {
+        for (name, listener) in config.listeners.iter().filter(|(_, listener)| listener.stream.is_none()) {
             let site = Rc::new(self.build_site(listener, &trusted, &subject_headers));
             match self.sites.get(name) {
                 Some(cell) => *cell.borrow_mut() = site,
@@ -280,13 +268,13 @@ impl LocalGateway {
             listener.is_some()
         });
         self.sites.retain(|name, _| config.listeners.contains_key(name));
-        for Taken { listener: name, address, socket } in std::mem::take(&mut self.taken) {
+        for Taken { listener: name, address, acceptor } in std::mem::take(&mut self.taken) {
             let found = self.sites.get(&name).zip(config.listeners.get(&name));
             let Some((site, listener)) = found else { continue };
             let door = Rc::new(RefCell::new(self.gateway.door(listener, &address)));
             let (site, door_too) = (Rc::clone(site), Rc::clone(&door));
-            let listening = Listening { name: Arc::clone(&name), site, door: door_too, socket };
-            let task = tokio::task::spawn_local(path::accept(listening, Rc::clone(&self.worker))).abort_handle();
+            let listening = Listening { name: Arc::clone(&name), site, door: door_too };
+            let task = tokio::task::spawn_local(path::accept(listening, acceptor, Rc::clone(&self.worker))).abort_handle();
             self.accepting.push(Accepting { listener: name, address, task, door });
         }
     }
@@ -401,34 +389,12 @@ pub(crate) struct Listening {
     pub(crate) name: Name,
     pub(crate) site: Rc<RefCell<Rc<Site>>>,
     pub(crate) door: DoorCell,
-    socket: ListeningSocket,
-}
-
-enum ListeningSocket {
-    Tcp(TcpListener),
-    Unix(UnixListener),
 }
 
 impl Taken {
     fn new(Socket { listener, address, descriptor }: Socket) -> io::Result<Self> {
-        let socket = match address {
-            BindAddress::Tcp(_) => ListeningSocket::Tcp(TcpListener::from_std(descriptor.into())?),
-            BindAddress::Unix(_) => ListeningSocket::Unix(UnixListener::from_std(descriptor.into())?),
-        };
-        Ok(Self { listener, address, socket })
-    }
-}
-
-impl Listening {
-    pub(crate) fn poll_accept(&self, context: &mut Context<'_>) -> Poll<io::Result<(Stream, Option<SocketAddr>)>> {
-        Poll::Ready(match &self.socket {
-            ListeningSocket::Tcp(listener) => {
-                ready!(listener.poll_accept(context)).map(|(stream, client)| (Stream::Tcp(stream), Some(client)))
-            }
-            ListeningSocket::Unix(listener) => {
-                ready!(listener.poll_accept(context)).map(|(stream, _)| (Stream::Unix(Box::new(stream)), None))
-            }
-        })
+        let acceptor = Acceptor::new(&address, descriptor)?;
+        Ok(Self { listener, address, acceptor })
     }
 }
 

@@ -1,9 +1,9 @@
 //! How requests end, and every line that the gateway writes to the log.
 
+use sumun_engine::preface::Refusal;
 use sumun_engine::tls::Failure;
 use sumun_http::Reject;
 
-use crate::path::preface::Refusal;
 
 /// Whose doing the end of a request was. It decides the counter and the log level.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -226,19 +226,7 @@ impl Event<'_> {
             }
             Self::PrefaceRefused { listener, peer, refusal } => {
                 let peer = peer.map_or_else(|| "of a unix socket".to_owned(), |peer| peer.ip().to_string());
-                let why = match refusal {
-                    Refusal::NotTrusted => "it sent a PROXY protocol header and is not in `trusted_proxies`",
-                    Refusal::Missing => "it has to send a PROXY protocol header and did not",
-                    Refusal::NoStream => "its PROXY protocol header is that of a datagram",
-                    Refusal::Ended | Refusal::TimedOut => "it sent no whole PROXY protocol header",
-                    Refusal::Malformed(malformed) => {
-                        tracing::warn!(
-                            "listener {listener}: closed a connection of peer {peer}: its PROXY protocol header {}",
-                            malformed.as_str()
-                        );
-                        return;
-                    }
-                };
+                let why = refusal.text();
                 tracing::warn!("listener {listener}: closed a connection of peer {peer}: {why}");
             }
             Self::Loop { listener, path } => {

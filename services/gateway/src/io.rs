@@ -2,17 +2,18 @@
 
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use sumun_engine::limits::LARGE_BUFFER_BYTES;
+use sumun_engine::socket::Socket;
 use sumun_engine::tls::limits::WRITE_BYTES;
 use sumun_engine::tls::{Failure, Peer, TlsStream, Transport};
 use sumun_engine::{Deadline, Lease};
-use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
 use crate::http2::{Broken, Http2Stream};
@@ -95,24 +96,11 @@ impl Stream {
     pub(crate) fn poll_readable_io(
         &self,
         context: &mut Context<'_>,
-        mut call: impl FnMut(BorrowedFd<'_>) -> io::Result<usize>,
+        call: impl FnMut(BorrowedFd<'_>) -> io::Result<usize>,
     ) -> Poll<io::Result<usize>> {
-        loop {
-            let result = match self {
-                Self::Tcp(stream) => {
-                    ready!(stream.poll_read_ready(context))?;
-                    stream.try_io(Interest::READABLE, || call(stream.as_fd()))
-                }
-                Self::Unix(stream) => {
-                    ready!(stream.poll_read_ready(context))?;
-                    stream.try_io(Interest::READABLE, || call(stream.as_fd()))
-                }
-                Self::Tls(_) | Self::Http2(_) => Err(io::ErrorKind::Unsupported.into()),
-            };
-            match result {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                result => return Poll::Ready(result),
-            }
+        match self.socket() {
+            Some(socket) => socket.poll_readable_io(context, call),
+            None => Poll::Ready(Err(io::ErrorKind::Unsupported.into())),
         }
     }
 
@@ -120,24 +108,11 @@ impl Stream {
     pub(crate) fn poll_writable_io(
         &self,
         context: &mut Context<'_>,
-        mut call: impl FnMut(BorrowedFd<'_>) -> io::Result<usize>,
+        call: impl FnMut(BorrowedFd<'_>) -> io::Result<usize>,
     ) -> Poll<io::Result<usize>> {
-        loop {
-            let result = match self {
-                Self::Tcp(stream) => {
-                    ready!(stream.poll_write_ready(context))?;
-                    stream.try_io(Interest::WRITABLE, || call(stream.as_fd()))
-                }
-                Self::Unix(stream) => {
-                    ready!(stream.poll_write_ready(context))?;
-                    stream.try_io(Interest::WRITABLE, || call(stream.as_fd()))
-                }
-                Self::Tls(_) | Self::Http2(_) => Err(io::ErrorKind::Unsupported.into()),
-            };
-            match result {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                result => return Poll::Ready(result),
-            }
+        match self.socket() {
+            Some(socket) => socket.poll_writable_io(context, call),
+            None => Poll::Ready(Err(io::ErrorKind::Unsupported.into())),
         }
     }
 
@@ -243,6 +218,15 @@ impl Stream {
         match self {
             Self::Tls(stream) => stream.tls.owed(),
             _ => 0,
+        }
+    }
+
+    /// Its socket, where its bytes are those of the connection.
+    pub(crate) fn socket(&self) -> Option<Socket<'_>> {
+        match self {
+            Self::Tcp(stream) => Some(Socket::Tcp(stream)),
+            Self::Unix(stream) => Some(Socket::Unix(stream)),
+            Self::Tls(_) | Self::Http2(_) => None,
         }
     }
 

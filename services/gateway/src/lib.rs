@@ -16,7 +16,6 @@ mod files;
 mod heads;
 mod http2;
 mod io;
-mod kept;
 mod limits;
 pub mod metrics;
 mod number;
@@ -24,5 +23,5 @@ mod path;
 mod site;
 mod upstream;
 
-pub use control::{Gateway, LocalGateway, Socket};
+pub use control::{Gateway, LocalGateway};
 pub use events::{Reason, Side};

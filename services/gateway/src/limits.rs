@@ -38,9 +38,6 @@ pub(crate) const IDLE_CONNECTIONS: usize = 4096;
 /// How often idle connections to servers are looked through.
 pub(crate) const IDLE_SWEEP: Duration = Duration::from_secs(1);
 
-/// Accepts after which other tasks run.
-pub(crate) const ACCEPT_BATCH: usize = 32;
-
 /// A request id that a client may choose. Bytes.
 pub(crate) const REQUEST_ID_BYTES: usize = 128;
 
@@ -55,9 +52,6 @@ pub(crate) const FILES_SWEEP: Duration = Duration::from_secs(5);
 
 /// A connection that waits longer than this for its next request gives back what it works with.
 pub(crate) const BUSY: Duration = Duration::from_millis(50);
-
-/// After a line about a refused PROXY protocol header a worker writes none for this long.
-pub(crate) const PREFACE_LOG_PAUSE: Duration = Duration::from_secs(10);
 
 /// After a line about a handshake with a server that failed, a worker writes none about the same pool
 /// for this long.
@@ -80,9 +74,6 @@ pub(crate) const VERIFIED_FOR: Duration = Duration::from_secs(60);
 
 /// Body of a forward authentication's answer. Bytes.
 pub(crate) const FORWARD_AUTH_BODY_BYTES: usize = 64 * 1024;
-
-/// Pipes that a worker keeps for moving large bodies.
-pub(crate) const SPARE_PIPES: usize = 32;
 
 /// Moved from a server into a pipe in one go. Bytes.
 pub(crate) const SPLICE_BYTES: usize = 1024 * 1024;

@@ -8,11 +8,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use sumun_config::checked::Config;
 use sumun_engine::counters::HistogramTotal;
+use sumun_engine::kept::{Table, lock};
 use sumun_engine::{Counter, Histogram};
 use sumun_http2::{Cause, ConnectionError, REASONS};
 
 use crate::events::{Reason, Side};
-use crate::kept::{Table, lock};
 
 /// One worker's counters of one route.
 #[derive(Debug, Default)]

@@ -32,6 +32,7 @@ pub(crate) use answer::phrase;
 use sumun_config::checked::Name;
 use sumun_engine::accept::Admitted;
 use sumun_engine::access_log::KeptHeaders;
+use sumun_engine::listening::Acceptor;
 use sumun_engine::{Deadline, Lease, Worker};
 use sumun_http::field::is_same_name;
 use sumun_http::forward::Edits;
@@ -583,33 +584,12 @@ impl<'a> Exchange<'a> {
     }
 }
 
-/// A listener's accept loop on one worker. In a drain it empties the queue of connections that the
-/// kernel has accepted already, and ends.
-pub(crate) async fn accept(listener: Listening, worker: Rc<Worker>) {
-    // Never set: it is there to be woken by when a drain begins.
-    let wake = worker.deadlines.enter().await;
-    let mut taken = 0;
-    loop {
-        let accepted = poll_fn(|context| match listener.poll_accept(context) {
-            Poll::Pending if worker.is_draining() => Poll::Ready(None),
-            other => other.map(Some),
-        })
-        .await;
-        match accepted {
-            None => break drop(wake),
-            Some(Ok((stream, client))) => {
-                begin(stream, client, &listener, &worker);
-                taken += 1;
-                if taken % crate::limits::ACCEPT_BATCH == 0 {
-                    tokio::task::yield_now().await;
-                }
-            }
-            Some(Err(error)) => {
-                crate::events::Event::AcceptFailed { listener: &listener.name, error: &error }.write();
-                tokio::time::sleep(sumun_engine::limits::ACCEPT_PAUSE).await;
-            }
-        }
-    }
+/// A listener's accept loop on one worker.
+pub(crate) async fn accept(listener: Listening, acceptor: Acceptor, worker: Rc<Worker>) {
+    let failed = |error: &std::io::Error| {
+        crate::events::Event::AcceptFailed { listener: &listener.name, error }.write();
+    };
+    acceptor.run(&worker, |transport, client| begin(transport.into(), client, &listener, &worker), failed).await;
 }
 
 /// Decides whether a connection may be there, and starts its task.

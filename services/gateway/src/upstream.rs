@@ -1,18 +1,15 @@
 //! A worker's side of a pool: its picker, its idle connections to the servers, and new ones.
 
 use std::cell::{Cell, RefCell};
-use std::future::poll_fn;
 use std::io;
-use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Waker};
 
 use sumun_config::checked as config;
-use sumun_engine::tls::{Failure, Offer, TlsConnector, TlsPool, Transport, server_name};
+use sumun_engine::tls::{Failure, Offer, TlsConnector, TlsPool};
 use sumun_engine::{Deadline, Lease, Worker};
-use sumun_pools::{Lease as ServerLease, Picker, Pool, Server, Target};
-use tokio::net::{TcpStream, UnixStream};
+use sumun_pools::{DialError, Dialed, Dialer, Lease as ServerLease, Picker, Pool, Server};
 
 use crate::events::{Event, Reason};
 use crate::http2::{self, Links};
@@ -34,10 +31,7 @@ pub(crate) struct LocalPool {
     idle_count: Cell<usize>,
     /// A reload has put another in its place: it serves what it has begun and keeps nothing.
     retired: Cell<bool>,
-    /// Which source address comes next.
-    next_source: Cell<usize>,
-    /// `None`: its servers are spoken to without TLS.
-    tls: Option<TlsConnector>,
+    dialer: Dialer,
     /// When a failed handshake may be logged again: there may be one for each request.
     quiet_until_ms: Cell<u64>,
 }
@@ -95,18 +89,14 @@ impl LocalPool {
             idle: RefCell::default(),
             idle_count: Cell::new(0),
             retired: Cell::new(false),
-            next_source: Cell::new(0),
-            tls,
+            dialer: Dialer::new(pool, tls),
             quiet_until_ms: Cell::new(0),
         }
     }
 
     /// It speaks this with its servers.
     pub(crate) fn speaks(&self, tls: Option<&Arc<TlsPool>>) -> bool {
-        match (&self.tls, tls) {
-            (Some(own), Some(tls)) => own.is_of(tls),
-            (own, tls) => own.is_none() && tls.is_none(),
-        }
+        self.dialer.speaks(tls)
     }
 
     /// A connection that is there: an idle one that the server has not closed, the one used last
@@ -212,51 +202,20 @@ impl LocalPool {
     /// A socket of our own that is connected to a server.
     pub(crate) async fn dial(&self, server: &Arc<Server>, deadline: &Deadline) -> Result<Stream, ConnectError> {
         self.cell.connects.increment();
-        let transport = match server.target() {
-            Target::Tcp(address) => {
-                let stream = sumun_host::connect::start_connect(*address, self.source_for(address.ip()))
-                    .map_err(|_| ConnectError::Failed)?;
-                let stream = TcpStream::from_std(stream).map_err(|_| ConnectError::Failed)?;
-                wait_connected(&stream, deadline).await?;
-                Transport::Tcp(stream)
-            }
-            Target::Unix(path) => Transport::Unix(UnixStream::connect(path).await.map_err(|_| ConnectError::Failed)?),
-        };
-        match &self.tls {
-            None => Ok(transport.into()),
-            Some(tls) => self.secure(tls, transport, server, deadline).await,
-        }
-    }
-
-    /// Does the handshake, which verifies whom we are connected with.
-    async fn secure(
-        &self,
-        tls: &TlsConnector,
-        transport: Transport,
-        server: &Arc<Server>,
-        deadline: &Deadline,
-    ) -> Result<Stream, ConnectError> {
-        let name = server_name(&server.address());
-        let offer = Offer::of(self.config.protocol);
-        let servers = self.pool.servers().members().len();
-        let tls = tls.connect(transport, &name, offer, servers).map_err(|_| ConnectError::Handshake)?;
-        let mut stream = Box::new(Secured { tls, security: None });
-        let opened = poll_fn(|context| match stream.tls.poll_handshake(context) {
-            Poll::Pending if deadline.passed() => Poll::Ready(Err(None)),
-            other => other.map(|result| result.map_err(Some)),
-        });
-        match opened.await {
-            Ok(_) if self.config.protocol == config::Protocol::Http2 && !stream.tls.is_http2() => {
-                stream.tls.say_goodbye();
+        match self.dialer.dial(server, Offer::of(self.config.protocol), deadline).await {
+            Ok(Dialed::Plain(transport)) => Ok(transport.into()),
+            Ok(Dialed::Tls(mut tls)) if self.config.protocol == config::Protocol::Http2 && !tls.is_http2() => {
+                tls.say_goodbye();
                 Err(ConnectError::Protocol)
             }
-            Ok(_) => Ok(Stream::Tls(stream)),
-            Err(None) => {
-                let failure = stream.tls.give_up();
+            Ok(Dialed::Tls(tls)) => Ok(Stream::Tls(Box::new(Secured { tls: *tls, security: None }))),
+            Err(DialError::Timeout) => Err(ConnectError::Timeout),
+            Err(DialError::Failed) => Err(ConnectError::Failed),
+            Err(DialError::HandshakeTimeout(failure)) => {
                 self.note_handshake(server, &failure, deadline.now_ms());
                 Err(ConnectError::Timeout)
             }
-            Err(Some(failure)) => {
+            Err(DialError::Handshake(failure)) => {
                 self.note_handshake(server, &failure, deadline.now_ms());
                 Err(ConnectError::Handshake)
             }
@@ -270,28 +229,6 @@ impl LocalPool {
             let (pool, server) = (&self.config.name, server.name());
             Event::ServerHandshakeFailed { pool, server, failure }.write();
         }
-    }
-
-    /// The next source address of the destination's family.
-    fn source_for(&self, destination: IpAddr) -> Option<IpAddr> {
-        let count = self.config.source.len();
-        (0..count).find_map(|_| {
-            let index = self.next_source.get();
-            self.next_source.set((index + 1) % count);
-            Some(self.config.source[index]).filter(|source| source.is_ipv4() == destination.is_ipv4())
-        })
-    }
-}
-
-async fn wait_connected(stream: &TcpStream, deadline: &Deadline) -> Result<(), ConnectError> {
-    poll_fn(|context| match stream.poll_write_ready(context) {
-        Poll::Pending if deadline.passed() => Poll::Ready(Err(ConnectError::Timeout)),
-        other => other.map_err(|_| ConnectError::Failed),
-    })
-    .await?;
-    match stream.take_error() {
-        Ok(None) => Ok(()),
-        Ok(Some(_)) | Err(_) => Err(ConnectError::Failed),
     }
 }
 

@@ -20,13 +20,17 @@ pub(crate) struct Allowed {
     write: BTreeSet<Identity>,
     connect: BTreeSet<u16>,
     bind: BTreeSet<u16>,
+    /// A program before this one knew no UDP.
+    #[serde(default)]
+    udp: bool,
 }
 
 impl Allowed {
     pub(crate) fn by(config: &Config) -> Self {
         let plan = Plan::of(config);
         let identities = |paths: &BTreeSet<PathBuf>| paths.iter().filter_map(|path| identity(path)).collect();
-        Self { read: identities(&plan.read), write: identities(&plan.write), connect: plan.connect, bind: plan.bind }
+        let (read, write) = (identities(&plan.read), identities(&plan.write));
+        Self { read, write, connect: plan.connect, bind: plan.bind, udp: plan.udp }
     }
 
     /// Why a process that runs with `old` in this sandbox cannot apply `new`; `None` where it can.
@@ -43,6 +47,9 @@ impl Allowed {
         }
         if !plan.bind.is_subset(&self.bind) {
             return Some("`source` is used for the first time".to_owned());
+        }
+        if plan.udp && !self.udp {
+            return Some("datagrams are passed on for the first time".to_owned());
         }
         // A root with the settings it had is not opened again.
         let opened = roots(new).filter(|files| roots(old).all(|before| before != *files));

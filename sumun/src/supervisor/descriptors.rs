@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use sumun_config::checked::{BindAddress, Config, LogTarget};
 use sumun_engine::lifecycle::{Label, Passed};
 use sumun_host::files;
-use sumun_host::sockets::{self, Claim, reuseport_sockets, unix_listener};
+use sumun_host::sockets::{self, Claim, reuseport_sockets, reuseport_udp_sockets, unix_listener};
 
 /// Unix sockets of listeners: for the owner and its group, such as a web server in front.
 const LISTENER_MODE: u32 = 0o660;
@@ -26,6 +26,7 @@ const CONTROL_MODE: u32 = 0o600;
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 enum Key {
     Tcp(SocketAddr),
+    Udp(SocketAddr),
     Unix { path: PathBuf, mode: u32 },
     LogFile(PathBuf),
     Stdout,
@@ -34,7 +35,7 @@ enum Key {
 
 #[derive(Debug)]
 struct Opened {
-    /// Several for a TCP address, among which the kernel spreads connections.
+    /// Several for a TCP or UDP address, among which the kernel spreads connections and flows.
     descriptors: Vec<OwnedFd>,
     /// A Unix socket's file: what we remove must be what we made.
     file: Option<FileIdentity>,
@@ -94,7 +95,7 @@ impl Descriptors {
                 continue;
             }
             let needed = match (&wanted.key, &wanted.name) {
-                (Key::Tcp(_), Name::Listener { .. }) => config.workers,
+                (Key::Tcp(_) | Key::Udp(_), Name::Listener { .. }) => config.workers,
                 _ => 1,
             };
             if there >= needed {
@@ -302,8 +303,10 @@ impl Descriptors {
     }
 
     fn holds_port_of(&self, key: &Key) -> bool {
-        let Key::Tcp(address) = key else { return false };
-        self.open.keys().any(|key| matches!(key, Key::Tcp(held) if held.port() == address.port()))
+        self.open.keys().any(|held| match (key, held) {
+            (Key::Tcp(address), Key::Tcp(held)) | (Key::Udp(address), Key::Udp(held)) => held.port() == address.port(),
+            _ => false,
+        })
     }
 }
 
@@ -319,6 +322,10 @@ fn open(key: &Key, count: usize, claim: Claim) -> Result<Opened, String> {
     match key {
         Key::Tcp(address) => {
             let descriptors = reuseport_sockets(*address, count, claim).map_err(|error| error.to_string())?;
+            Ok(Opened { descriptors, file: None, given: false })
+        }
+        Key::Udp(address) => {
+            let descriptors = reuseport_udp_sockets(*address, count, claim).map_err(|error| error.to_string())?;
             Ok(Opened { descriptors, file: None, given: false })
         }
         Key::Unix { path, mode } => {
@@ -354,6 +361,7 @@ fn wanted(config: &Config) -> BTreeSet<Wanted> {
         for bind in &listener.bind {
             let key = match bind {
                 BindAddress::Tcp(address) => Key::Tcp(*address),
+                BindAddress::Udp(address) => Key::Udp(*address),
                 BindAddress::Unix(path) => Key::Unix { path: path.clone(), mode: LISTENER_MODE },
             };
             let name = Name::Listener { listener: listener.name.to_string(), bind: bind.clone() };
@@ -431,6 +439,7 @@ mod tests {
                 match bind {
                     BindAddress::Tcp(_) => share.0 += 1,
                     BindAddress::Unix(_) => share.1 += 1,
+                    BindAddress::Udp(_) => {}
                 }
             }
         }

@@ -148,7 +148,7 @@ impl Lower<'_> {
             self.error(last.place, message, "put several names into one certificate");
         }
         let is_plain = |listener: &Listener, address: &BindAddress| {
-            matches!(address, BindAddress::Tcp(_)) && !listener.tls.contains_key(address)
+            listener.stream.is_none() && matches!(address, BindAddress::Tcp(_)) && !listener.tls.contains_key(address)
         };
         let plain: Vec<u16> = listeners
             .values()
@@ -208,6 +208,6 @@ fn key(acme: &Acme) -> Key {
 fn port(address: &BindAddress) -> Option<u16> {
     match address {
         BindAddress::Tcp(socket) => Some(socket.port()),
-        BindAddress::Unix(_) => None,
+        BindAddress::Unix(_) | BindAddress::Udp(_) => None,
     }
 }

@@ -3,23 +3,33 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use ipnet::IpNet;
 
 use super::process::Use;
 use super::tls::{TlsByAddress, redirect_https};
 use super::{Lower, Section};
-use crate::checked::{Access, BindAddress, Bounds, Listener, Name};
+use crate::checked::{Access, BindAddress, Bounds, Listener, Name, Stream};
 use crate::node::{Entry, Node, Place};
 use crate::report::quoted;
 use crate::table;
 use crate::values::address::{self, Bind};
-use crate::values::http;
+use crate::values::{self, http};
 
 /// What `bounds.header` may be, in bytes.
 const HEADER_BYTES: std::ops::RangeInclusive<u64> = 1024..=1024 * 1024;
 /// The shortest bound of a request line, in bytes.
 const REQUEST_LINE_BYTES: u64 = 256;
+
+/// `bounds.idle` where it is not written.
+const IDLE: Duration = Duration::from_secs(60);
+/// A database's connection may rest for long between two questions; whether its ends still live is
+/// seen by TCP's own probes.
+const IDLE_STREAM: Duration = Duration::from_secs(3600);
+/// RFC 4787 section 4.3 has NATs keep flows for minutes; for a switch that holds a socket each, what
+/// the others of its kind have suits better.
+const IDLE_FLOW: Duration = Duration::from_secs(30);
 
 impl Lower<'_> {
     pub(super) fn all_listeners(&mut self, tree: &Node, trusted: &[IpNet]) -> BTreeMap<Name, Arc<Listener>> {
@@ -58,7 +68,8 @@ impl Lower<'_> {
                 "name the networks of the proxies in front at the top level: `trusted_proxies: [10.0.0.0/8]`",
             );
         }
-        let (bind, tls) = self.binds(listener, &entry.key);
+        let stream = self.stream(listener);
+        let (bind, tls) = self.binds(listener, &entry.key, stream.as_ref());
         Listener {
             name: Name::from(entry.key.as_str()),
             redirect_https: redirect_https(self, listener, &bind, &tls),
@@ -66,8 +77,9 @@ impl Lower<'_> {
             bind,
             tls,
             proxy_protocol,
-            bounds: self.bounds(listener.section("bounds")),
+            bounds: self.bounds(listener.section("bounds"), stream.as_ref()),
             access: access(listener),
+            stream,
             routes: self.routes(listener),
             trace: listener.switch("trace"),
             request_id: listener.value("request_id", |text| Ok(text.to_owned())).unwrap_or_default(),
@@ -75,9 +87,15 @@ impl Lower<'_> {
         }
     }
 
-    fn binds(&mut self, listener: Section<'_>, name: &str) -> (Vec<BindAddress>, TlsByAddress) {
+    fn binds(
+        &mut self,
+        listener: Section<'_>,
+        name: &str,
+        stream: Option<&Stream>,
+    ) -> (Vec<BindAddress>, TlsByAddress) {
         let owner = format!("listener {}", quoted(name));
-        let of_listener = listener.given("tls").and_then(|node| self.listener_tls(node));
+        let (is_http, is_udp) = (stream.is_none(), stream.is_some_and(Stream::is_udp));
+        let of_listener = listener.given("tls").and_then(|node| self.listener_tls(node, is_http));
         let mut addresses: Vec<BindAddress> = Vec::new();
         let mut tls = TlsByAddress::new();
         for node in listener.given("bind").map(Node::one_or_list).unwrap_or_default() {
@@ -90,7 +108,7 @@ impl Lower<'_> {
                 None => of_listener.clone(),
                 // The only text that it takes is `off`.
                 Some(given) if given.scalar().is_some() => None,
-                Some(given) => self.listener_tls(given),
+                Some(given) => self.listener_tls(given, is_http),
             };
             let Some(written) = written else { continue };
             let Some(scalar) = written.scalar().filter(|scalar| !scalar.broken) else {
@@ -99,6 +117,10 @@ impl Lower<'_> {
             let first = addresses.len();
             match address::bind(&scalar.text) {
                 Ok(Bind::Tcp(sockets)) => {
+                    if is_udp {
+                        let message = format!("{} is a TCP address, and the listener passes datagrams on", quoted(&scalar.text));
+                        self.error(written.place, message, "write it with `/udp` behind it");
+                    }
                     for socket in sockets {
                         // TCP port 0 is another one each time.
                         if socket.port() != 0 {
@@ -106,6 +128,21 @@ impl Lower<'_> {
                         }
                         addresses.push(BindAddress::Tcp(socket));
                     }
+                }
+                Ok(Bind::Udp(sockets)) => {
+                    if !is_udp {
+                        let message = format!("{} is a UDP address", quoted(&scalar.text));
+                        self.error(written.place, message, "datagrams are passed on by `udp: POOL`; for all else leave `/udp` out");
+                    }
+                    for socket in sockets {
+                        if socket.port() != 0 {
+                            self.take_address(format!("{socket}/udp"), &owner, written.place);
+                        }
+                        addresses.push(BindAddress::Udp(socket));
+                    }
+                }
+                Ok(Bind::Unix(_)) if is_udp => {
+                    self.error(written.place, "datagrams of a Unix socket are not passed on", "write an address with `/udp`");
                 }
                 Ok(Bind::Unix(text)) => {
                     let path = self.path(written, &text);
@@ -129,7 +166,8 @@ impl Lower<'_> {
         (addresses, tls)
     }
 
-    fn bounds(&mut self, bounds: Section<'_>) -> Bounds {
+    fn bounds(&mut self, bounds: Section<'_>, stream: Option<&Stream>) -> Bounds {
+        let idle = bounds.text("idle").and_then(|text| values::duration(text).ok());
         let header = bounds.size("header");
         if let Some(node) = bounds.given("header")
             && !HEADER_BYTES.contains(&header)
@@ -154,7 +192,11 @@ impl Lower<'_> {
             request_line,
             body: bounds.size("body"),
             header_timeout: bounds.duration("header_timeout"),
-            idle: bounds.duration("idle"),
+            idle: idle.unwrap_or(match stream {
+                None => IDLE,
+                Some(Stream::Tcp(_) | Stream::Sni(_)) => IDLE_STREAM,
+                Some(Stream::Udp(_)) => IDLE_FLOW,
+            }),
             body_rate: bounds.speed("body_rate"),
             connections: bounds.number("connections"),
             per_client: bounds.number("per_client"),

@@ -192,7 +192,7 @@ fn protocol(pool: Section<'_>) -> Protocol {
     }
 }
 
-fn hash_on(pool: Section<'_>) -> HashOn {
+pub(super) fn hash_on(pool: Section<'_>) -> HashOn {
     let hash = pool.section("hash");
     match (pool.text("hash"), hash.text("header"), hash.text("cookie")) {
         (Some("path"), _, _) => HashOn::Path,

@@ -28,7 +28,7 @@ const PRELOAD_MAX_AGE: Duration = Duration::from_secs(365 * 24 * 3600);
 
 impl Lower<'_> {
     /// `None` where there is no certificate, which has been reported.
-    pub(super) fn listener_tls(&mut self, node: &Node) -> Option<Arc<ListenerTls>> {
+    pub(super) fn listener_tls(&mut self, node: &Node, is_http: bool) -> Option<Arc<ListenerTls>> {
         let section = Section::of(node, &table::LISTENER_TLS);
         if node.scalar().is_none() && section.given("certs").is_none() && section.given("acme").is_none() {
             let message = "there is neither a certificate in `certs` nor one to be obtained by `acme`";
@@ -47,6 +47,7 @@ impl Lower<'_> {
             min_version: min_version(section),
             client_auth,
             tickets: section.switch("tickets"),
+            is_http,
         };
         (!found.certificates.is_empty() || !found.acme.is_empty()).then(|| Arc::new(found))
     }

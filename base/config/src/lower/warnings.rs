@@ -24,7 +24,7 @@ pub(super) fn of_tree(lower: &mut Lower<'_>, tree: &Node) {
 fn unused_pools(lower: &mut Lower<'_>) {
     for entry in lower.pools {
         if !lower.used.contains(&entry.key) {
-            let message = format!("no route uses the pool {}", quoted(&entry.key));
+            let message = format!("nothing uses the pool {}", quoted(&entry.key));
             lower.problems.warn(
                 entry.place,
                 message,

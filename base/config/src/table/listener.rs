@@ -1,11 +1,14 @@
 //! Listeners and the bounds of what clients may ask for.
 
-use super::{HSTS, LISTENER_TLS, NETWORKS, OFF, ON_OR_OFF, PATH, REDIRECT_HTTPS, STREAMS};
+use super::{HSTS, LISTENER_TLS, NETWORKS, OFF, ON_OR_OFF, PATH, REDIRECT_HTTPS};
 use crate::kind::Kind;
-use crate::shape::{Choice, Map, Names, Shape, key, later};
+use crate::shape::{Choice, Map, Names, Shape, key};
 use crate::table::ROUTE;
 
 const SPAN: Shape = Shape::One(Kind::Span);
+const POOL_NAME: Shape = Shape::One(Kind::Name);
+const BY_PROTOCOL: Shape =
+    Shape::Names(&Names { title: "a pool", key: Kind::AlpnProtocol, value: Shape::One(Kind::Name) });
 
 pub(crate) static LISTENER: Map = Map {
     title: "a listener",
@@ -13,7 +16,7 @@ pub(crate) static LISTENER: Map = Map {
     keys: &[
         key("bind",
             Shape::OneOrList(&Shape::Either(&[Shape::One(Kind::BindAddress), Shape::Map(&BIND_ENTRY)])),
-            "Addresses to listen on. `\":8080\"` is all addresses of both families; TCP port 0 lets the kernel choose.")
+            "Addresses to listen on. `\":8080\"` is all addresses of both families; TCP port 0 lets the kernel choose; `127.0.0.1:5000-5009` is ten addresses; `/udp` behind it is for `udp`.")
             .required(),
         key("routes", Shape::List(&Shape::Map(&ROUTE)), "Rules; the first that matches is taken. A request that matches none gets 404."),
         key("proxy_protocol", Shape::Either(&[OFF, Shape::One(Kind::Words(&["accept"], &[]))]),
@@ -33,9 +36,12 @@ pub(crate) static LISTENER: Map = Map {
             "Requests that come without TLS are sent to the same URL with https.").default("off"),
         key("hsts", Shape::Either(&[OFF, SPAN, Shape::Map(&HSTS)]),
             "Strict-Transport-Security in every answer over TLS (RFC 6797); a duration is short for `{ max_age: DURATION }`.").default("off"),
-        later("tcp", STREAMS),
-        later("udp", STREAMS),
-        later("sni", STREAMS),
+        key("tcp", POOL_NAME,
+            "The pool to which connections are passed on, whatever is spoken on them."),
+        key("sni", Shape::Names(&Names { title: "a pool", key: Kind::Host, value: Shape::Either(&[POOL_NAME, BY_PROTOCOL]) }),
+            "Pools by the name that a client's TLS asks for; the TLS is passed on as it is, unless the listener has `tls`. `\"*.example.com\"` is all names below it, `default` all others and clients without a name. A map in the place of a pool chooses by what the client would speak (ALPN): `{ h2: POOL, default: POOL }`."),
+        key("udp", Shape::Either(&[POOL_NAME, Shape::Map(&UDP)]),
+            "The pool to which datagrams are passed on; every address of `bind` is then one with `/udp`."),
     ],
     choices: &[Choice(&["routes", "tcp", "udp", "sni"])],
 };
@@ -67,15 +73,17 @@ pub(crate) static BOUNDS: Map = Map {
             .default("16KiB"),
         key("body", Shape::One(Kind::Size), "The body of a request; more gets 413. A route can override it.")
             .default("10MiB"),
-        key("header_timeout", SPAN, "From the first byte of a request to the end of its header; 408 after that.")
+        key("header_timeout", SPAN, "From the first byte of a request to the end of its header; 408 after that. With `tcp` or `sni`, until a PROXY header, a ClientHello or a handshake is complete.")
             .default("10s"),
-        key("idle", SPAN, "A connection without a request is closed after this.").default("60s"),
+        key("idle", SPAN,
+            "A connection without a request is closed after this; with `tcp` or `sni` one on which nothing comes from either side, with `udp` a flow is forgotten.")
+            .by_default("60s; 1h with `tcp` or `sni`; 30s with `udp`"),
         key("body_rate", Shape::One(Kind::Speed), "A request body has to come at least at this speed; 0 turns it off.")
             .default("1KiB/s"),
         key(
             "connections",
             Shape::One(Kind::Integer { least: 1, most: 10_000_000 }),
-            "Connections of the listener at once.",
+            "Connections of the listener at once; with `udp`, flows.",
         )
         .default("10000"),
         key(
@@ -90,6 +98,18 @@ pub(crate) static BOUNDS: Map = Map {
             "Requests on one connection; the last answer closes it.",
         )
         .default("10000"),
+    ],
+    choices: &[],
+};
+
+pub(crate) static UDP: Map = Map {
+    title: "a UDP service",
+    about: "The long form of `udp`. Datagrams between one client address and UDP port and the listener are a flow: all of them go to the server that the first one went to.",
+    keys: &[
+        key("pool", POOL_NAME, "Where they go.").required(),
+        key("responses", Shape::One(Kind::Integer { least: 0, most: 1_000_000 }),
+            "A flow ends when the server has answered so many times for each datagram of the client; the next datagram chooses a server anew. 1 suits DNS, 0 syslog.")
+            .by_default("flows end by `bounds.idle` alone"),
     ],
     choices: &[],
 };

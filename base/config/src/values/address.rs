@@ -1,6 +1,7 @@
 //! Addresses of listeners and servers.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::ops::RangeInclusive;
 
 use super::Wrong;
 use crate::limits;
@@ -10,42 +11,47 @@ use crate::report::quoted;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Bind {
     Tcp(Vec<SocketAddr>),
+    Udp(Vec<SocketAddr>),
     Unix(String),
 }
 
 /// White space is written out in these patterns: what `\s` stands for beyond ASCII differs between
 /// the expressions of Rust and those of a JSON Schema.
-pub(crate) const BIND_PATTERN: &str = r"^(unix:.+|[^/\x09-\x0d\x20]*:[0-9]{1,5}(/(tcp|udp))?)$";
+pub(crate) const BIND_PATTERN: &str =
+    r"^(unix:.+|[^/\x09-\x0d\x20]*:[0-9]{1,5}(-[0-9]{1,5})?(/(tcp|udp))?)$";
 
-/// `127.0.0.1:8080`, `[::1]:8080`, `:8080` for all addresses of both families, `unix:PATH`.
+/// `127.0.0.1:8080`, `[::1]:8080`, `:8080` for all addresses of both families, `:8080-8089` for ten of
+/// each, `127.0.0.1:53/udp`, `unix:PATH`.
 pub(crate) fn bind(text: &str) -> Result<Bind, Wrong> {
     if let Some(path) = text.strip_prefix("unix:") {
         return socket_path(path).map(|()| Bind::Unix(path.to_owned()));
     }
-    if text.ends_with("/udp") {
-        let wrong = Wrong::new(format!("{}: UDP listeners are not built yet", quoted(text)));
-        return Err(wrong.help("an HTTP listener takes a TCP port: leave the /udp out"));
-    }
-    let address = text.strip_suffix("/tcp").unwrap_or(text);
-    let (host, port) = host_and_port(address, BIND)?;
-    let port = single_port(text, port, 0)?;
-    if host.is_empty() {
-        return Ok(Bind::Tcp(vec![
-            SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)),
-            SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)),
-        ]));
-    }
-    match host.parse::<IpAddr>() {
-        Ok(ip) => Ok(Bind::Tcp(vec![SocketAddr::from((ip, port))])),
-        Err(_) => {
-            let wrong = Wrong::new(format!("{} is no IP address to listen on", quoted(host)));
-            Err(wrong.help(match host {
-                "localhost" => format!("write \"127.0.0.1:{port}\", and \"[::1]:{port}\" for IPv6"),
-                "*" => format!("write \":{port}\" for all addresses"),
-                _ => format!("write an address of this host, or \":{port}\" for all of them"),
-            }))
-        }
-    }
+    let (address, is_udp) = match text.strip_suffix("/udp") {
+        Some(address) => (address, true),
+        None => (text.strip_suffix("/tcp").unwrap_or(text), false),
+    };
+    let (host, ports) = host_and_port(address, BIND)?;
+    let ports = if ports.contains('-') {
+        port_range(text, ports, limits::BIND_PORTS)?
+    } else {
+        let port = single_port(text, ports, 0)?;
+        port..=port
+    };
+    let ips: Vec<IpAddr> = if host.is_empty() {
+        vec![Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()]
+    } else {
+        vec![host.parse().map_err(|_| no_address_of_ours(host, *ports.start()))?]
+    };
+    let sockets = ports.flat_map(|port| ips.iter().map(move |ip| SocketAddr::new(*ip, port))).collect();
+    Ok(if is_udp { Bind::Udp(sockets) } else { Bind::Tcp(sockets) })
+}
+
+fn no_address_of_ours(host: &str, port: u16) -> Wrong {
+    Wrong::new(format!("{} is no IP address to listen on", quoted(host))).help(match host {
+        "localhost" => format!("write \"127.0.0.1:{port}\", and \"[::1]:{port}\" for IPv6"),
+        "*" => format!("write \":{port}\" for all addresses"),
+        _ => format!("write an address of this host, or \":{port}\" for all of them"),
+    })
 }
 
 pub(crate) const ADMIN_PATTERN: &str = r"^[^/\x09-\x0d\x20]+:[0-9]{1,5}$";
@@ -90,18 +96,8 @@ pub(crate) fn server(text: &str) -> Result<Vec<(String, ServerAt)>, Wrong> {
             let port = single_port(text, ports, 1)?;
             (port, port)
         }
-        Some((first, last)) => {
-            let (first, last) = (single_port(text, first, 1)?, single_port(text, last, 1)?);
-            if first > last {
-                let wrong = Wrong::new(format!("{} is a range that ends before it starts", quoted(text)));
-                return Err(wrong.help(format!("did you mean {last}-{first}?")));
-            }
-            (first, last)
-        }
+        Some(_) => port_range(text, ports, limits::SERVERS)?.into_inner(),
     };
-    if usize::from(last - first) >= limits::SERVERS {
-        return Err(Wrong::new(format!("{} is more than {} servers", quoted(text), limits::SERVERS)));
-    }
     let ip = host.parse::<IpAddr>().ok();
     if ip.is_some_and(|ip| ip.is_unspecified()) {
         let wrong = Wrong::new(format!("{} is no address to connect to", quoted(host)));
@@ -170,6 +166,20 @@ fn host_and_port<'a>(text: &'a str, purpose: &str) -> Result<(&'a str, &'a str),
     Ok((host, port))
 }
 
+/// `8000-8010`, at most so many.
+fn port_range(text: &str, ports: &str, most: usize) -> Result<RangeInclusive<u16>, Wrong> {
+    let (first, last) = ports.split_once('-').unwrap_or((ports, ports));
+    let (first, last) = (single_port(text, first, 1)?, single_port(text, last, 1)?);
+    if first > last {
+        let wrong = Wrong::new(format!("{} is a range that ends before it starts", quoted(text)));
+        return Err(wrong.help(format!("did you mean {last}-{first}?")));
+    }
+    if usize::from(last - first) >= most {
+        return Err(Wrong::new(format!("{} is a range of more than {most}", quoted(text))));
+    }
+    Ok(first..=last)
+}
+
 fn single_port(text: &str, port: &str, least: u16) -> Result<u16, Wrong> {
     let digits = !port.is_empty() && port.len() <= 5 && port.bytes().all(|byte| byte.is_ascii_digit());
     if !digits {
@@ -200,6 +210,8 @@ mod tests {
         assert_eq!(bind("[::1]:8080"), tcp(&["[::1]:8080"]));
         assert_eq!(bind(":80"), tcp(&["0.0.0.0:80", "[::]:80"]));
         assert_eq!(bind("unix:run/x.sock"), Ok(Bind::Unix("run/x.sock".to_owned())));
+        assert_eq!(bind("127.0.0.1:7-9/tcp"), tcp(&["127.0.0.1:7", "127.0.0.1:8", "127.0.0.1:9"]));
+        assert_eq!(bind("[::1]:53/udp"), Ok(Bind::Udp(vec!["[::1]:53".parse().expect("an address")])));
         for text in [
             "8080",
             "localhost:80",
@@ -209,7 +221,10 @@ mod tests {
             "1.2.3.4:99999",
             "[1.2.3.4]:80",
             "unix:",
-            ":5514/udp",
+            ":5514/sctp",
+            ":9-8",
+            ":0-8",
+            ":1-65535",
             "",
         ] {
             assert!(bind(text).is_err(), "{text}");

@@ -18,6 +18,16 @@ pub(crate) fn version(text: &str) -> Result<TlsVersion, Wrong> {
     }
 }
 
+pub(crate) const PROTOCOL_PATTERN: &str = r"^[!-~]{1,255}$";
+
+/// A protocol's name in ALPN (RFC 7301 section 6), or `default`.
+pub(crate) fn protocol(text: &str) -> Result<(), Wrong> {
+    if (1..=255).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Ok(());
+    }
+    Err(Wrong::new(format!("{} is no name of a protocol", quoted(text))).help("such as h2, http/1.1 or imap"))
+}
+
 pub(crate) const SERVER_NAME_PATTERN: &str = r"^[^/*\x09-\x0d\x20:\[\]]+$";
 
 /// In lower case.

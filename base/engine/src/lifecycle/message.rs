@@ -230,6 +230,7 @@ enum Written {
 enum WrittenLabel {
     Tcp { listener: String, address: SocketAddr, worker: usize },
     Unix { listener: String, path: PathBuf, worker: usize },
+    Udp { listener: String, address: SocketAddr, worker: usize },
     Admin,
     Control,
     AccessLog,
@@ -345,6 +346,9 @@ impl From<Label> for WrittenLabel {
             Label::Listener { listener, bind: BindAddress::Unix(path), worker } => {
                 Self::Unix { listener, path, worker }
             }
+            Label::Listener { listener, bind: BindAddress::Udp(address), worker } => {
+                Self::Udp { listener, address, worker }
+            }
             Label::Admin => Self::Admin,
             Label::Control => Self::Control,
             Label::AccessLog => Self::AccessLog,
@@ -360,6 +364,9 @@ impl From<WrittenLabel> for Label {
             }
             WrittenLabel::Unix { listener, path, worker } => {
                 Self::Listener { listener, bind: BindAddress::Unix(path), worker }
+            }
+            WrittenLabel::Udp { listener, address, worker } => {
+                Self::Listener { listener, bind: BindAddress::Udp(address), worker }
             }
             WrittenLabel::Admin => Self::Admin,
             WrittenLabel::Control => Self::Control,

@@ -27,6 +27,8 @@ use super::verifier::{Anybody, Verifier};
 /// What is offered to a server in the handshake (RFC 7301); [`TlsStream::is_http2`] tells what it took.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Offer {
+    /// What is spoken is not ours to know.
+    Nothing,
     Http1,
     Http2,
     /// HTTP/2 where the server knows it.
@@ -34,7 +36,7 @@ pub enum Offer {
 }
 
 impl Offer {
-    const COUNT: usize = 3;
+    const COUNT: usize = 4;
 
     /// What a pool with this `protocol` offers.
     #[must_use]
@@ -48,6 +50,7 @@ impl Offer {
 
     fn protocols(self) -> Vec<Vec<u8>> {
         match self {
+            Self::Nothing => Vec::new(),
             Self::Http1 => vec![HTTP_1_1.to_vec()],
             Self::Http2 => vec![HTTP_2.to_vec()],
             Self::Either => vec![HTTP_2.to_vec(), HTTP_1_1.to_vec()],
@@ -241,8 +244,9 @@ impl TlsConnector {
             *own = None;
         }
         let own = own.get_or_insert_with(|| Own { built: Arc::clone(&current), configs: Default::default() });
-        let [http1, http2, either] = &mut own.configs;
+        let [nothing, http1, http2, either] = &mut own.configs;
         let place = match offer {
+            Offer::Nothing => nothing,
             Offer::Http1 => http1,
             Offer::Http2 => http2,
             Offer::Either => either,

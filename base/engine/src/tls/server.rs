@@ -157,8 +157,11 @@ pub(super) fn build(
     };
     let challenges = Arc::clone(&making.obtained.challenges);
     let mut config = builder.with_cert_resolver(Arc::new(CertStore::new(&made_of.pairs, challenges)));
-    // The first of ours that the client knows is taken.
-    config.alpn_protocols = vec![HTTP_2.to_vec(), HTTP_1_1.to_vec()];
+    // The first of ours that the client knows is taken. Where we have none, a client that offers some
+    // goes on without.
+    if tls.is_http {
+        config.alpn_protocols = vec![HTTP_2.to_vec(), HTTP_1_1.to_vec()];
+    }
     if tls.acme.iter().any(|acme| acme.challenge == AcmeChallenge::TlsAlpn01) {
         // The last: nobody who speaks anything else gets it.
         config.alpn_protocols.push(TLS_PROTOCOL.to_vec());

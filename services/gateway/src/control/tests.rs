@@ -63,7 +63,7 @@ impl Running {
             let (orders, mut ordered) = unbounded_channel::<Order>();
             let (gateway, sender) = (Arc::clone(&gateway), log.sender(index));
             let serve = move |worker| async move {
-                let mut local = LocalGateway::new(gateway, worker, sender);
+                let mut local = LocalGateway::new(gateway, worker, Rc::new(sender));
                 while let Some(order) = ordered.recv().await {
                     order(&mut local);
                 }

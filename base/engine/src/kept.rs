@@ -7,11 +7,11 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Values by name, for all threads.
-pub(crate) type Table<Key, Value> = Mutex<Kept<Key, Value>>;
+pub type Table<Key, Value> = Mutex<Kept<Key, Value>>;
 
 /// See above.
 #[derive(Debug)]
-pub(crate) struct Kept<Key, Value> {
+pub struct Kept<Key, Value> {
     entries: BTreeMap<Key, Entry<Value>>,
 }
 
@@ -31,7 +31,7 @@ impl<Key, Value> Default for Kept<Key, Value> {
 
 impl<Key: Ord, Value> Kept<Key, Value> {
     /// Worker `index`'s value of a name that the config has; made if it is not there.
-    pub(crate) fn value(&mut self, key: Key, index: usize, make: impl Fn() -> Value) -> Arc<Value> {
+    pub fn value(&mut self, key: Key, index: usize, make: impl Fn() -> Value) -> Arc<Value> {
         let entry = self.entries.entry(key).or_insert_with(|| Entry { values: Vec::new(), is_named: true });
         entry.is_named = true;
         while entry.values.len() <= index {
@@ -41,14 +41,14 @@ impl<Key: Ord, Value> Kept<Key, Value> {
     }
 
     /// A config has come: what it names stays, whoever uses it.
-    pub(crate) fn name(&mut self, is_named: impl Fn(&Key) -> bool) {
+    pub fn name(&mut self, is_named: impl Fn(&Key) -> bool) {
         for (key, entry) in &mut self.entries {
             entry.is_named = is_named(key);
         }
     }
 
     /// Drops what the config does not name and nobody uses; `last` sees each value once more.
-    pub(crate) fn let_go(&mut self, mut last: impl FnMut(&Value)) {
+    pub fn let_go(&mut self, mut last: impl FnMut(&Value)) {
         self.entries.retain(|_, entry| {
             // Whoever had a value is done with it: `get_mut` also sees what was written through it.
             let stays = entry.is_named || !entry.values.iter_mut().all(|value| Arc::get_mut(value).is_some());
@@ -60,13 +60,13 @@ impl<Key: Ord, Value> Kept<Key, Value> {
     }
 
     /// In the order of the names.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (&Key, &[Arc<Value>])> {
+    pub fn iter(&self) -> impl Iterator<Item = (&Key, &[Arc<Value>])> {
         self.entries.iter().map(|(key, entry)| (key, entry.values.as_slice()))
     }
 }
 
 /// A panic elsewhere leaves these tables whole.
-pub(crate) fn lock<Key, Value>(table: &Table<Key, Value>) -> MutexGuard<'_, Kept<Key, Value>> {
+pub fn lock<Key, Value>(table: &Table<Key, Value>) -> MutexGuard<'_, Kept<Key, Value>> {
     table.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

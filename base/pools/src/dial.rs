@@ -1,0 +1,127 @@
+//! A new connection to a server, over TLS where its pool speaks it.
+
+use std::cell::Cell;
+use std::future::poll_fn;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::task::Poll;
+
+use sumun_engine::Deadline;
+use sumun_engine::tls::{Failure, Offer, TlsConnector, TlsPool, TlsStream, Transport, server_name};
+use tokio::net::{TcpStream, UnixStream};
+
+use crate::pool::Pool;
+use crate::server::{Server, Target};
+
+/// Connects to the servers of one pool, for one worker.
+#[derive(Debug)]
+pub struct Dialer {
+    pool: Arc<Pool>,
+    /// `None`: its servers are spoken to without TLS.
+    tls: Option<TlsConnector>,
+    source: Vec<IpAddr>,
+    /// Which source address comes next.
+    next_source: Cell<usize>,
+}
+
+/// A connection to a server.
+#[derive(Debug)]
+pub enum Dialed {
+    Plain(Transport),
+    Tls(Box<TlsStream>),
+}
+
+/// Why there is none.
+#[derive(Debug)]
+pub enum DialError {
+    /// Nobody answered within the time.
+    Timeout,
+    Failed,
+    /// It is connected, and not the server it should be, or it speaks no TLS that we do.
+    Handshake(Failure),
+    /// Connected, and the handshake took too long.
+    HandshakeTimeout(Failure),
+}
+
+impl Dialer {
+    #[must_use]
+    pub fn new(pool: &Arc<Pool>, tls: Option<TlsConnector>) -> Self {
+        let source = pool.settings().source.clone();
+        Self { pool: Arc::clone(pool), tls, source, next_source: Cell::new(0) }
+    }
+
+    /// It speaks this with its servers.
+    #[must_use]
+    pub fn speaks(&self, tls: Option<&Arc<TlsPool>>) -> bool {
+        match (&self.tls, tls) {
+            (Some(own), Some(tls)) => own.is_of(tls),
+            (own, tls) => own.is_none() && tls.is_none(),
+        }
+    }
+
+    /// Connects within `deadline`.
+    ///
+    /// # Errors
+    /// The server is not there, or not what it should be.
+    pub async fn dial(&self, server: &Server, offer: Offer, deadline: &Deadline) -> Result<Dialed, DialError> {
+        let transport = match server.target() {
+            Target::Tcp(address) => {
+                let stream = sumun_host::connect::start_connect(*address, self.source_for(address.ip()))
+                    .map_err(|_| DialError::Failed)?;
+                let stream = TcpStream::from_std(stream).map_err(|_| DialError::Failed)?;
+                wait_connected(&stream, deadline).await?;
+                Transport::Tcp(stream)
+            }
+            Target::Unix(path) => Transport::Unix(UnixStream::connect(path).await.map_err(|_| DialError::Failed)?),
+        };
+        match &self.tls {
+            None => Ok(Dialed::Plain(transport)),
+            Some(tls) => self.secure(tls, transport, server, offer, deadline).await,
+        }
+    }
+
+    /// Does the handshake, which verifies whom we are connected with.
+    async fn secure(
+        &self,
+        tls: &TlsConnector,
+        transport: Transport,
+        server: &Server,
+        offer: Offer,
+        deadline: &Deadline,
+    ) -> Result<Dialed, DialError> {
+        let name = server_name(&server.address());
+        let servers = self.pool.servers().members().len();
+        let mut stream = Box::new(tls.connect(transport, &name, offer, servers).map_err(|_| DialError::Failed)?);
+        let opened = poll_fn(|context| match stream.poll_handshake(context) {
+            Poll::Pending if deadline.passed() => Poll::Ready(Err(None)),
+            other => other.map(|result| result.map_err(Some)),
+        });
+        match opened.await {
+            Ok(_) => Ok(Dialed::Tls(stream)),
+            Err(None) => Err(DialError::HandshakeTimeout(stream.give_up())),
+            Err(Some(failure)) => Err(DialError::Handshake(failure)),
+        }
+    }
+
+    /// The next source address of the destination's family.
+    pub fn source_for(&self, destination: IpAddr) -> Option<IpAddr> {
+        let count = self.source.len();
+        (0..count).find_map(|_| {
+            let index = self.next_source.get();
+            self.next_source.set((index + 1) % count);
+            self.source.get(index).copied().filter(|source| source.is_ipv4() == destination.is_ipv4())
+        })
+    }
+}
+
+async fn wait_connected(stream: &TcpStream, deadline: &Deadline) -> Result<(), DialError> {
+    poll_fn(|context| match stream.poll_write_ready(context) {
+        Poll::Pending if deadline.passed() => Poll::Ready(Err(DialError::Timeout)),
+        other => other.map_err(|_| DialError::Failed),
+    })
+    .await?;
+    match stream.take_error() {
+        Ok(None) => Ok(()),
+        Ok(Some(_)) | Err(_) => Err(DialError::Failed),
+    }
+}

@@ -1,0 +1,69 @@
+//! A worker's side of a pool: its picker, and new connections to its servers.
+
+use std::cell::{Cell, RefCell};
+use std::sync::Arc;
+
+use sumun_config::checked as config;
+use sumun_engine::Deadline;
+use sumun_engine::tls::{Failure, Offer, TlsConnector};
+use sumun_pools::{DialError, Dialer, Picker, Pool, Server};
+
+use crate::end::End;
+use crate::events::{Event, Reason};
+use crate::limits::HANDSHAKE_LOG_PAUSE;
+use crate::metrics::PoolCell;
+
+/// What one worker has of one pool.
+pub(crate) struct Backend {
+    pub(crate) pool: Arc<Pool>,
+    pub(crate) config: Arc<config::Pool>,
+    pub(crate) picker: RefCell<Picker>,
+    pub(crate) dialer: Dialer,
+    pub(crate) cell: Arc<PoolCell>,
+    /// When a failed handshake may be logged again: there may be one for each connection.
+    quiet_until_ms: Cell<u64>,
+}
+
+impl Backend {
+    pub(crate) fn new(
+        pool: &Arc<Pool>,
+        config: &Arc<config::Pool>,
+        cell: Arc<PoolCell>,
+        tls: Option<TlsConnector>,
+    ) -> Self {
+        Self {
+            pool: Arc::clone(pool),
+            config: Arc::clone(config),
+            picker: RefCell::new(Picker::new(Arc::clone(pool))),
+            dialer: Dialer::new(pool, tls),
+            cell,
+            quiet_until_ms: Cell::new(0),
+        }
+    }
+
+    /// A new connection to a server.
+    pub(crate) async fn connect(&self, server: &Server, deadline: &Deadline) -> Result<End, Reason> {
+        self.cell.connects.increment();
+        deadline.set(self.config.timeouts.connect);
+        self.dialer.dial(server, Offer::Nothing, deadline).await.map(End::from).map_err(|error| match error {
+            DialError::Timeout => Reason::ConnectTimeout,
+            DialError::Failed => Reason::ConnectFailed,
+            DialError::HandshakeTimeout(failure) => {
+                self.note_handshake(server, &failure, deadline.now_ms());
+                Reason::ConnectTimeout
+            }
+            DialError::Handshake(failure) => {
+                self.note_handshake(server, &failure, deadline.now_ms());
+                Reason::ServerHandshake
+            }
+        })
+    }
+
+    /// The operator is told: a certificate that is not valid does not mend itself.
+    fn note_handshake(&self, server: &Server, failure: &Failure, now_ms: u64) {
+        if now_ms >= self.quiet_until_ms.get() {
+            self.quiet_until_ms.set(now_ms + HANDSHAKE_LOG_PAUSE.as_millis() as u64);
+            Event::ServerHandshakeFailed { pool: &self.config.name, server: server.name(), failure }.write();
+        }
+    }
+}

@@ -1,0 +1,20 @@
+//! Bounds and times of the switch.
+
+use std::time::Duration;
+
+/// A buffer that was filled so many times in a row carries a bulk: the kernel moves it from then on.
+pub(crate) const FULL_READS: u8 = 2;
+
+/// Moved from a socket into a pipe in one go. Bytes.
+pub(crate) const SPLICE_BYTES: usize = 1024 * 1024;
+
+/// A pipe that was given less than this so many times in a row is given back. Bytes.
+pub(crate) const SMALL_MOVE_BYTES: usize = 8 * 1024;
+pub(crate) const SMALL_MOVES: u8 = 8;
+
+/// After a line about a failed handshake with a server a pool's worker writes none for this long.
+pub(crate) const HANDSHAKE_LOG_PAUSE: Duration = Duration::from_secs(10);
+
+/// How long, and for how many bytes, a refused client is heard out so that it reads why.
+pub(crate) const LINGER: Duration = Duration::from_secs(2);
+pub(crate) const LINGER_BYTES: usize = 64 * 1024;

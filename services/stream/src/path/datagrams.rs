@@ -1,0 +1,182 @@
+//! The hot path of datagrams: those of clients to servers here, answers in `flow.rs`.
+//!
+//! A worker's socket gives what has come in batches. Datagrams of one flow that follow each other
+//! leave with one call; a train of equal ones (see `sumun_host::datagrams`) passes in one piece.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::future::poll_fn;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::AsFd;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use sumun_config::checked::Udp;
+use sumun_engine::Worker;
+use sumun_host::datagrams::{Batch, Local, Outgoing};
+use tokio::io::Interest;
+use tokio::net::UdpSocket;
+
+use super::flow::{self, Flow};
+use crate::backend::Backend;
+use crate::control::Listening;
+use crate::front::{Front, Way};
+
+/// What all sockets of a worker share: memory for datagrams, which are gone again when a call returns.
+#[derive(Debug, Default)]
+pub(crate) struct Desk {
+    pub(crate) batch: Batch,
+    pub(crate) outgoing: Outgoing,
+}
+
+/// One socket of a listener, and the flows that came to it.
+pub(crate) struct Receiver {
+    pub(crate) socket: UdpSocket,
+    pub(crate) desk: Rc<RefCell<Desk>>,
+    pub(crate) worker: Rc<Worker>,
+    flows: RefCell<HashMap<Key, Rc<Flow>>>,
+}
+
+/// What tells flows apart, which have the listener's UDP port in common.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Key {
+    pub(crate) client: SocketAddr,
+    /// Which address of ours it came to, where the socket is bound to all of them.
+    to: Option<(IpAddr, u32)>,
+}
+
+impl Key {
+    fn new(client: SocketAddr, to: Option<Local>) -> Self {
+        Self { client, to: to.map(|to| (to.address, to.interface)) }
+    }
+
+    /// Where answers come from.
+    pub(crate) fn from(&self) -> Option<Local> {
+        self.to.map(|(address, interface)| Local { address, interface })
+    }
+}
+
+/// Receives until the worker drains.
+pub(crate) async fn receive(listening: Listening, socket: UdpSocket, desk: Rc<RefCell<Desk>>, worker: Rc<Worker>) {
+    // Never set: it is there to be woken by when a drain begins.
+    let wake = worker.deadlines.enter().await;
+    let receiver = Rc::new(Receiver { socket, desk, worker, flows: RefCell::default() });
+    poll_fn(|context| {
+        loop {
+            if receiver.worker.is_draining() {
+                return Poll::Ready(());
+            }
+            let front = Rc::clone(&listening.front.borrow());
+            ready!(poll_batch(&receiver.socket, context, || receiver.forward(&front)));
+        }
+    })
+    .await;
+    drop(wake);
+}
+
+/// Calls `take` while the socket has something. It says whether that was all; then the next wait is for
+/// what is not here yet, and no system call is spent on hearing that there is nothing.
+pub(crate) fn poll_batch(
+    socket: &UdpSocket,
+    context: &mut Context<'_>,
+    mut take: impl FnMut() -> io::Result<bool>,
+) -> Poll<()> {
+    // An error of the socket is one of some datagram, and `take` has seen it.
+    if ready!(socket.poll_recv_ready(context)).is_ok() {
+        socket
+            .try_io(Interest::READABLE, || match take() {
+                Ok(true) => Err(io::ErrorKind::WouldBlock.into()),
+                other => other.map(drop),
+            })
+            .ok();
+    }
+    Poll::Ready(())
+}
+
+impl Receiver {
+    /// One batch to the servers. True: there was no more.
+    fn forward(self: &Rc<Self>, front: &Rc<Front>) -> io::Result<bool> {
+        let mut desk = self.desk.borrow_mut();
+        let Desk { batch, outgoing } = &mut *desk;
+        let count = match batch.recv(&self.socket) {
+            Ok(count) => count,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Err(error),
+            // About an answer sent before: nothing that concerns what comes.
+            Err(_) => return Ok(false),
+        };
+        let mut last: Option<(Key, Rc<Flow>)> = None;
+        for message in batch.messages() {
+            if message.truncated {
+                front.cell.dropped.add(message.datagrams() as u64);
+                continue;
+            }
+            let key = Key::new(message.from, message.to);
+            if last.as_ref().is_none_or(|(other, _)| *other != key) {
+                if let Some((_, flow)) = last.take() {
+                    flow.flush(outgoing, batch.pool());
+                }
+                last = self.flow(front, key).map(|flow| (key, flow));
+            }
+            match &last {
+                Some((_, flow)) if flow.find_server() => {
+                    flow.note_asked(message.datagrams() as u64, message.bytes.len() as u64);
+                    outgoing.push(message.range, None, None, message.segment);
+                }
+                _ => front.cell.dropped.add(message.datagrams() as u64),
+            }
+        }
+        if let Some((_, flow)) = last {
+            flow.flush(outgoing, batch.pool());
+        }
+        Ok(count < batch.capacity())
+    }
+
+    /// The flow that a datagram belongs to; a new one where there is none and one may be.
+    fn flow(self: &Rc<Self>, front: &Rc<Front>, key: Key) -> Option<Rc<Flow>> {
+        match self.flows.borrow_mut().entry(key) {
+            Entry::Occupied(there) => Some(Rc::clone(there.get())),
+            Entry::Vacant(place) => {
+                let ip = Some(key.client.ip());
+                if !front.may_connect(ip) {
+                    return None;
+                }
+                let admitted = front.admittance.admit(ip).ok()?;
+                let Way::Datagrams(backend, udp) = &front.way else { return None };
+                front.cell.accepted.increment();
+                let flow = Flow::new(self, front, key, (backend, udp), admitted);
+                tokio::task::spawn_local(flow::answer(Rc::clone(self), Rc::clone(&flow)));
+                Some(Rc::clone(place.insert(flow)))
+            }
+        }
+    }
+
+    /// The flow is over.
+    pub(crate) fn forget(&self, key: &Key) {
+        let mut flows = self.flows.borrow_mut();
+        flows.remove(key);
+        // What a crowd took is given back once it has gone.
+        if flows.capacity() > 64 && flows.capacity() / 8 > flows.len() {
+            let kept = flows.len() * 2;
+            flows.shrink_to(kept);
+        }
+    }
+}
+
+/// For how many answers a flow waits.
+pub(crate) fn owed(udp: &Udp, asked: u64) -> u64 {
+    udp.responses.map_or(0, |responses| asked.saturating_mul(u64::from(responses)))
+}
+
+/// A socket to a server, and who is at its other end.
+pub(crate) fn open(backend: &Backend, server: SocketAddr) -> io::Result<UdpSocket> {
+    let source = backend.dialer.source_for(server.ip());
+    UdpSocket::from_std(sumun_host::connect::connected_udp_socket(server, source)?.into())
+}
+
+impl std::fmt::Debug for Receiver {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "Receiver({:?}, {} flows)", self.socket.as_fd(), self.flows.borrow().len())
+    }
+}

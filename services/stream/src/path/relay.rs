@@ -1,0 +1,276 @@
+//! Bytes in both directions until both have ended.
+//!
+//! A direction copies through a buffer that it holds only while the other side does not take its
+//! bytes. One that fills its buffer again and again carries a bulk: there the kernel moves the bytes
+//! (splice(2)), and none of them comes into this process, until little comes at a time. Who waits
+//! for bytes holds neither a buffer nor a pipe.
+
+use std::future::poll_fn;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use sumun_engine::pipes::PipeLease;
+use sumun_engine::{Deadline, Lease, Worker};
+
+use crate::end::End;
+use crate::events::Reason;
+use crate::limits::{FULL_READS, SMALL_MOVE_BYTES, SMALL_MOVES, SPLICE_BYTES};
+
+/// One direction.
+#[derive(Debug)]
+pub(crate) struct Direction {
+    /// What has been read and not been written.
+    held: Held,
+    read: Reading,
+    /// Nothing more is written: the end was passed on, or nobody takes it.
+    write_ended: bool,
+    /// The kernel could move the bytes.
+    can_splice: bool,
+    /// It does.
+    is_bulk: bool,
+    /// In a row: reads that filled their buffer; of a bulk, moves of little.
+    streak: u8,
+    /// Bytes that the other side has taken.
+    pub(crate) moved: u64,
+}
+
+#[derive(Debug)]
+enum Held {
+    Nothing,
+    Bytes(Lease),
+    Pipe(PipeLease),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reading {
+    GoesOn,
+    Ended,
+    Broken,
+}
+
+/// Both directions of a connection.
+#[derive(Debug)]
+pub(crate) struct Relay {
+    /// From the client to the server.
+    pub(crate) up: Direction,
+    pub(crate) down: Direction,
+    /// Who ended or broke off first.
+    first: Option<Reason>,
+}
+
+impl Relay {
+    pub(crate) fn new(client: &End, server: &End) -> Self {
+        let can_splice = client.socket().is_some() && server.socket().is_some();
+        Self { up: Direction::new(can_splice), down: Direction::new(can_splice), first: None }
+    }
+
+    /// Runs until both directions have ended, and says why. `first_byte` is called when the first byte
+    /// of the server has reached the client.
+    pub(crate) async fn run(
+        &mut self,
+        client: &mut End,
+        server: &mut End,
+        (worker, deadline): (&Worker, &Deadline),
+        idle: Duration,
+        mut first_byte: impl FnMut(),
+    ) -> Reason {
+        deadline.set(idle);
+        poll_fn(|context| {
+            if worker.is_over() {
+                return Poll::Ready(Reason::Drained);
+            }
+            loop {
+                let before = (self.up.moved, self.down.moved);
+                let waits = [self.up.poll(context, client, server), self.down.poll(context, server, client)];
+                if before.1 == 0 && self.down.moved > 0 {
+                    first_byte();
+                }
+                self.note_end();
+                if waits.iter().all(Poll::is_ready) {
+                    return Poll::Ready(self.first.unwrap_or(Reason::ServerEnded));
+                }
+                if (self.up.moved, self.down.moved) == before {
+                    break;
+                }
+                deadline.set(idle);
+            }
+            if deadline.passed() { Poll::Ready(Reason::Idle) } else { Poll::Pending }
+        })
+        .await
+    }
+
+    fn note_end(&mut self) {
+        // What was broken says more than what came to its end before.
+        let broken = match (self.up.is_broken(), self.down.is_broken()) {
+            _ if matches!(self.first, Some(Reason::ClientReset | Reason::ServerReset)) => return,
+            (Some(Broken::Reading), _) | (_, Some(Broken::Writing)) => Some(Reason::ClientReset),
+            (_, Some(Broken::Reading)) | (Some(Broken::Writing), _) => Some(Reason::ServerReset),
+            (None, None) => None,
+        };
+        let ended = || match (self.up.read, self.down.read) {
+            (Reading::GoesOn, Reading::GoesOn) => None,
+            (Reading::GoesOn, _) => Some(Reason::ServerEnded),
+            _ => Some(Reason::ClientEnded),
+        };
+        self.first = broken.or(self.first).or_else(ended);
+    }
+
+    /// Nothing has gone from either side to the other.
+    pub(crate) fn is_untouched(&self) -> bool {
+        self.up.moved == 0 && self.down.moved == 0
+    }
+
+    /// What was taken from the client and no server has.
+    pub(crate) fn take_unsent(&mut self) -> Option<Lease> {
+        match std::mem::replace(&mut self.up.held, Held::Nothing) {
+            Held::Bytes(lease) => Some(lease),
+            Held::Nothing | Held::Pipe(_) => None,
+        }
+    }
+
+    /// These come first on the way to the server.
+    pub(crate) fn give_unsent(&mut self, unsent: Option<Lease>) {
+        if let Some(lease) = unsent {
+            self.up.held = Held::Bytes(lease);
+        }
+    }
+
+    /// Bytes were taken from one side and have not reached the other.
+    pub(crate) fn holds_bytes(&self) -> bool {
+        [&self.up, &self.down].into_iter().any(|direction| !matches!(direction.held, Held::Nothing))
+    }
+}
+
+/// Which side of a direction broke off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Broken {
+    Reading,
+    Writing,
+}
+
+impl Direction {
+    fn new(can_splice: bool) -> Self {
+        Self {
+            held: Held::Nothing,
+            read: Reading::GoesOn,
+            write_ended: false,
+            can_splice,
+            is_bulk: false,
+            streak: 0,
+            moved: 0,
+        }
+    }
+
+    fn is_broken(&self) -> Option<Broken> {
+        match self.read {
+            Reading::Broken => Some(Broken::Reading),
+            Reading::GoesOn if self.write_ended => Some(Broken::Writing),
+            Reading::GoesOn | Reading::Ended => None,
+        }
+    }
+
+    /// Moves bytes until one side makes it wait. Ready: this direction is over.
+    ///
+    /// Where nobody takes the bytes any more it is over at once, and the other direction goes on: what
+    /// that side said before it broke off is still to be heard.
+    fn poll(&mut self, context: &mut Context<'_>, from: &mut End, to: &mut End) -> Poll<()> {
+        loop {
+            let step = match (&self.held, self.read) {
+                _ if self.write_ended => return Poll::Ready(()),
+                (Held::Bytes(_), _) => self.poll_write(context, to),
+                (Held::Pipe(_), _) => self.poll_empty(context, to),
+                (Held::Nothing, Reading::Ended) => self.poll_end(context, to),
+                (Held::Nothing, Reading::Broken) => return Poll::Ready(()),
+                (Held::Nothing, Reading::GoesOn) if self.is_bulk => self.poll_fill(context, from),
+                (Held::Nothing, Reading::GoesOn) => self.poll_read(context, from),
+            };
+            if step.is_pending() {
+                return Poll::Pending;
+            }
+        }
+    }
+
+    fn poll_read(&mut self, context: &mut Context<'_>, from: &mut End) -> Poll<()> {
+        // Looked at first: who waits needs no buffer.
+        match from.poll_readable(context) {
+            Poll::Pending => return Poll::Pending,
+            Poll::Ready(Err(_)) => self.read = Reading::Broken,
+            Poll::Ready(Ok(())) => {
+                let mut lease = Lease::medium();
+                match from.poll_read(context, lease.spare()) {
+                    Poll::Pending => return Poll::Pending,
+                    Poll::Ready(Err(_)) => self.read = Reading::Broken,
+                    Poll::Ready(Ok(0)) => self.read = Reading::Ended,
+                    Poll::Ready(Ok(count)) => {
+                        lease.advance(count);
+                        self.streak = if lease.spare().is_empty() { self.streak + 1 } else { 0 };
+                        self.held = Held::Bytes(lease);
+                        if self.can_splice && self.streak >= FULL_READS {
+                            (self.is_bulk, self.streak) = (true, 0);
+                        }
+                        self.streak = self.streak.min(FULL_READS);
+                    }
+                }
+            }
+        }
+        Poll::Ready(())
+    }
+
+    fn poll_write(&mut self, context: &mut Context<'_>, to: &mut End) -> Poll<()> {
+        let Held::Bytes(lease) = &mut self.held else { return Poll::Ready(()) };
+        match to.poll_write(context, lease.filled()) {
+            Poll::Pending => return Poll::Pending,
+            Poll::Ready(Ok(0) | Err(_)) => self.write_ended = true,
+            Poll::Ready(Ok(count)) => {
+                self.moved += count as u64;
+                lease.consume(count);
+                if lease.is_empty() {
+                    self.held = Held::Nothing;
+                }
+            }
+        }
+        Poll::Ready(())
+    }
+
+    fn poll_fill(&mut self, context: &mut Context<'_>, from: &End) -> Poll<()> {
+        let (Some(mut pipe), Some(socket)) = (PipeLease::take(), from.socket()) else {
+            self.is_bulk = false;
+            return Poll::Ready(());
+        };
+        match socket.poll_readable_io(context, |socket| pipe.fill(socket, SPLICE_BYTES)) {
+            Poll::Pending => return Poll::Pending,
+            Poll::Ready(Err(_)) => self.read = Reading::Broken,
+            Poll::Ready(Ok(0)) => self.read = Reading::Ended,
+            Poll::Ready(Ok(count)) => {
+                self.streak = if count < SMALL_MOVE_BYTES { self.streak + 1 } else { 0 };
+                if self.streak >= SMALL_MOVES {
+                    (self.is_bulk, self.streak) = (false, 0);
+                }
+                self.held = Held::Pipe(pipe);
+            }
+        }
+        Poll::Ready(())
+    }
+
+    fn poll_empty(&mut self, context: &mut Context<'_>, to: &End) -> Poll<()> {
+        let (Held::Pipe(pipe), Some(socket)) = (&mut self.held, to.socket()) else { return Poll::Ready(()) };
+        match socket.poll_writable_io(context, |socket| pipe.empty(socket)) {
+            Poll::Pending => return Poll::Pending,
+            Poll::Ready(Ok(0) | Err(_)) => self.write_ended = true,
+            Poll::Ready(Ok(count)) => {
+                self.moved += count as u64;
+                if pipe.held() == 0 {
+                    self.held = Held::Nothing;
+                }
+            }
+        }
+        Poll::Ready(())
+    }
+
+    fn poll_end(&mut self, context: &mut Context<'_>, to: &mut End) -> Poll<()> {
+        // One that cannot be told has gone already.
+        let told = to.poll_shutdown(context);
+        self.write_ended = told.is_ready();
+        told.map(drop)
+    }
+}

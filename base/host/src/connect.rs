@@ -1,10 +1,12 @@
-//! Outgoing TCP connections.
+//! Outgoing TCP connections, and UDP sockets with one peer.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpStream};
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::OwnedFd;
 
 use socket2::{Domain, Protocol, Socket, Type};
+
+use crate::options::set_option;
 
 /// A socket ready to connect to `destination`: non-blocking, close-on-exec, TCP_NODELAY, and bound
 /// to `source` where one is given. The source's TCP port is chosen at connect time
@@ -15,7 +17,7 @@ pub fn outgoing_socket(destination: SocketAddr, source: Option<IpAddr>) -> io::R
     let socket = Socket::new(domain, Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
     socket.set_tcp_nodelay(true)?;
     if let Some(source) = source {
-        set_bind_address_no_port(&socket)?;
+        set_option(&socket, libc::SOL_IP, libc::IP_BIND_ADDRESS_NO_PORT, 1)?;
         socket.bind(&SocketAddr::new(source, 0).into())?;
     }
     Ok(socket)
@@ -32,27 +34,29 @@ pub fn start_connect(destination: SocketAddr, source: Option<IpAddr>) -> io::Res
     Ok(socket.into())
 }
 
-fn set_bind_address_no_port(socket: impl AsFd) -> io::Result<()> {
-    let on: libc::c_int = 1;
-    // Neither rustix nor socket2 offers this option.
-    #[allow(unsafe_code)]
-    // SAFETY: the descriptor is borrowed for the length of the call, so it is open; the pointer
-    // and the length describe `on`, which outlives the call; the kernel only reads it.
-    let result = unsafe {
-        libc::setsockopt(
-            socket.as_fd().as_raw_fd(),
-            libc::SOL_IP,
-            libc::IP_BIND_ADDRESS_NO_PORT,
-            (&raw const on).cast(),
-            size_of_val(&on) as libc::socklen_t,
-        )
-    };
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+/// A socket that exchanges datagrams with `destination` alone: non-blocking, close-on-exec, from
+/// `source` where one is given, and it takes trains of equal datagrams as one message where the kernel
+/// has them (UDP_GRO; see [`crate::datagrams`]). What the other end's host says by ICMP ends up in its
+/// next call as an error, "connection refused" where nobody listens.
+///
+/// The kernel chooses a UDP port that no other socket of this host has at this source address, whatever
+/// their destinations: so many sockets as its range of ports has (net.ipv4.ip_local_port_range) can be
+/// had for each source.
+pub fn connected_udp_socket(destination: SocketAddr, source: Option<IpAddr>) -> io::Result<OwnedFd> {
+    let domain = Domain::for_address(destination);
+    let socket = Socket::new(domain, Type::DGRAM.nonblocking(), Some(Protocol::UDP))?;
+    // Before Linux 5.0 each datagram is a message of its own.
+    set_option(&socket, libc::SOL_UDP, libc::UDP_GRO, 1).ok();
+    if let Some(source) = source {
+        socket.bind(&SocketAddr::new(source, 0).into())?;
+    }
+    socket.connect(&destination.into())?;
+    Ok(socket.into())
 }
 
 #[cfg(test)]
 mod tests {
-    use std::net::TcpListener;
+    use std::net::{TcpListener, UdpSocket};
 
     use super::*;
 
@@ -73,5 +77,18 @@ mod tests {
         let socket = outgoing_socket("[::1]:1".parse().unwrap(), Some("::1".parse().unwrap())).unwrap();
         let bound = socket.local_addr().unwrap().as_socket().unwrap();
         assert_eq!(bound, "[::1]:0".parse().unwrap());
+    }
+
+    #[test]
+    fn datagrams_come_from_the_address_asked_for() {
+        for (place, source) in [("127.0.0.1:0", "127.0.0.77"), ("[::1]:0", "::1")] {
+            let server = UdpSocket::bind(place).unwrap();
+            let source: IpAddr = source.parse().unwrap();
+            let client = UdpSocket::from(connected_udp_socket(server.local_addr().unwrap(), Some(source)).unwrap());
+            client.send(b"x").unwrap();
+            let (_, peer) = server.recv_from(&mut [0]).unwrap();
+            assert_eq!((peer.ip(), peer), (source, client.local_addr().unwrap()));
+            assert_eq!(client.recv(&mut [0]).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        }
     }
 }

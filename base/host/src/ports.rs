@@ -1,4 +1,4 @@
-//! Who holds a TCP port: for the message beside "address in use".
+//! Who holds a TCP or UDP port: for the message beside "address in use".
 
 use std::fmt;
 use std::fs::{self, File};
@@ -10,6 +10,11 @@ use crate::process;
 
 /// State LISTEN as /proc/net/tcp writes it.
 const LISTEN: &str = "0A";
+
+/// The tables of a protocol, and the state in which a socket holds its port; without one, in any.
+type Tables = ([&'static str; 2], Option<&'static str>);
+const TCP: Tables = (["/proc/net/tcp", "/proc/net/tcp6"], Some(LISTEN));
+const UDP: Tables = (["/proc/net/udp", "/proc/net/udp6"], None);
 
 /// A process that listens.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,11 +31,17 @@ impl fmt::Display for Holder {
 /// The process that listens where `address` would; `None` where it cannot be told, as for other
 /// users' processes without root.
 pub fn holder_of(address: SocketAddr) -> Option<Holder> {
-    let inodes: Vec<String> = ["/proc/net/tcp", "/proc/net/tcp6"]
-        .into_iter()
-        .filter_map(read_bounded)
-        .flat_map(|table| listening_inodes(&table, address))
-        .collect();
+    holder_in(TCP, address)
+}
+
+/// The same for a UDP port, which is held by whoever is bound to it.
+pub fn udp_holder_of(address: SocketAddr) -> Option<Holder> {
+    holder_in(UDP, address)
+}
+
+fn holder_in((tables, state): Tables, address: SocketAddr) -> Option<Holder> {
+    let inodes: Vec<String> =
+        tables.into_iter().filter_map(read_bounded).flat_map(|table| inodes(&table, state, address)).collect();
     let links: Vec<String> = inodes.iter().map(|inode| format!("socket:[{inode}]")).collect();
     if links.is_empty() {
         return None;
@@ -60,8 +71,8 @@ fn read_bounded(path: &str) -> Option<String> {
     Some(text)
 }
 
-/// Inodes of the sockets in `table` whose address collides with `wanted`.
-fn listening_inodes(table: &str, wanted: SocketAddr) -> Vec<String> {
+/// Inodes of the sockets in `table` in this state whose address collides with `wanted`.
+fn inodes(table: &str, wanted_state: Option<&str>, wanted: SocketAddr) -> Vec<String> {
     table
         .lines()
         .skip(1)
@@ -73,7 +84,8 @@ fn listening_inodes(table: &str, wanted: SocketAddr) -> Vec<String> {
             let (address, port) = local.split_once(':')?;
             let held = parse_address(address)?;
             let port = u16::from_str_radix(port, 16).ok()?;
-            (state == LISTEN && port == wanted.port() && collides(held, wanted.ip())).then(|| inode.to_owned())
+            let holds = wanted_state.is_none_or(|wanted| state == wanted);
+            (holds && port == wanted.port() && collides(held, wanted.ip())).then(|| inode.to_owned())
         })
         .collect()
 }
@@ -102,7 +114,7 @@ fn parse_address(digits: &str) -> Option<IpAddr> {
 
 #[cfg(test)]
 mod tests {
-    use std::net::TcpListener;
+    use std::net::{TcpListener, UdpSocket};
 
     use super::*;
 
@@ -111,6 +123,9 @@ mod tests {
         for address in ["127.0.0.1:0", "[::1]:0"] {
             let listener = TcpListener::bind(address).unwrap();
             let holder = holder_of(listener.local_addr().unwrap());
+            assert_eq!(holder, Some(Holder { pid: std::process::id() }));
+            let socket = UdpSocket::bind(address).unwrap();
+            let holder = udp_holder_of(socket.local_addr().unwrap());
             assert_eq!(holder, Some(Holder { pid: std::process::id() }));
         }
     }
@@ -129,7 +144,7 @@ mod tests {
     fn odd_tables_name_nobody() {
         let wanted = "127.0.0.1:80".parse().unwrap();
         for table in ["", "head\n", "head\n0: zz:0050 x 0A", "head\n 0: 0100007F:0050 0:0 01 a b c d e 7"] {
-            assert!(listening_inodes(table, wanted).is_empty(), "{table}");
+            assert!(inodes(table, TCP.1, wanted).is_empty(), "{table}");
         }
     }
 }

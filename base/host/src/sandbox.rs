@@ -42,6 +42,9 @@ pub struct Allowances {
     pub connect: Vec<u16>,
     /// TCP ports to bind; 0 is any that the kernel chooses.
     pub bind: Vec<u16>,
+    /// UDP is served: datagrams in batches ([`calls::WITHOUT_UDP`]). To look up names, and to have UDP
+    /// sockets at any address and port, nothing is needed: Landlock knows no UDP.
+    pub udp: bool,
 }
 
 /// What holds from now on.
@@ -86,7 +89,7 @@ pub fn enter(account: Option<&Account>, allowances: &Allowances) -> io::Result<E
     let user = users::current_name();
     drop_capabilities()?;
     let user_problem = user_problem.map(|error| error.to_string());
-    let kernel = restrict(rules);
+    let kernel = restrict(rules, allowances.udp);
     FILTERED.store(kernel.seccomp, Ordering::Relaxed);
     Ok(Entered { user, user_problem, kernel, _held: held })
 }
@@ -108,15 +111,16 @@ pub fn only_become(account: &Account) -> io::Result<()> {
 pub fn kernel() -> io::Result<Kernel> {
     let thread = std::thread::Builder::new().name("sumun-sandbox".to_owned()).spawn(|| {
         set_no_new_privs(true)?;
-        Ok(restrict(landlock::prepare(&Allowances::default())))
+        let least = Allowances::default();
+        Ok(restrict(landlock::prepare(&least), least.udp))
     })?;
     thread.join().unwrap_or_else(|_| Err(io::Error::other("the sandbox could not be tried out")))
 }
 
 /// Landlock and the filter, for the calling thread and those that it starts.
-fn restrict(rules: landlock::Rules) -> Kernel {
+fn restrict(rules: landlock::Rules, udp: bool) -> Kernel {
     let (landlock, mut missing) = rules.restrict();
-    let filtered = filter::apply();
+    let filtered = filter::apply(udp);
     let seccomp = filtered.is_ok();
     missing.extend(filtered.err());
     Kernel { landlock, seccomp, missing }

@@ -1,4 +1,4 @@
-//! Sockets that listen, or are about to.
+//! Sockets that listen, or are about to, and those that datagrams come to.
 
 use std::fmt;
 use std::fs;
@@ -10,10 +10,12 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, fchmod};
+use rustix::net::sockopt::set_socket_recv_buffer_size_force;
 use rustix::process::umask;
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
 
-use crate::limits::BACKLOG_CONNECTIONS;
+use crate::limits::{BACKLOG_CONNECTIONS, DATAGRAM_QUEUE_BYTES};
+use crate::options::set_option;
 use crate::ports;
 
 /// Why an address could not be listened on; `Display` is one line for the operator.
@@ -47,7 +49,7 @@ impl fmt::Display for ListenError {
                 write!(out, "cannot listen on unix:{}: a file that is not a socket lies there", path.display())
             }
             Self::Failed { address, error } => {
-                write!(out, "cannot listen on {address}: {}", reason(error))
+                write!(out, "cannot listen on {address}: {}", reason(error, address))
             }
         }
     }
@@ -55,14 +57,20 @@ impl fmt::Display for ListenError {
 
 impl std::error::Error for ListenError {}
 
-fn reason(error: &io::Error) -> String {
+fn reason(error: &io::Error, address: &str) -> String {
     match error.raw_os_error() {
-        Some(libc::EACCES) => "permission denied (TCP ports below 1024 need root or CAP_NET_BIND_SERVICE)".to_owned(),
+        Some(libc::EACCES) => {
+            let protocol = if address.ends_with(UDP_SUFFIX) { "UDP" } else { "TCP" };
+            format!("permission denied ({protocol} ports below 1024 need root or CAP_NET_BIND_SERVICE)")
+        }
         Some(libc::EADDRNOTAVAIL) => "no network interface has this address".to_owned(),
         Some(libc::EAFNOSUPPORT) => "this host has no such address family".to_owned(),
         _ => error.to_string(),
     }
 }
+
+/// Behind an address whose port is one of UDP, as in the config.
+const UDP_SUFFIX: &str = "/udp";
 
 /// Whether an address may already be in our own hands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,7 +78,7 @@ pub enum Claim {
     /// Nobody may listen there yet. SO_REUSEPORT alone would let a second instance of the same
     /// user take half of the connections without a word.
     Exclusive,
-    /// This process holds sockets at the TCP port and adds to them.
+    /// This process holds sockets at the port and adds to them.
     Shared,
 }
 
@@ -102,6 +110,75 @@ pub fn reuseport_sockets(address: SocketAddr, count: usize, claim: Claim) -> Res
         sockets.push(socket.into());
     }
     Ok(sockets)
+}
+
+/// `count` sockets bound to the UDP port of `address`, among which the kernel spreads datagrams by their
+/// source and destination (SO_REUSEPORT). UDP port 0: the kernel chooses one, the same for all.
+///
+/// There is no [`listen`] for them: a socket has its share of the datagrams from the moment on at which
+/// it is bound. Until somebody reads it, that share waits in its queue, and what finds no room there is
+/// lost. And each socket that is added or closed moves clients from one socket to another: who
+/// keeps something for each client has to look for it at the other workers too. So whoever opens them has
+/// their reader at hand, and sockets that are read already are handed over, never opened a second time:
+/// both processes then take from the one queue.
+///
+/// Each is non-blocking and close-on-exec, IPv6 ones take IPv6 only, and trains of equal datagrams come
+/// as one message where the kernel has them (UDP_GRO; see [`crate::datagrams`]). Where `address` stands
+/// for all of the host's, each datagram tells which one it was sent to.
+pub fn reuseport_udp_sockets(address: SocketAddr, count: usize, claim: Claim) -> Result<Vec<OwnedFd>, ListenError> {
+    let failed = |error: io::Error| udp_failed_at(address, error);
+    if claim == Claim::Exclusive && address.port() != 0 {
+        // Bound without SO_REUSEPORT, this one fails where anybody is bound.
+        udp_socket(address).and_then(|probe| probe.bind(&address.into())).map_err(failed)?;
+    }
+    let mut bound = address;
+    let mut sockets = Vec::new();
+    for _ in 0..count {
+        let socket = udp_socket(address).map_err(failed)?;
+        prepare_udp(&socket, address).map_err(failed)?;
+        socket.bind(&bound.into()).map_err(failed)?;
+        if bound.port() == 0 {
+            bound = local_address(&socket).map_err(failed)?;
+        }
+        sockets.push(socket.into());
+    }
+    Ok(sockets)
+}
+
+fn udp_failed_at(address: SocketAddr, error: io::Error) -> ListenError {
+    let written = format!("{address}{UDP_SUFFIX}");
+    match error.kind() {
+        io::ErrorKind::AddrInUse => ListenError::InUse {
+            address: written,
+            holder: ports::udp_holder_of(address).map(|holder| holder.to_string()),
+        },
+        _ => ListenError::Failed { address: written, error },
+    }
+}
+
+fn udp_socket(address: SocketAddr) -> io::Result<Socket> {
+    // Without SO_REUSEADDR: for UDP it means that several may be bound to the same port.
+    let socket = Socket::new(Domain::for_address(address), Type::DGRAM.nonblocking(), Some(Protocol::UDP))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    Ok(socket)
+}
+
+fn prepare_udp(socket: &Socket, address: SocketAddr) -> io::Result<()> {
+    socket.set_reuse_port(true)?;
+    // Before Linux 5.0 each datagram is a message of its own.
+    set_option(socket, libc::SOL_UDP, libc::UDP_GRO, 1).ok();
+    if set_socket_recv_buffer_size_force(socket, DATAGRAM_QUEUE_BYTES).is_err() {
+        // The kernel takes what it may; any queue serves.
+        socket.set_recv_buffer_size(DATAGRAM_QUEUE_BYTES).ok();
+    }
+    match address {
+        // Elsewhere the address is known, and to be told it with each datagram has its price.
+        _ if !address.ip().is_unspecified() => Ok(()),
+        SocketAddr::V4(_) => set_option(socket, libc::SOL_IP, libc::IP_PKTINFO, 1),
+        SocketAddr::V6(_) => set_option(socket, libc::SOL_IPV6, libc::IPV6_RECVPKTINFO, 1),
+    }
 }
 
 /// Lets a socket of [`reuseport_sockets`] listen: its share of new connections waits in it from now
@@ -145,7 +222,7 @@ fn bind_tcp(socket: &Socket, address: SocketAddr) -> io::Result<()> {
 }
 
 fn local_address(socket: &Socket) -> io::Result<SocketAddr> {
-    socket.local_addr()?.as_socket().ok_or_else(|| io::Error::other("a TCP socket without an IP address"))
+    socket.local_addr()?.as_socket().ok_or_else(|| io::Error::other("a socket without an IP address"))
 }
 
 /// One socket listening on the Unix socket file `path`, whose permission bits are `mode`
@@ -196,7 +273,7 @@ fn remove_stale_socket(path: &Path, address: &str) -> Result<(), ListenError> {
 #[cfg(test)]
 mod tests {
     use std::io::Write;
-    use std::net::{Ipv4Addr, Ipv6Addr, TcpListener, TcpStream};
+    use std::net::{Ipv4Addr, Ipv6Addr, TcpListener, TcpStream, UdpSocket};
     use std::os::unix::fs::PermissionsExt;
     use std::os::unix::net::UnixListener;
 
@@ -284,6 +361,47 @@ mod tests {
         let address = first[0].local_addr().unwrap();
         assert!(matches!(reuseport_sockets(address, 1, Claim::Exclusive), Err(ListenError::InUse { .. })));
         assert_eq!(reuseport_sockets(address, 2, Claim::Shared).unwrap().len(), 2);
+    }
+
+    #[test]
+    fn datagrams_are_spread_among_sockets_of_one_udp_port() {
+        for address in [free(Ipv4Addr::LOCALHOST), free(Ipv6Addr::LOCALHOST)] {
+            let sockets = reuseport_udp_sockets(address, 3, Claim::Exclusive).unwrap();
+            let sockets: Vec<UdpSocket> = sockets.into_iter().map(UdpSocket::from).collect();
+            let bound = sockets[0].local_addr().unwrap();
+            let clients: Vec<UdpSocket> = (0..100).map(|_| UdpSocket::bind(address).unwrap()).collect();
+            clients.iter().for_each(|client| assert_eq!(client.send_to(b"x", bound).unwrap(), 1));
+            let mut counts = Vec::new();
+            for socket in &sockets {
+                assert_eq!(socket.local_addr().unwrap(), bound);
+                counts.push(std::iter::from_fn(|| socket.recv_from(&mut [0]).ok()).count());
+            }
+            assert_eq!(counts.iter().sum::<usize>(), clients.len());
+            assert!(counts.iter().all(|count| *count > 0), "{counts:?}");
+        }
+    }
+
+    #[test]
+    fn a_udp_port_in_use_is_named_with_its_holder() {
+        let other = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let address = other.local_addr().unwrap();
+        let text = reuseport_udp_sockets(address, 2, Claim::Exclusive).unwrap_err().to_string();
+        assert!(text.contains(&format!("cannot listen on {address}/udp: it is in use by process")), "{text}");
+        assert!(text.contains(&std::process::id().to_string()), "{text}");
+        let ours = reuseport_udp_sockets(free(Ipv4Addr::LOCALHOST), 1, Claim::Exclusive).unwrap().remove(0);
+        let address = UdpSocket::from(ours.try_clone().unwrap()).local_addr().unwrap();
+        assert!(matches!(reuseport_udp_sockets(address, 1, Claim::Exclusive), Err(ListenError::InUse { .. })));
+        assert_eq!(reuseport_udp_sockets(address, 2, Claim::Shared).unwrap().len(), 2);
+    }
+
+    #[test]
+    fn ports_without_permission_are_of_the_protocol_asked_for() {
+        let text = |address: &str| {
+            let error = io::Error::from_raw_os_error(libc::EACCES);
+            ListenError::Failed { address: address.to_owned(), error }.to_string()
+        };
+        assert!(text("127.0.0.1:53/udp").contains("(UDP ports below 1024"));
+        assert!(text("127.0.0.1:53").contains("(TCP ports below 1024"));
     }
 
     #[test]

@@ -118,6 +118,12 @@ pub const DENIED_HERE: &[Call] = calls! {
 #[cfg(not(target_arch = "x86_64"))]
 pub const DENIED_HERE: &[Call] = &[];
 
+/// What is refused where no UDP is served. Names are looked up with other calls.
+pub const WITHOUT_UDP: &[Call] = calls! {
+    "recvmmsg" = libc::SYS_recvmmsg,
+    "sendmmsg" = libc::SYS_sendmmsg,
+};
+
 /// What says that the kernel does not know it: the C library then takes `clone`, whose flags can be
 /// looked at, while those of `clone3` lie in memory.
 pub const UNKNOWN: &[Call] = calls! {

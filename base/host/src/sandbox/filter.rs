@@ -7,7 +7,7 @@
 
 use seccompiler::{BpfProgram, sock_filter};
 
-use super::calls::{DENIED_IN_PART, NEWEST_KNOWN, UNKNOWN, denied};
+use super::calls::{DENIED_IN_PART, NEWEST_KNOWN, UNKNOWN, WITHOUT_UDP, denied};
 
 #[cfg(target_arch = "x86_64")]
 const ARCHITECTURE: Option<u32> = Some(libc::EM_X86_64 as u32 | AUDIT_64_BIT_LITTLE_ENDIAN);
@@ -39,24 +39,24 @@ const NOT_THERE: u32 = libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32;
 /// SOCK_STREAM sockets are TCP with either of these, and UDP is the third.
 const PROTOCOLS: [i32; 3] = [0, libc::IPPROTO_TCP, libc::IPPROTO_UDP];
 
-/// Puts the filter in force for the calling thread and those that it starts; the error says what is
-/// not restricted.
-pub(super) fn apply() -> Result<(), String> {
+/// Puts the filter in force for the calling thread and those that it starts, with what serving UDP needs
+/// or without it; the error says what is not restricted.
+pub(super) fn apply(udp: bool) -> Result<(), String> {
     let Some(architecture) = ARCHITECTURE else {
         return Err("system calls (there is no filter for this processor)".to_owned());
     };
-    let applied = seccompiler::apply_filter(&program(architecture));
+    let applied = seccompiler::apply_filter(&program(architecture, udp));
     applied.map_err(|error| format!("system calls: {error}"))
 }
 
-fn program(architecture: u32) -> BpfProgram {
+fn program(architecture: u32, udp: bool) -> BpfProgram {
     let mut program = vec![
         statement(LOAD, ARCHITECTURE_AT),
         jump(EQUAL, architecture, 1, 0),
         statement(RETURN, REFUSE),
         statement(LOAD, NUMBER_AT),
     ];
-    program.extend(tree(&ranges()));
+    program.extend(tree(&ranges(udp)));
     program
 }
 
@@ -64,12 +64,18 @@ fn program(architecture: u32) -> BpfProgram {
 type Range = (u32, BpfProgram);
 
 /// From 0 to the end of all numbers, without a gap.
-fn ranges() -> Vec<Range> {
+fn ranges(udp: bool) -> Vec<Range> {
     let mut single: Vec<Range> = Vec::new();
     let number = |number: libc::c_long| u32::try_from(number).unwrap_or(u32::MAX);
     single.extend(denied().map(|(_, call)| (number(call), vec![statement(RETURN, REFUSE)])));
     single.extend(UNKNOWN.iter().map(|(_, call)| (number(*call), vec![statement(RETURN, NOT_THERE)])));
     single.extend(in_part().map(|(call, rules)| (number(call), rules)));
+    if !udp {
+        // Some of them have rules for their arguments otherwise.
+        let without = WITHOUT_UDP.iter().map(|(_, call)| number(*call));
+        single.retain(|(number, _)| without.clone().all(|call| call != *number));
+        single.extend(without.map(|call| (call, vec![statement(RETURN, REFUSE)])));
+    }
     single.sort_by_key(|(number, _)| *number);
 
     let allowed = || vec![statement(RETURN, ALLOW)];
@@ -215,16 +221,24 @@ mod tests {
     }
 
     fn verdict(number: libc::c_long, arguments: [u64; 6]) -> u32 {
-        run(&program(HERE), HERE, number as u32, arguments).0
+        run(&program(HERE, true), HERE, number as u32, arguments).0
     }
 
     #[test]
     fn each_number_gets_what_the_lists_say() {
-        let program = program(HERE);
+        for udp in [true, false] {
+            each_number_with(udp);
+        }
+    }
+
+    fn each_number_with(udp: bool) {
+        let program = program(HERE, udp);
         assert!(program.len() < 4096, "the kernel takes no more");
+        let without: &[(&str, libc::c_long)] = if udp { &[] } else { WITHOUT_UDP };
         let partly: Vec<libc::c_long> = in_part().map(|(number, _)| number).collect();
         for number in 0..=NEWEST_KNOWN.1 {
-            let expected = if denied().any(|(_, call)| call == number) {
+            let refused = denied().chain(without.iter().copied()).any(|(_, call)| call == number);
+            let expected = if refused {
                 REFUSE
             } else if UNKNOWN.iter().any(|(_, call)| *call == number) {
                 NOT_THERE
@@ -243,13 +257,15 @@ mod tests {
 
     #[test]
     fn hot_calls_leave_early() {
-        let program = program(HERE);
+        let program = program(HERE, true);
         for number in [
             libc::SYS_read,
             libc::SYS_write,
             libc::SYS_writev,
             libc::SYS_recvfrom,
             libc::SYS_sendto,
+            libc::SYS_recvmmsg,
+            libc::SYS_sendmmsg,
             libc::SYS_epoll_pwait,
             libc::SYS_accept4,
             libc::SYS_splice,
@@ -295,6 +311,21 @@ mod tests {
     }
 
     #[test]
+    fn what_serves_udp_passes_the_filter() {
+        let outcome = std::thread::spawn(|| {
+            rustix::thread::set_no_new_privs(true).unwrap();
+            apply(true).unwrap();
+            let server = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+            let client = crate::connect::connected_udp_socket(server.local_addr().unwrap(), None).unwrap();
+            let sent = crate::datagrams::Outgoing::new().send(&client, b"many words", Some(4));
+            let mut batch = crate::datagrams::Batch::new();
+            (sent.datagrams, batch.recv(&server).unwrap())
+        });
+        // A socket that takes no trains gets each datagram.
+        assert_eq!(outcome.join().unwrap(), (3, 3));
+    }
+
+    #[test]
     fn connections_are_not_opened_by_sending() {
         let fast_open = (libc::MSG_FASTOPEN | libc::MSG_NOSIGNAL) as u64;
         let usual = libc::MSG_NOSIGNAL as u64;
@@ -329,7 +360,10 @@ mod tests {
     fn the_kernel_takes_it_and_threads_still_start() {
         let outcome = std::thread::spawn(|| {
             rustix::thread::set_no_new_privs(true).unwrap();
-            apply().unwrap();
+            apply(false).unwrap();
+            let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+            let refused = crate::datagrams::Batch::new().recv(&socket).unwrap_err().kind();
+            assert_eq!(refused, std::io::ErrorKind::PermissionDenied);
             // With clone3 said not to be there, the C library takes clone.
             let thread = std::thread::spawn(|| std::fs::read("/proc/self/comm").is_ok()).join().unwrap();
             (thread, std::process::Command::new("true").status().unwrap_err().kind())

@@ -1,6 +1,9 @@
 //! One health check of one server, over TLS where its pool speaks it.
 
+mod exchange;
+mod http1;
 mod http2;
+mod words;
 
 use std::future::poll_fn;
 use std::io;
@@ -11,11 +14,10 @@ use std::time::{Duration, Instant};
 
 use sumun_config::checked::{Check, Health, Protocol};
 use sumun_engine::tls::{Failure, Offer, ServerName, TlsPool, TlsStream, Transport};
-use sumun_http::{Method, Received, ResponseHead, ResponseReceiver};
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 
-use crate::limits::{CHECK_HEAD_BYTES, CHECK_REFUSAL};
+use crate::limits::CHECK_REFUSAL;
 use crate::server::Target;
 
 /// What a check found: in words, either way.
@@ -100,15 +102,16 @@ async fn ask_secured(
         Protocol::Http1 | Protocol::Auto => Spoken::Http1,
         Protocol::Http2 => return Err("it agrees on no HTTP/2".to_owned()),
     };
-    let mut finding = match check {
+    let mut finding = ask(check, spoken, &mut stream, address).await;
+    if let (Ok(found), Check::Tcp { expect, .. }) = (&finding, check)
+        && expect.is_empty()
+    {
         // A handshake takes a round trip and the server's work, and so does a refusal. Silence is good,
         // also where the check's time is short: it must not be what ends it.
-        Check::Tcp => {
-            let left = end.saturating_duration_since(Instant::now());
-            hear_out(&mut stream, (2 * round + CHECK_REFUSAL).min(left * 3 / 4)).await
-        }
-        Check::Http { .. } => ask(check, spoken, &mut stream, address).await,
-    };
+        let left = end.saturating_duration_since(Instant::now());
+        let heard = hear_out(&mut stream, (2 * round + CHECK_REFUSAL).min(left * 3 / 4)).await;
+        finding = heard.map(|()| found.clone());
+    }
     if finding.is_err()
         && let Some(refusal) = poll_fn(|context| stream.poll_refusal(context)).await
     {
@@ -125,7 +128,7 @@ fn no_tls(failure: Failure) -> String {
 /// A server of TLS 1.3 looks at our certificate when the handshake is over for us: only what it says
 /// then tells whether it takes us. Most say something at once, if it is but a ticket; one that says
 /// nothing for so long is believed to have nothing against us.
-async fn hear_out(stream: &mut TlsStream, bound: Duration) -> Finding {
+async fn hear_out(stream: &mut TlsStream, bound: Duration) -> Result<(), String> {
     let heard = poll_fn(|context| match stream.poll_read(context, &mut [0]) {
         Poll::Ready(Ok(0)) => Poll::Ready(Err("closed as soon as the handshake was done".to_owned())),
         Poll::Ready(Ok(_)) => Poll::Ready(Ok(())),
@@ -133,7 +136,7 @@ async fn hear_out(stream: &mut TlsStream, bound: Duration) -> Finding {
         Poll::Pending if stream.is_confirmed() => Poll::Ready(Ok(())),
         Poll::Pending => Poll::Pending,
     });
-    tokio::time::timeout(bound, heard).await.unwrap_or(Ok(())).map(|()| "connected".to_owned())
+    tokio::time::timeout(bound, heard).await.unwrap_or(Ok(()))
 }
 
 fn with_port(target: &Target, port: Option<u16>) -> Target {
@@ -146,52 +149,21 @@ fn with_port(target: &Target, port: Option<u16>) -> Target {
 
 async fn ask(check: &Check, spoken: Spoken, stream: impl AsyncRead + AsyncWrite + Unpin, address: &str) -> Finding {
     match check {
-        Check::Tcp => Ok("connected".to_owned()),
+        Check::Tcp { send, expect } => exchange::ask(stream, send, expect).await,
         Check::Http { path, host, status } => {
             let host = host.as_deref().unwrap_or(address);
             let found = match spoken {
                 Spoken::Http2(scheme) => http2::ask(stream, scheme, path, host).await?,
-                Spoken::Http1 => ask_http(stream, path, host).await?,
+                Spoken::Http1 => http1::ask(stream, path, host).await?,
             };
             let good = status.iter().any(|(low, high)| (*low..=*high).contains(&found));
-            if good { Ok(format!("status {found}")) } else { Err(format!("status {found}, wanted {}", ranges(status))) }
-        }
-    }
-}
-
-/// The status code of the final answer. Its body is not read.
-async fn ask_http(mut stream: impl AsyncRead + AsyncWrite + Unpin, path: &str, host: &str) -> Result<u16, String> {
-    let request = format!(
-        "GET {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: sumun-health\r\nAccept: */*\r\nConnection: close\r\n\r\n"
-    );
-    stream.write_all(request.as_bytes()).await.map_err(|error| format!("the request could not be sent: {error}"))?;
-    let mut bytes = Vec::with_capacity(1024);
-    let mut head = ResponseHead::default();
-    let mut receiver = ResponseReceiver::default();
-    loop {
-        let received = receiver.receive(&mut head, &bytes, Method::Get, CHECK_HEAD_BYTES);
-        match received.map_err(|reject| format!("not an HTTP answer: {}", reject.reason()))? {
-            Received::Final(_) => return Ok(head.status),
-            // The next head may be here already.
-            Received::Interim(length) => {
-                bytes.drain(..length);
-                continue;
+            if good {
+                Ok(format!("status {found}"))
+            } else {
+                Err(format!("status {found}, wanted {}", http1::ranges(status)))
             }
-            Received::Partial => {}
-        }
-        match stream.read_buf(&mut bytes).await {
-            Ok(0) => return Err("closed before the answer was complete".to_owned()),
-            Ok(_) => {}
-            Err(error) => return Err(format!("no answer: {error}")),
         }
     }
-}
-
-fn ranges(status: &[(u16, u16)]) -> String {
-    let range = |(low, high): &(u16, u16)| {
-        if low == high { low.to_string() } else { format!("{low}-{high}") }
-    };
-    status.iter().map(range).collect::<Vec<_>>().join(", ")
 }
 
 fn in_units(duration: Duration) -> String {
@@ -204,6 +176,7 @@ fn in_units(duration: Duration) -> String {
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::net::{TcpListener, UnixListener};
 
     use super::*;
@@ -287,7 +260,7 @@ mod tests {
     #[tokio::test]
     async fn connects_from_the_source_to_the_port_of_checks() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let health = Health { check: Check::Tcp, port: Some(listener.local_addr().unwrap().port()), ..http(LONG) };
+        let health = Health { check: Check::CONNECT, port: Some(listener.local_addr().unwrap().port()), ..http(LONG) };
         let target = Target::Tcp("127.0.0.1:1".parse().unwrap());
         let finding = run(&health, Way { source: "127.0.0.9".parse().ok(), ..to(&target) }).await;
         assert!(finding.unwrap().starts_with("connected in "));

@@ -1,0 +1,38 @@
+//! Active health checks of a pool's servers.
+
+use std::time::Duration;
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Health {
+    pub check: Check,
+    pub every: Duration,
+    pub timeout: Duration,
+    /// Good answers in a row until a server is up.
+    pub rise: u32,
+    /// Bad answers in a row until a server is down.
+    pub fall: u32,
+    /// Another port than the server's own.
+    pub port: Option<u16>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Check {
+    Tcp {
+        /// Written once the connection is open; empty for nothing.
+        send: Vec<u8>,
+        /// Has to be found in what the server says; empty: a connection is enough.
+        expect: Vec<u8>,
+    },
+    Http {
+        path: String,
+        /// Host header; `None` sends the server's address.
+        host: Option<String>,
+        /// Inclusive ranges of status codes that are good.
+        status: Vec<(u16, u16)>,
+    },
+}
+
+impl Check {
+    /// A connection that opens is enough.
+    pub const CONNECT: Self = Self::Tcp { send: Vec::new(), expect: Vec::new() };
+}

@@ -1,0 +1,57 @@
+//! Active health checks of a pool's servers.
+
+use std::time::Duration;
+
+use super::pools::span;
+use super::{Lower, Section};
+use crate::checked::{Check, Health, Server};
+use crate::values::{self, health, http};
+
+impl Lower<'_> {
+    pub(super) fn health(&mut self, pool: Section<'_>, servers: &[Server]) -> Option<Health> {
+        pool.given("health")?;
+        let health = pool.section("health");
+        let check = self.check(pool, health, servers)?;
+        let every = health.duration("every");
+        let written = health.text("timeout").and_then(|text| values::duration(text).ok());
+        let timeout = written.unwrap_or_else(|| Duration::from_secs(1).min(every));
+        if let Some(node) = health.given("timeout")
+            && timeout > every
+        {
+            let message = format!("a check may take {} but the next one starts after {}", span(timeout), span(every));
+            self.error(node.place, message, "make `timeout` at most as long as `every`");
+        }
+        Some(Health {
+            check,
+            every,
+            timeout,
+            rise: health.number("rise"),
+            fall: health.number("fall"),
+            port: health.optional_number("port"),
+        })
+    }
+
+    fn check(&mut self, _pool: Section<'_>, health: Section<'_>, _servers: &[Server]) -> Option<Check> {
+        if let Some(node) = health.given("http") {
+            let long = health.section("http");
+            let path = node.scalar().map(|scalar| scalar.text.as_str()).or_else(|| long.text("path"))?;
+            let host = long.text("host").map(str::to_owned);
+            return Some(Check::Http { path: path.to_owned(), host, status: statuses(long) });
+        }
+        let tcp = health.section("tcp");
+        Some(Check::Tcp { send: bytes(tcp, "send"), expect: bytes(tcp, "expect") })
+    }
+}
+
+fn bytes(section: Section<'_>, key: &str) -> Vec<u8> {
+    section.value(key, health::bytes).unwrap_or_default()
+}
+
+fn statuses(check: Section<'_>) -> Vec<(u16, u16)> {
+    let written: Vec<(u16, u16)> =
+        check.texts("status").into_iter().filter_map(|(_, text)| http::status_range(text).ok()).collect();
+    if !written.is_empty() {
+        return written;
+    }
+    check.value("status", http::status_range).into_iter().collect()
+}

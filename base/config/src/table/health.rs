@@ -1,0 +1,66 @@
+//! Active health checks of a pool's servers.
+
+use super::SPAN;
+use crate::kind::Kind;
+use crate::shape::{Choice, Map, Shape, key, later};
+
+pub(crate) static HEALTH: Map = Map {
+    title: "a health check",
+    about: "Exactly one of `http` and `tcp`.",
+    keys: &[
+        key(
+            "http",
+            Shape::Either(&[Shape::One(Kind::RequestPath), Shape::Map(&HTTP_CHECK)]),
+            "A GET; the path alone, or more in a map.",
+        ),
+        key(
+            "tcp",
+            Shape::Map(&TCP_CHECK),
+            "A connection that opens is enough: `tcp: {}`; or something is sent and expected.",
+        ),
+        key("every", SPAN, "Time between two checks of a server.").default("2s"),
+        key("timeout", SPAN, "How long a check may take; not longer than `every`.")
+            .by_default("1s, or `every` where that is shorter"),
+        key("rise", Shape::One(Kind::Integer { least: 1, most: 100 }), "Good answers in a row until a server is up.")
+            .default("2"),
+        key("fall", Shape::One(Kind::Integer { least: 1, most: 100 }), "Bad answers in a row until a server is down.")
+            .default("3"),
+        key("port", Shape::One(Kind::Integer { least: 1, most: 65_535 }), "Another TCP port to check.")
+            .by_default("the server's own"),
+        later("redis", "further health checks"),
+        later("postgres", "further health checks"),
+        later("dns", "further health checks"),
+        later("exec", "further health checks"),
+    ],
+    choices: &[Choice(&["http", "tcp", "redis", "postgres", "dns", "exec"])],
+};
+
+pub(crate) static HTTP_CHECK: Map = Map {
+    title: "an HTTP check",
+    about: "The long form of `http` in `health`.",
+    keys: &[
+        key("path", Shape::One(Kind::RequestPath), "What is asked for.").required(),
+        key("host", Shape::One(Kind::HostAndPort), "The Host header.").by_default("the server's address"),
+        key(
+            "status",
+            Shape::OneOrList(&Shape::Either(&[
+                Shape::One(Kind::Integer { least: 100, most: 599 }),
+                Shape::One(Kind::StatusRange),
+            ])),
+            "Statuses that are good.",
+        )
+        .default("200-299"),
+    ],
+    choices: &[],
+};
+
+pub(crate) static TCP_CHECK: Map = Map {
+    title: "a TCP check",
+    about: "Without keys a connection is enough. A text that begins with `hex:` is bytes, two hexadecimal digits each.",
+    keys: &[
+        key("send", Shape::One(Kind::Bytes), "Written once the connection is open.").by_default("nothing"),
+        key("expect", Shape::One(Kind::Bytes), "Has to be found somewhere in the first 4 KiB of what the server says.")
+            .by_default("nothing"),
+    ],
+    choices: &[],
+};

@@ -3,6 +3,7 @@
 mod exchange;
 mod http1;
 mod http2;
+mod tls;
 mod words;
 
 use std::future::poll_fn;
@@ -28,8 +29,10 @@ pub(crate) struct Way<'a> {
     pub(crate) target: &'a Target,
     /// The address to connect from.
     pub(crate) source: Option<IpAddr>,
-    /// What its pool speaks, and whose certificate is asked for.
-    pub(crate) tls: Option<(Arc<TlsPool>, ServerName<'static>)>,
+    /// As it is called where TLS is spoken.
+    pub(crate) name: ServerName<'static>,
+    /// What its pool speaks.
+    pub(crate) tls: Option<Arc<TlsPool>>,
     pub(crate) protocol: Protocol,
 }
 
@@ -45,28 +48,31 @@ pub(crate) async fn run(health: &Health, way: Way<'_>) -> Finding {
 
 /// `end`: when the check has to be over.
 async fn look(health: &Health, way: Way<'_>, end: Instant) -> Finding {
-    let no_connection = |error: io::Error| format!("no connection: {error}");
-    let (transport, address) = match with_port(way.target, health.port) {
-        Target::Tcp(address) => {
-            let stream = sumun_host::connect::start_connect(address, way.source).map_err(no_connection)?;
-            let stream = TcpStream::from_std(stream).map_err(no_connection)?;
-            stream.writable().await.map_err(no_connection)?;
-            if let Some(error) = stream.take_error().map_err(no_connection)? {
-                return Err(no_connection(error));
-            }
-            (Transport::Tcp(stream), address.to_string())
-        }
-        Target::Unix(path) => {
-            let stream = UnixStream::connect(&path).await.map_err(no_connection)?;
-            (Transport::Unix(stream), "localhost".to_owned())
-        }
+    let target = with_port(way.target, health.port);
+    let address = match &target {
+        Target::Tcp(address) => address.to_string(),
+        Target::Unix(_) => "localhost".to_owned(),
     };
-    match (way.tls, transport) {
-        (Some((pool, name)), transport) => {
-            ask_secured(&health.check, way.protocol, (&pool, &name), transport, (&address, end)).await
+    let transport = connect(&target, way.source).await.map_err(|error| format!("no connection: {error}"))?;
+    match (&health.check, &way.tls, transport) {
+        (Check::Tls { name }, _, transport) => tls::knock(transport, name.as_deref(), &way.name).await,
+        (_, Some(pool), transport) => ask_secured(&health.check, &way, pool, transport, (&address, end)).await,
+        (_, None, Transport::Tcp(stream)) => ask(&health.check, plain(way.protocol), stream, &address).await,
+        (_, None, Transport::Unix(stream)) => ask(&health.check, plain(way.protocol), stream, &address).await,
+    }
+}
+
+async fn connect(target: &Target, source: Option<IpAddr>) -> io::Result<Transport> {
+    match target {
+        Target::Tcp(address) => {
+            let stream = TcpStream::from_std(sumun_host::connect::start_connect(*address, source)?)?;
+            stream.writable().await?;
+            match stream.take_error()? {
+                Some(error) => Err(error),
+                None => Ok(Transport::Tcp(stream)),
+            }
         }
-        (None, Transport::Tcp(stream)) => ask(&health.check, plain(way.protocol), stream, &address).await,
-        (None, Transport::Unix(stream)) => ask(&health.check, plain(way.protocol), stream, &address).await,
+        Target::Unix(path) => Ok(Transport::Unix(UnixStream::connect(path).await?)),
     }
 }
 
@@ -87,20 +93,21 @@ fn plain(protocol: Protocol) -> Spoken {
 
 async fn ask_secured(
     check: &Check,
-    protocol: Protocol,
-    (pool, name): (&TlsPool, &ServerName<'static>),
+    way: &Way<'_>,
+    pool: &TlsPool,
     transport: Transport,
     (address, end): (&str, Instant),
 ) -> Finding {
-    let mut stream: TlsStream =
-        pool.check(transport, name, Offer::of(protocol)).map_err(|error| format!("no TLS: {error}"))?;
+    let protocols = offered(check, way.protocol);
+    let speaks_http = !protocols.is_empty();
+    let mut stream = pool.check(transport, &way.name, protocols).map_err(|error| format!("no TLS: {error}"))?;
     let begin = Instant::now();
     poll_fn(|context| stream.poll_handshake(context)).await.map_err(no_tls)?;
     let round = begin.elapsed();
-    let spoken = match protocol {
+    let spoken = match way.protocol {
         _ if stream.is_http2() => Spoken::Http2("https"),
-        Protocol::Http1 | Protocol::Auto => Spoken::Http1,
-        Protocol::Http2 => return Err("it agrees on no HTTP/2".to_owned()),
+        Protocol::Http2 if speaks_http => return Err("it agrees on no HTTP/2".to_owned()),
+        Protocol::Http1 | Protocol::Auto | Protocol::Http2 => Spoken::Http1,
     };
     let mut finding = ask(check, spoken, &mut stream, address).await;
     if let (Ok(found), Check::Tcp { expect, .. }) = (&finding, check)
@@ -119,6 +126,15 @@ async fn ask_secured(
     }
     stream.say_goodbye();
     finding
+}
+
+/// By ALPN: what live traffic offers, and nothing where the check speaks of something else.
+fn offered(check: &Check, protocol: Protocol) -> Vec<Vec<u8>> {
+    match check {
+        Check::Http { .. } => Offer::of(protocol).protocols(),
+        check if *check == Check::CONNECT => Offer::of(protocol).protocols(),
+        Check::Tcp { .. } | Check::Tls { .. } => Vec::new(),
+    }
 }
 
 fn no_tls(failure: Failure) -> String {
@@ -149,6 +165,8 @@ fn with_port(target: &Target, port: Option<u16>) -> Target {
 
 async fn ask(check: &Check, spoken: Spoken, stream: impl AsyncRead + AsyncWrite + Unpin, address: &str) -> Finding {
     match check {
+        // Done before TLS of the pool could be spoken.
+        Check::Tls { .. } => Ok("connected".to_owned()),
         Check::Tcp { send, expect } => exchange::ask(stream, send, expect).await,
         Check::Http { path, host, status } => {
             let host = host.as_deref().unwrap_or(address);
@@ -193,7 +211,8 @@ mod tests {
     }
 
     fn to(target: &Target) -> Way<'_> {
-        Way { target, source: None, tls: None, protocol: Protocol::Http1 }
+        let name = ServerName::try_from("a.example").unwrap();
+        Way { target, source: None, name, tls: None, protocol: Protocol::Http1 }
     }
 
     /// A server that answers one connection with `answer`, and what it was asked.

@@ -23,6 +23,11 @@ pub enum Check {
         /// Has to be found in what the server says; empty: a connection is enough.
         expect: Vec<u8>,
     },
+    /// A handshake with whoever answers, where the pool itself speaks no TLS: it is passed through.
+    Tls {
+        /// Asked for by SNI; `None` takes the name in the server's address, if it has one.
+        name: Option<String>,
+    },
     Http {
         path: String,
         /// Host header; `None` sends the server's address.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::pools::span;
 use super::{Lower, Section};
 use crate::checked::{Check, Health, Server};
-use crate::values::{self, health, http};
+use crate::values::{self, health, http, tls};
 
 impl Lower<'_> {
     pub(super) fn health(&mut self, pool: Section<'_>, servers: &[Server]) -> Option<Health> {
@@ -31,16 +31,29 @@ impl Lower<'_> {
         })
     }
 
-    fn check(&mut self, _pool: Section<'_>, health: Section<'_>, _servers: &[Server]) -> Option<Check> {
+    fn check(&mut self, pool: Section<'_>, health: Section<'_>, _servers: &[Server]) -> Option<Check> {
         if let Some(node) = health.given("http") {
             let long = health.section("http");
             let path = node.scalar().map(|scalar| scalar.text.as_str()).or_else(|| long.text("path"))?;
             let host = long.text("host").map(str::to_owned);
             return Some(Check::Http { path: path.to_owned(), host, status: statuses(long) });
         }
+        if let Some(node) = health.given("tls") {
+            if speaks_tls(pool) {
+                let message = "this pool speaks TLS itself, and a check of it begins with a handshake anyway";
+                self.error(node.place, message, "write `tcp: {}`: it verifies the certificate as the pool does");
+            }
+            let name = health.section("tls").text("name").and_then(|text| tls::server_name(text).ok());
+            return Some(Check::Tls { name });
+        }
         let tcp = health.section("tcp");
         Some(Check::Tcp { send: bytes(tcp, "send"), expect: bytes(tcp, "expect") })
     }
+}
+
+/// The pool's own `tls`, as it is written.
+fn speaks_tls(pool: Section<'_>) -> bool {
+    pool.given("tls").is_some_and(|node| node.scalar().is_none() || pool.switch("tls"))
 }
 
 fn bytes(section: Section<'_>, key: &str) -> Vec<u8> {

@@ -6,7 +6,7 @@ use crate::shape::{Choice, Map, Shape, key, later};
 
 pub(crate) static HEALTH: Map = Map {
     title: "a health check",
-    about: "Exactly one of `http` and `tcp`.",
+    about: "Exactly one of `http`, `tcp` and `tls`.",
     keys: &[
         key(
             "http",
@@ -17,6 +17,11 @@ pub(crate) static HEALTH: Map = Map {
             "tcp",
             Shape::Map(&TCP_CHECK),
             "A connection that opens is enough: `tcp: {}`; or something is sent and expected.",
+        ),
+        key(
+            "tls",
+            Shape::Map(&TLS_CHECK),
+            "A handshake of TLS, where it is passed through to the servers: `tls: {}`. Certificates are not verified. A pool that speaks TLS itself needs no more than `tcp: {}`.",
         ),
         key("every", SPAN, "Time between two checks of a server.").default("2s"),
         key("timeout", SPAN, "How long a check may take; not longer than `every`.")
@@ -32,7 +37,7 @@ pub(crate) static HEALTH: Map = Map {
         later("dns", "further health checks"),
         later("exec", "further health checks"),
     ],
-    choices: &[Choice(&["http", "tcp", "redis", "postgres", "dns", "exec"])],
+    choices: &[Choice(&["http", "tcp", "tls", "redis", "postgres", "dns", "exec"])],
 };
 
 pub(crate) static HTTP_CHECK: Map = Map {
@@ -62,5 +67,13 @@ pub(crate) static TCP_CHECK: Map = Map {
         key("expect", Shape::One(Kind::Bytes), "Has to be found somewhere in the first 4 KiB of what the server says.")
             .by_default("nothing"),
     ],
+    choices: &[],
+};
+
+pub(crate) static TLS_CHECK: Map = Map {
+    title: "a TLS check",
+    about: "A handshake is enough, whatever certificate is shown.",
+    keys: &[key("name", Shape::One(Kind::ServerName), "The name that is asked for (SNI).")
+        .by_default("the name in the server's address, none for an IP address")],
     choices: &[],
 };

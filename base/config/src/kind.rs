@@ -67,6 +67,7 @@ pub(crate) enum Kind {
     KeyId,
     HmacKey,
     Bytes,
+    Credential,
 }
 
 /// What JSON makes of a value of some kind.
@@ -148,6 +149,7 @@ impl Kind {
             Self::KeyId => Form::Scalar(acme::KEY_ID_PATTERN),
             Self::HmacKey => Form::Scalar(acme::HMAC_KEY_PATTERN),
             Self::Bytes => Form::Scalar(health::BYTES_PATTERN),
+            Self::Credential => Form::Scalar(health::CREDENTIAL_PATTERN),
         }
     }
 
@@ -207,6 +209,7 @@ impl Kind {
             Self::Email => "an address such as admin@example.com",
             Self::KeyId => "the id of a key",
             Self::HmacKey => "a key in base64url",
+            Self::Credential => "text that a server knows",
             Self::Bytes => "text, or bytes such as \"hex:0d 0a\"",
         };
         text.to_owned()
@@ -274,6 +277,7 @@ impl Kind {
             Self::KeyId => acme::key_id(text),
             Self::HmacKey => acme::hmac_key(text).map(drop),
             Self::Bytes => health::bytes(text).map(drop),
+            Self::Credential => health::credential(text),
         }
     }
 

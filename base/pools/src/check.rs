@@ -3,6 +3,7 @@
 mod exchange;
 mod http1;
 mod http2;
+mod redis;
 mod tls;
 mod words;
 
@@ -133,7 +134,7 @@ fn offered(check: &Check, protocol: Protocol) -> Vec<Vec<u8>> {
     match check {
         Check::Http { .. } => Offer::of(protocol).protocols(),
         check if *check == Check::CONNECT => Offer::of(protocol).protocols(),
-        Check::Tcp { .. } | Check::Tls { .. } => Vec::new(),
+        Check::Tcp { .. } | Check::Tls { .. } | Check::Redis { .. } => Vec::new(),
     }
 }
 
@@ -167,6 +168,7 @@ async fn ask(check: &Check, spoken: Spoken, stream: impl AsyncRead + AsyncWrite 
     match check {
         // Done before TLS of the pool could be spoken.
         Check::Tls { .. } => Ok("connected".to_owned()),
+        Check::Redis { login } => redis::ask(stream, login.as_ref()).await,
         Check::Tcp { send, expect } => exchange::ask(stream, send, expect).await,
         Check::Http { path, host, status } => {
             let host = host.as_deref().unwrap_or(address);

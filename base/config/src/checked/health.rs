@@ -1,5 +1,6 @@
 //! Active health checks of a pool's servers.
 
+use std::fmt;
 use std::time::Duration;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,6 +29,8 @@ pub enum Check {
         /// Asked for by SNI; `None` takes the name in the server's address, if it has one.
         name: Option<String>,
     },
+    /// PING, and PONG.
+    Redis { login: Option<RedisLogin> },
     Http {
         path: String,
         /// Host header; `None` sends the server's address.
@@ -40,4 +43,19 @@ pub enum Check {
 impl Check {
     /// A connection that opens is enough.
     pub const CONNECT: Self = Self::Tcp { send: Vec::new(), expect: Vec::new() };
+}
+
+/// What AUTH is said with.
+#[derive(Clone, PartialEq, Eq)]
+pub struct RedisLogin {
+    /// `None` is the server's default user.
+    pub user: Option<String>,
+    pub password: String,
+}
+
+/// Keeps the password out of logs.
+impl fmt::Debug for RedisLogin {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("RedisLogin").field("user", &self.user).finish_non_exhaustive()
+    }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::pools::span;
 use super::{Lower, Section};
-use crate::checked::{Check, Health, Server};
+use crate::checked::{Check, Health, RedisLogin, Server};
 use crate::values::{self, health, http, tls};
 
 impl Lower<'_> {
@@ -46,9 +46,24 @@ impl Lower<'_> {
             let name = health.section("tls").text("name").and_then(|text| tls::server_name(text).ok());
             return Some(Check::Tls { name });
         }
+        if health.given("redis").is_some() {
+            return Some(Check::Redis { login: self.redis_login(health.section("redis")) });
+        }
         let tcp = health.section("tcp");
         Some(Check::Tcp { send: bytes(tcp, "send"), expect: bytes(tcp, "expect") })
     }
+
+    fn redis_login(&mut self, redis: Section<'_>) -> Option<RedisLogin> {
+        if let (Some(node), None) = (redis.given("user"), redis.given("password")) {
+            let message = "there is a `user` and no `password`, and AUTH takes both";
+            self.error(node.place, message, "for a user with `nopass` any password will do");
+        }
+        Some(RedisLogin { user: owned(redis, "user"), password: owned(redis, "password")? })
+    }
+}
+
+fn owned(section: Section<'_>, key: &str) -> Option<String> {
+    section.text(key).map(str::to_owned)
 }
 
 /// The pool's own `tls`, as it is written.

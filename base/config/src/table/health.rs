@@ -6,7 +6,7 @@ use crate::shape::{Choice, Map, Shape, key, later};
 
 pub(crate) static HEALTH: Map = Map {
     title: "a health check",
-    about: "Exactly one of `http`, `tcp` and `tls`.",
+    about: "Exactly one of `http`, `tcp`, `tls` and `redis`.",
     keys: &[
         key(
             "http",
@@ -23,6 +23,7 @@ pub(crate) static HEALTH: Map = Map {
             Shape::Map(&TLS_CHECK),
             "A handshake of TLS, where it is passed through to the servers: `tls: {}`. Certificates are not verified. A pool that speaks TLS itself needs no more than `tcp: {}`.",
         ),
+        key("redis", Shape::Map(&REDIS_CHECK), "PING to a server of Redis, which has to answer PONG: `redis: {}`."),
         key("every", SPAN, "Time between two checks of a server.").default("2s"),
         key("timeout", SPAN, "How long a check may take; not longer than `every`.")
             .by_default("1s, or `every` where that is shorter"),
@@ -32,7 +33,6 @@ pub(crate) static HEALTH: Map = Map {
             .default("3"),
         key("port", Shape::One(Kind::Integer { least: 1, most: 65_535 }), "Another TCP port to check.")
             .by_default("the server's own"),
-        later("redis", "further health checks"),
         later("postgres", "further health checks"),
         later("dns", "further health checks"),
         later("exec", "further health checks"),
@@ -75,5 +75,17 @@ pub(crate) static TLS_CHECK: Map = Map {
     about: "A handshake is enough, whatever certificate is shown.",
     keys: &[key("name", Shape::One(Kind::ServerName), "The name that is asked for (SNI).")
         .by_default("the name in the server's address, none for an IP address")],
+    choices: &[],
+};
+
+pub(crate) static REDIS_CHECK: Map = Map {
+    title: "a Redis check",
+    about: "AUTH comes before PING where there is a password.",
+    keys: &[
+        key("password", Shape::One(Kind::Credential), "Best taken from the environment: `${REDIS_PASSWORD}`.")
+            .by_default("none"),
+        key("user", Shape::One(Kind::Credential), "A user of the server's ACL; PING is all it has to be allowed.")
+            .by_default("the server's default user"),
+    ],
     choices: &[],
 };

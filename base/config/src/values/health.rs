@@ -46,6 +46,24 @@ fn hexadecimal(text: &str) -> Result<Vec<u8>, Wrong> {
     Ok(bytes)
 }
 
+pub(crate) const CREDENTIAL_PATTERN: &str = r"^[^\x00]+$";
+
+/// A user, a password, a database: whatever its server takes.
+pub(crate) fn credential(text: &str) -> Result<(), Wrong> {
+    // Not repeated in the message: it may be a password.
+    if text.is_empty() {
+        return Err(Wrong::new("the text is empty").help("leave the key out where there is none"));
+    }
+    if text.contains('\0') {
+        return Err(Wrong::new("there is a NUL character in it"));
+    }
+    if text.len() > limits::CREDENTIAL_BYTES {
+        let message = format!("a text of {} bytes is too long: at most {}", text.len(), limits::CREDENTIAL_BYTES);
+        return Err(Wrong::new(message));
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -3,6 +3,7 @@
 mod exchange;
 mod http1;
 mod http2;
+mod postgres;
 mod redis;
 mod tls;
 mod words;
@@ -100,14 +101,14 @@ async fn ask_secured(
     (address, end): (&str, Instant),
 ) -> Finding {
     let protocols = offered(check, way.protocol);
-    let speaks_http = !protocols.is_empty();
+    let wants_http2 = *protocols == Offer::Http2.protocols();
     let mut stream = pool.check(transport, &way.name, protocols).map_err(|error| format!("no TLS: {error}"))?;
     let begin = Instant::now();
     poll_fn(|context| stream.poll_handshake(context)).await.map_err(no_tls)?;
     let round = begin.elapsed();
     let spoken = match way.protocol {
         _ if stream.is_http2() => Spoken::Http2("https"),
-        Protocol::Http2 if speaks_http => return Err("it agrees on no HTTP/2".to_owned()),
+        Protocol::Http2 if wants_http2 => return Err("it agrees on no HTTP/2".to_owned()),
         Protocol::Http1 | Protocol::Auto | Protocol::Http2 => Spoken::Http1,
     };
     let mut finding = ask(check, spoken, &mut stream, address).await;
@@ -134,6 +135,8 @@ fn offered(check: &Check, protocol: Protocol) -> Vec<Vec<u8>> {
     match check {
         Check::Http { .. } => Offer::of(protocol).protocols(),
         check if *check == Check::CONNECT => Offer::of(protocol).protocols(),
+        // What it calls itself where it takes TLS without asking for it first (PostgreSQL 17).
+        Check::Postgres { .. } => vec![b"postgresql".to_vec()],
         Check::Tcp { .. } | Check::Tls { .. } | Check::Redis { .. } => Vec::new(),
     }
 }
@@ -169,6 +172,7 @@ async fn ask(check: &Check, spoken: Spoken, stream: impl AsyncRead + AsyncWrite 
         // Done before TLS of the pool could be spoken.
         Check::Tls { .. } => Ok("connected".to_owned()),
         Check::Redis { login } => redis::ask(stream, login.as_ref()).await,
+        Check::Postgres { user, database } => postgres::ask(stream, user, database.as_deref()).await,
         Check::Tcp { send, expect } => exchange::ask(stream, send, expect).await,
         Check::Http { path, host, status } => {
             let host = host.as_deref().unwrap_or(address);

@@ -31,6 +31,12 @@ pub enum Check {
     },
     /// PING, and PONG.
     Redis { login: Option<RedisLogin> },
+    /// The beginning of a session of PostgreSQL, up to the server's first answer.
+    Postgres {
+        user: String,
+        /// `None` is the one that is called as the user.
+        database: Option<String>,
+    },
     Http {
         path: String,
         /// Host header; `None` sends the server's address.

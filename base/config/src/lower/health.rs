@@ -49,6 +49,11 @@ impl Lower<'_> {
         if health.given("redis").is_some() {
             return Some(Check::Redis { login: self.redis_login(health.section("redis")) });
         }
+        if health.given("postgres").is_some() {
+            let postgres = health.section("postgres");
+            let user = postgres.value("user", |text| Ok(text.to_owned())).unwrap_or_default();
+            return Some(Check::Postgres { user, database: owned(postgres, "database") });
+        }
         let tcp = health.section("tcp");
         Some(Check::Tcp { send: bytes(tcp, "send"), expect: bytes(tcp, "expect") })
     }

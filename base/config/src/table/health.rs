@@ -6,7 +6,7 @@ use crate::shape::{Choice, Map, Shape, key, later};
 
 pub(crate) static HEALTH: Map = Map {
     title: "a health check",
-    about: "Exactly one of `http`, `tcp`, `tls` and `redis`.",
+    about: "Exactly one of `http`, `tcp`, `tls`, `redis` and `postgres`.",
     keys: &[
         key(
             "http",
@@ -24,6 +24,11 @@ pub(crate) static HEALTH: Map = Map {
             "A handshake of TLS, where it is passed through to the servers: `tls: {}`. Certificates are not verified. A pool that speaks TLS itself needs no more than `tcp: {}`.",
         ),
         key("redis", Shape::Map(&REDIS_CHECK), "PING to a server of Redis, which has to answer PONG: `redis: {}`."),
+        key(
+            "postgres",
+            Shape::Map(&POSTGRES_CHECK),
+            "Begins a session with a server of PostgreSQL, up to its question for a password: `postgres: {}`.",
+        ),
         key("every", SPAN, "Time between two checks of a server.").default("2s"),
         key("timeout", SPAN, "How long a check may take; not longer than `every`.")
             .by_default("1s, or `every` where that is shorter"),
@@ -33,7 +38,6 @@ pub(crate) static HEALTH: Map = Map {
             .default("3"),
         key("port", Shape::One(Kind::Integer { least: 1, most: 65_535 }), "Another TCP port to check.")
             .by_default("the server's own"),
-        later("postgres", "further health checks"),
         later("dns", "further health checks"),
         later("exec", "further health checks"),
     ],
@@ -86,6 +90,17 @@ pub(crate) static REDIS_CHECK: Map = Map {
             .by_default("none"),
         key("user", Shape::One(Kind::Credential), "A user of the server's ACL; PING is all it has to be allowed.")
             .by_default("the server's default user"),
+    ],
+    choices: &[],
+};
+
+pub(crate) static POSTGRES_CHECK: Map = Map {
+    title: "a PostgreSQL check",
+    about: "A server that refuses this user or database lives; one that starts, ends or has no place for another connection does not.",
+    keys: &[
+        key("user", Shape::One(Kind::Credential), "The role of the session. It needs no rights, and need not be there: then the server's log tells of each check.")
+            .default("sumun"),
+        key("database", Shape::One(Kind::Credential), "The database of the session.").by_default("named as the user"),
     ],
     choices: &[],
 };

@@ -108,7 +108,7 @@ impl Plan {
             write: self.write.iter().cloned().collect(),
             connect: self.connect.iter().copied().collect(),
             bind: self.bind.iter().copied().collect(),
-            udp: false,
+            udp: self.udp,
         }
     }
 }

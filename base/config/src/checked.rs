@@ -4,6 +4,7 @@
 //! value: a reload acts on what differs and on nothing else.
 
 mod access;
+mod health;
 mod stream;
 
 use std::collections::BTreeMap;
@@ -14,6 +15,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 pub use access::Access;
+pub use health::{Check, Health, RedisLogin};
 pub use stream::{ByProtocol, Sni, Stream, Udp};
 pub use sumun_certificates::KeyType;
 
@@ -223,31 +225,6 @@ pub struct Sticky {
     /// Signing key; several gateways share their sessions by sharing it. `None`: the key that
     /// this host keeps in its state directory.
     pub secret: Option<String>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Health {
-    pub check: Check,
-    pub every: Duration,
-    pub timeout: Duration,
-    /// Good answers in a row until a server is up.
-    pub rise: u32,
-    /// Bad answers in a row until a server is down.
-    pub fall: u32,
-    /// Another port than the server's own.
-    pub port: Option<u16>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Check {
-    Tcp,
-    Http {
-        path: String,
-        /// Host header; `None` sends the server's address.
-        host: Option<String>,
-        /// Inclusive ranges of status codes that are good.
-        status: Vec<(u16, u16)>,
-    },
 }
 
 /// Passive detection of servers that fail live requests.

@@ -4,7 +4,7 @@ use regex::Regex;
 
 use crate::node::{Resolved, Scalar};
 use crate::report::{Rule, nearest, or_list, quoted};
-use crate::values::{self, Wrong, account, acme, address, http, log, password, tls};
+use crate::values::{self, Wrong, account, acme, address, health, http, log, password, tls};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -67,6 +67,8 @@ pub(crate) enum Kind {
     Email,
     KeyId,
     HmacKey,
+    Bytes,
+    Credential,
 }
 
 /// What JSON makes of a value of some kind.
@@ -148,6 +150,8 @@ impl Kind {
             Self::Email => Form::Text(acme::EMAIL_PATTERN),
             Self::KeyId => Form::Scalar(acme::KEY_ID_PATTERN),
             Self::HmacKey => Form::Scalar(acme::HMAC_KEY_PATTERN),
+            Self::Bytes => Form::Scalar(health::BYTES_PATTERN),
+            Self::Credential => Form::Scalar(health::CREDENTIAL_PATTERN),
         }
     }
 
@@ -208,6 +212,8 @@ impl Kind {
             Self::Email => "an address such as admin@example.com",
             Self::KeyId => "the id of a key",
             Self::HmacKey => "a key in base64url",
+            Self::Credential => "text that a server knows",
+            Self::Bytes => "text, or bytes such as \"hex:0d 0a\"",
         };
         text.to_owned()
     }
@@ -274,6 +280,8 @@ impl Kind {
             Self::Email => acme::email(text),
             Self::KeyId => acme::key_id(text),
             Self::HmacKey => acme::hmac_key(text).map(drop),
+            Self::Bytes => health::bytes(text).map(drop),
+            Self::Credential => health::credential(text),
         }
     }
 

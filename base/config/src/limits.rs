@@ -53,3 +53,7 @@ pub const KEY_ID_BYTES: usize = 256;
 /// Bytes of that key: a shorter one proves little, a longer one is none.
 pub const HMAC_KEY_LEAST_BYTES: usize = 16;
 pub const HMAC_KEY_BYTES: usize = 1024;
+/// Bytes that a health check sends, and that it looks for in an answer.
+pub const CHECK_BYTES: usize = 4096;
+/// Bytes of a name or a password that a health check shows.
+pub const CREDENTIAL_BYTES: usize = 1024;

@@ -5,6 +5,7 @@
 
 mod acme;
 mod files;
+mod health;
 mod listeners;
 mod pools;
 mod probe;

@@ -1,13 +1,15 @@
 //! The table of everything that a config file can say. Top level here; pools and listeners in
 //! their own files.
 
+mod health;
 mod listener;
 mod pool;
 mod route;
 mod tls;
 
+pub(crate) use health::{HEALTH, HTTP_CHECK, POSTGRES_CHECK, REDIS_CHECK, TCP_CHECK, TLS_CHECK};
 pub(crate) use listener::{BIND_ENTRY, BOUNDS, LISTENER, UDP};
-pub(crate) use pool::{HEALTH, HTTP_CHECK, OUTLIER, POOL, QUEUE, RETRIES, SERVER, STICKY, TIMEOUTS};
+pub(crate) use pool::{OUTLIER, POOL, QUEUE, RETRIES, SERVER, STICKY, TIMEOUTS};
 pub(crate) use route::{BASIC_AUTH, FILES, FORWARD_AUTH, REDIRECT, RESPOND, ROUTE};
 pub(crate) use tls::{ACME, CERTIFICATE, CLIENT_AUTH, EXTERNAL_ACCOUNT, HSTS, LISTENER_TLS, POOL_TLS, REDIRECT_HTTPS};
 
@@ -24,6 +26,7 @@ const ON_OR_OFF: Shape = Shape::One(Kind::Switch);
 const PATH: Shape = Shape::One(Kind::Path);
 const NETWORKS: Shape = Shape::OneOrList(&Shape::One(Kind::Network));
 const COUNT: Shape = Shape::One(Kind::Integer { least: 1, most: 1_000_000 });
+const SPAN: Shape = Shape::One(Kind::Span);
 const OFF: Shape = Shape::One(Kind::Off);
 
 pub(crate) static FILE: Map = Map {
@@ -110,7 +113,10 @@ pub(crate) static MAPS: &[(&str, &Map)] = &[
     ("sticky", &STICKY),
     ("health", &HEALTH),
     ("http_check", &HTTP_CHECK),
-    ("tcp_check", &pool::TCP_CHECK),
+    ("tcp_check", &TCP_CHECK),
+    ("tls_check", &TLS_CHECK),
+    ("redis_check", &REDIS_CHECK),
+    ("postgres_check", &POSTGRES_CHECK),
     ("outlier", &OUTLIER),
     ("timeouts", &TIMEOUTS),
     ("retries", &RETRIES),

@@ -6,6 +6,7 @@
 pub(crate) mod account;
 pub(crate) mod acme;
 pub(crate) mod address;
+pub(crate) mod health;
 pub(crate) mod http;
 pub(crate) mod log;
 pub(crate) mod password;

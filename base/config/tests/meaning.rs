@@ -131,7 +131,9 @@ fn pools() {
     let check = health("http: { path: /, status: [200, 300-304] }, port: 81");
     assert!(matches!(check.check, Check::Http { status, .. } if status == [(200, 200), (300, 304)]));
     assert_eq!((check.every, check.timeout, check.port), (Duration::from_secs(2), Duration::from_secs(1), Some(81)));
-    assert_eq!(health("tcp: {}").check, Check::Tcp);
+    assert_eq!(health("tcp: {}").check, Check::CONNECT);
+    let check = health(r#"tcp: { send: "hex:50 49 4e 47", expect: 220 }"#).check;
+    assert_eq!(check, Check::Tcp { send: b"PING".to_vec(), expect: b"220".to_vec() });
 }
 
 #[test]

@@ -30,7 +30,7 @@ mod tickets;
 mod transport;
 mod verifier;
 
-pub use client::{Offer, TlsConnector, TlsPool, server_name};
+pub use client::{Offer, TlsConnector, TlsPool, knock, server_name};
 pub use failure::{Alert, Failure, Reason};
 pub use material::{Blob, IdentityMaterial, Material, of_path};
 pub use metrics::HandshakeCounts;

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpStream};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 use socket2::{Domain, Protocol, Socket, Type};
 
@@ -52,6 +52,11 @@ pub fn connected_udp_socket(destination: SocketAddr, source: Option<IpAddr>) -> 
     }
     socket.connect(&destination.into())?;
     Ok(socket.into())
+}
+
+/// Gives such a socket another destination: what the one before still sends is not received.
+pub fn reconnect_udp(socket: impl AsFd, destination: SocketAddr) -> io::Result<()> {
+    Ok(rustix::net::connect(socket, &destination)?)
 }
 
 #[cfg(test)]

@@ -1,6 +1,12 @@
 //! One health check of one server, over TLS where its pool speaks it.
 
+mod exchange;
+mod http1;
 mod http2;
+mod postgres;
+mod redis;
+mod tls;
+mod words;
 
 use std::future::poll_fn;
 use std::io;
@@ -11,11 +17,10 @@ use std::time::{Duration, Instant};
 
 use sumun_config::checked::{Check, Health, Protocol};
 use sumun_engine::tls::{Failure, Offer, ServerName, TlsPool, TlsStream, Transport};
-use sumun_http::{Method, Received, ResponseHead, ResponseReceiver};
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 
-use crate::limits::{CHECK_HEAD_BYTES, CHECK_REFUSAL};
+use crate::limits::CHECK_REFUSAL;
 use crate::server::Target;
 
 /// What a check found: in words, either way.
@@ -26,8 +31,10 @@ pub(crate) struct Way<'a> {
     pub(crate) target: &'a Target,
     /// The address to connect from.
     pub(crate) source: Option<IpAddr>,
-    /// What its pool speaks, and whose certificate is asked for.
-    pub(crate) tls: Option<(Arc<TlsPool>, ServerName<'static>)>,
+    /// As it is called where TLS is spoken.
+    pub(crate) name: ServerName<'static>,
+    /// What its pool speaks.
+    pub(crate) tls: Option<Arc<TlsPool>>,
     pub(crate) protocol: Protocol,
 }
 
@@ -43,28 +50,31 @@ pub(crate) async fn run(health: &Health, way: Way<'_>) -> Finding {
 
 /// `end`: when the check has to be over.
 async fn look(health: &Health, way: Way<'_>, end: Instant) -> Finding {
-    let no_connection = |error: io::Error| format!("no connection: {error}");
-    let (transport, address) = match with_port(way.target, health.port) {
-        Target::Tcp(address) => {
-            let stream = sumun_host::connect::start_connect(address, way.source).map_err(no_connection)?;
-            let stream = TcpStream::from_std(stream).map_err(no_connection)?;
-            stream.writable().await.map_err(no_connection)?;
-            if let Some(error) = stream.take_error().map_err(no_connection)? {
-                return Err(no_connection(error));
-            }
-            (Transport::Tcp(stream), address.to_string())
-        }
-        Target::Unix(path) => {
-            let stream = UnixStream::connect(&path).await.map_err(no_connection)?;
-            (Transport::Unix(stream), "localhost".to_owned())
-        }
+    let target = with_port(way.target, health.port);
+    let address = match &target {
+        Target::Tcp(address) => address.to_string(),
+        Target::Unix(_) => "localhost".to_owned(),
     };
-    match (way.tls, transport) {
-        (Some((pool, name)), transport) => {
-            ask_secured(&health.check, way.protocol, (&pool, &name), transport, (&address, end)).await
+    let transport = connect(&target, way.source).await.map_err(|error| format!("no connection: {error}"))?;
+    match (&health.check, &way.tls, transport) {
+        (Check::Tls { name }, _, transport) => tls::knock(transport, name.as_deref(), &way.name).await,
+        (_, Some(pool), transport) => ask_secured(&health.check, &way, pool, transport, (&address, end)).await,
+        (_, None, Transport::Tcp(stream)) => ask(&health.check, plain(way.protocol), stream, &address).await,
+        (_, None, Transport::Unix(stream)) => ask(&health.check, plain(way.protocol), stream, &address).await,
+    }
+}
+
+async fn connect(target: &Target, source: Option<IpAddr>) -> io::Result<Transport> {
+    match target {
+        Target::Tcp(address) => {
+            let stream = TcpStream::from_std(sumun_host::connect::start_connect(*address, source)?)?;
+            stream.writable().await?;
+            match stream.take_error()? {
+                Some(error) => Err(error),
+                None => Ok(Transport::Tcp(stream)),
+            }
         }
-        (None, Transport::Tcp(stream)) => ask(&health.check, plain(way.protocol), stream, &address).await,
-        (None, Transport::Unix(stream)) => ask(&health.check, plain(way.protocol), stream, &address).await,
+        Target::Unix(path) => Ok(Transport::Unix(UnixStream::connect(path).await?)),
     }
 }
 
@@ -85,30 +95,32 @@ fn plain(protocol: Protocol) -> Spoken {
 
 async fn ask_secured(
     check: &Check,
-    protocol: Protocol,
-    (pool, name): (&TlsPool, &ServerName<'static>),
+    way: &Way<'_>,
+    pool: &TlsPool,
     transport: Transport,
     (address, end): (&str, Instant),
 ) -> Finding {
-    let mut stream: TlsStream =
-        pool.check(transport, name, Offer::of(protocol)).map_err(|error| format!("no TLS: {error}"))?;
+    let protocols = offered(check, way.protocol);
+    let wants_http2 = *protocols == Offer::Http2.protocols();
+    let mut stream = pool.check(transport, &way.name, protocols).map_err(|error| format!("no TLS: {error}"))?;
     let begin = Instant::now();
     poll_fn(|context| stream.poll_handshake(context)).await.map_err(no_tls)?;
     let round = begin.elapsed();
-    let spoken = match protocol {
+    let spoken = match way.protocol {
         _ if stream.is_http2() => Spoken::Http2("https"),
-        Protocol::Http1 | Protocol::Auto => Spoken::Http1,
-        Protocol::Http2 => return Err("it agrees on no HTTP/2".to_owned()),
+        Protocol::Http2 if wants_http2 => return Err("it agrees on no HTTP/2".to_owned()),
+        Protocol::Http1 | Protocol::Auto | Protocol::Http2 => Spoken::Http1,
     };
-    let mut finding = match check {
+    let mut finding = ask(check, spoken, &mut stream, address).await;
+    if let (Ok(found), Check::Tcp { expect, .. }) = (&finding, check)
+        && expect.is_empty()
+    {
         // A handshake takes a round trip and the server's work, and so does a refusal. Silence is good,
         // also where the check's time is short: it must not be what ends it.
-        Check::Tcp => {
-            let left = end.saturating_duration_since(Instant::now());
-            hear_out(&mut stream, (2 * round + CHECK_REFUSAL).min(left * 3 / 4)).await
-        }
-        Check::Http { .. } => ask(check, spoken, &mut stream, address).await,
-    };
+        let left = end.saturating_duration_since(Instant::now());
+        let heard = hear_out(&mut stream, (2 * round + CHECK_REFUSAL).min(left * 3 / 4)).await;
+        finding = heard.map(|()| found.clone());
+    }
     if finding.is_err()
         && let Some(refusal) = poll_fn(|context| stream.poll_refusal(context)).await
     {
@@ -118,6 +130,17 @@ async fn ask_secured(
     finding
 }
 
+/// By ALPN: what live traffic offers, and nothing where the check speaks of something else.
+fn offered(check: &Check, protocol: Protocol) -> Vec<Vec<u8>> {
+    match check {
+        Check::Http { .. } => Offer::of(protocol).protocols(),
+        check if *check == Check::CONNECT => Offer::of(protocol).protocols(),
+        // What it calls itself where it takes TLS without asking for it first (PostgreSQL 17).
+        Check::Postgres { .. } => vec![b"postgresql".to_vec()],
+        Check::Tcp { .. } | Check::Tls { .. } | Check::Redis { .. } => Vec::new(),
+    }
+}
+
 fn no_tls(failure: Failure) -> String {
     format!("no TLS: {failure}")
 }
@@ -125,7 +148,7 @@ fn no_tls(failure: Failure) -> String {
 /// A server of TLS 1.3 looks at our certificate when the handshake is over for us: only what it says
 /// then tells whether it takes us. Most say something at once, if it is but a ticket; one that says
 /// nothing for so long is believed to have nothing against us.
-async fn hear_out(stream: &mut TlsStream, bound: Duration) -> Finding {
+async fn hear_out(stream: &mut TlsStream, bound: Duration) -> Result<(), String> {
     let heard = poll_fn(|context| match stream.poll_read(context, &mut [0]) {
         Poll::Ready(Ok(0)) => Poll::Ready(Err("closed as soon as the handshake was done".to_owned())),
         Poll::Ready(Ok(_)) => Poll::Ready(Ok(())),
@@ -133,7 +156,7 @@ async fn hear_out(stream: &mut TlsStream, bound: Duration) -> Finding {
         Poll::Pending if stream.is_confirmed() => Poll::Ready(Ok(())),
         Poll::Pending => Poll::Pending,
     });
-    tokio::time::timeout(bound, heard).await.unwrap_or(Ok(())).map(|()| "connected".to_owned())
+    tokio::time::timeout(bound, heard).await.unwrap_or(Ok(()))
 }
 
 fn with_port(target: &Target, port: Option<u16>) -> Target {
@@ -146,52 +169,25 @@ fn with_port(target: &Target, port: Option<u16>) -> Target {
 
 async fn ask(check: &Check, spoken: Spoken, stream: impl AsyncRead + AsyncWrite + Unpin, address: &str) -> Finding {
     match check {
-        Check::Tcp => Ok("connected".to_owned()),
+        // Done before TLS of the pool could be spoken.
+        Check::Tls { .. } => Ok("connected".to_owned()),
+        Check::Redis { login } => redis::ask(stream, login.as_ref()).await,
+        Check::Postgres { user, database } => postgres::ask(stream, user, database.as_deref()).await,
+        Check::Tcp { send, expect } => exchange::ask(stream, send, expect).await,
         Check::Http { path, host, status } => {
             let host = host.as_deref().unwrap_or(address);
             let found = match spoken {
                 Spoken::Http2(scheme) => http2::ask(stream, scheme, path, host).await?,
-                Spoken::Http1 => ask_http(stream, path, host).await?,
+                Spoken::Http1 => http1::ask(stream, path, host).await?,
             };
             let good = status.iter().any(|(low, high)| (*low..=*high).contains(&found));
-            if good { Ok(format!("status {found}")) } else { Err(format!("status {found}, wanted {}", ranges(status))) }
-        }
-    }
-}
-
-/// The status code of the final answer. Its body is not read.
-async fn ask_http(mut stream: impl AsyncRead + AsyncWrite + Unpin, path: &str, host: &str) -> Result<u16, String> {
-    let request = format!(
-        "GET {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: sumun-health\r\nAccept: */*\r\nConnection: close\r\n\r\n"
-    );
-    stream.write_all(request.as_bytes()).await.map_err(|error| format!("the request could not be sent: {error}"))?;
-    let mut bytes = Vec::with_capacity(1024);
-    let mut head = ResponseHead::default();
-    let mut receiver = ResponseReceiver::default();
-    loop {
-        let received = receiver.receive(&mut head, &bytes, Method::Get, CHECK_HEAD_BYTES);
-        match received.map_err(|reject| format!("not an HTTP answer: {}", reject.reason()))? {
-            Received::Final(_) => return Ok(head.status),
-            // The next head may be here already.
-            Received::Interim(length) => {
-                bytes.drain(..length);
-                continue;
+            if good {
+                Ok(format!("status {found}"))
+            } else {
+                Err(format!("status {found}, wanted {}", http1::ranges(status)))
             }
-            Received::Partial => {}
-        }
-        match stream.read_buf(&mut bytes).await {
-            Ok(0) => return Err("closed before the answer was complete".to_owned()),
-            Ok(_) => {}
-            Err(error) => return Err(format!("no answer: {error}")),
         }
     }
-}
-
-fn ranges(status: &[(u16, u16)]) -> String {
-    let range = |(low, high): &(u16, u16)| {
-        if low == high { low.to_string() } else { format!("{low}-{high}") }
-    };
-    status.iter().map(range).collect::<Vec<_>>().join(", ")
 }
 
 fn in_units(duration: Duration) -> String {
@@ -204,6 +200,7 @@ fn in_units(duration: Duration) -> String {
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::net::{TcpListener, UnixListener};
 
     use super::*;
@@ -220,7 +217,8 @@ mod tests {
     }
 
     fn to(target: &Target) -> Way<'_> {
-        Way { target, source: None, tls: None, protocol: Protocol::Http1 }
+        let name = ServerName::try_from("a.example").unwrap();
+        Way { target, source: None, name, tls: None, protocol: Protocol::Http1 }
     }
 
     /// A server that answers one connection with `answer`, and what it was asked.
@@ -287,7 +285,7 @@ mod tests {
     #[tokio::test]
     async fn connects_from_the_source_to_the_port_of_checks() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let health = Health { check: Check::Tcp, port: Some(listener.local_addr().unwrap().port()), ..http(LONG) };
+        let health = Health { check: Check::CONNECT, port: Some(listener.local_addr().unwrap().port()), ..http(LONG) };
         let target = Target::Tcp("127.0.0.1:1".parse().unwrap());
         let finding = run(&health, Way { source: "127.0.0.9".parse().ok(), ..to(&target) }).await;
         assert!(finding.unwrap().starts_with("connected in "));

@@ -92,8 +92,13 @@ async fn check_again_and_again(pool: Arc<Pool>, server: Arc<Server>, job: Job, t
     let mut checks = Checks::starting_at(server.health());
     loop {
         times.tick().await;
-        let tls = tls.pool(pool.name()).map(|tls| (tls, server_name(&server.address())));
-        let way = Way { target: server.target(), source: job.source, tls, protocol: job.protocol };
+        let way = Way {
+            target: server.target(),
+            source: job.source,
+            name: server_name(&server.address()),
+            tls: tls.pool(pool.name()),
+            protocol: job.protocol,
+        };
         let finding = check::run(&job.health, way).await;
         note(&pool, &server, &job.health, &mut checks, finding);
     }

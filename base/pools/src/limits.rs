@@ -30,6 +30,15 @@ pub const STICKY_BYTES: usize = 16;
 /// Bytes of the head of an answer to a health check. A longer one is a bad answer.
 pub const CHECK_HEAD_BYTES: usize = 16 * 1024;
 
+/// Bytes that a health check reads of an answer that is not HTTP. What it looks for has to be found in
+/// them, and a message that is longer is a bad answer.
+pub const CHECK_ANSWER_BYTES: usize = 4096;
+
+const _: () = assert!(sumun_config::limits::CHECK_BYTES <= CHECK_ANSWER_BYTES);
+
+/// Characters that are shown of what a server says.
+pub const CHECK_WORDS: usize = 160;
+
 /// A health check of kind `tcp` over TLS 1.3 waits for a server's refusal for two times what the
 /// handshake took, and this.
 pub const CHECK_REFUSAL: std::time::Duration = std::time::Duration::from_millis(100);

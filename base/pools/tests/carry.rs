@@ -121,7 +121,7 @@ async fn what_checks_found_is_known_unless_it_is_old() {
     let mut settings = pool(&[&nobody]);
     let every = Duration::from_millis(10);
     settings.health =
-        Some(config::Health { check: Check::Tcp, every, timeout: every * 100, rise: 1, fall: 1, port: None });
+        Some(config::Health { check: Check::CONNECT, every, timeout: every * 100, rise: 1, fall: 1, port: None });
     let before = pools(&settings);
     let checks = tokio::spawn(health::run(Arc::clone(&before), Tls::new(1)));
     until(|| server(&before, &nobody).health == Health::Down).await;

@@ -90,7 +90,7 @@ async fn no_server_is_up() {
     let address = listener.local_addr().unwrap().to_string();
     drop(listener);
     let mut settings = pool(&[&address]);
-    settings.health = Some(HealthConfig { check: Check::Tcp, ..every_10_ms() });
+    settings.health = Some(HealthConfig { check: Check::CONNECT, ..every_10_ms() });
     let pools = pools(&settings);
     let checks = tokio::spawn(health::run(Arc::clone(&pools), Tls::new(1)));
     until(|| health_of(&pools, 0) == Health::Down).await;

@@ -7,15 +7,14 @@ use std::time::Duration;
 use super::process::Use;
 use super::{Lower, Section};
 use crate::checked::{
-    Balance, Check, HashOn, Health, HostHeader, Name, Outlier, Pool, Protocol, Queue, Retries, Server, ServerAddress,
-    Sticky, Timeouts,
+    Balance, HashOn, HostHeader, Name, Outlier, Pool, Protocol, Queue, Retries, Server, ServerAddress, Sticky, Timeouts,
 };
 use crate::limits;
 use crate::node::{Entry, Node, Place};
 use crate::report::quoted;
 use crate::table;
+use crate::values;
 use crate::values::address::{self, ServerAt};
-use crate::values::{self, http};
 
 impl Lower<'_> {
     pub(super) fn all_pools(&mut self) -> BTreeMap<Name, Arc<Pool>> {
@@ -32,7 +31,7 @@ impl Lower<'_> {
             balance: balance(pool),
             hash: hash_on(pool),
             sticky: pool.given("sticky").map(|_| sticky(pool.section("sticky"))),
-            health: self.health(pool),
+            health: self.health(pool, &servers),
             outlier: self.outlier(pool),
             timeouts: Timeouts {
                 connect: timeouts.duration("connect"),
@@ -109,40 +108,6 @@ impl Lower<'_> {
         }
     }
 
-    fn health(&mut self, pool: Section<'_>) -> Option<Health> {
-        pool.given("health")?;
-        let health = pool.section("health");
-        let check = match health.given("http") {
-            Some(node) => {
-                let long = health.section("http");
-                let path = node.scalar().map(|scalar| scalar.text.as_str()).or_else(|| long.text("path"))?;
-                Check::Http {
-                    path: path.to_owned(),
-                    host: long.text("host").map(str::to_owned),
-                    status: statuses(long),
-                }
-            }
-            None => Check::Tcp,
-        };
-        let every = health.duration("every");
-        let written = health.text("timeout").and_then(|text| values::duration(text).ok());
-        let timeout = written.unwrap_or_else(|| Duration::from_secs(1).min(every));
-        if let Some(node) = health.given("timeout")
-            && timeout > every
-        {
-            let message = format!("a check may take {} but the next one starts after {}", span(timeout), span(every));
-            self.error(node.place, message, "make `timeout` at most as long as `every`");
-        }
-        Some(Health {
-            check,
-            every,
-            timeout,
-            rise: health.number("rise"),
-            fall: health.number("fall"),
-            port: health.optional_number("port"),
-        })
-    }
-
     fn outlier(&mut self, pool: Section<'_>) -> Outlier {
         let outlier = pool.section("outlier");
         let off = pool.text("outlier").is_some_and(|text| values::off(text).is_ok());
@@ -161,15 +126,6 @@ impl Lower<'_> {
         }
         found
     }
-}
-
-fn statuses(check: Section<'_>) -> Vec<(u16, u16)> {
-    let written: Vec<(u16, u16)> =
-        check.texts("status").into_iter().filter_map(|(_, text)| http::status_range(text).ok()).collect();
-    if !written.is_empty() {
-        return written;
-    }
-    check.value("status", http::status_range).into_iter().collect()
 }
 
 fn balance(pool: Section<'_>) -> Balance {
@@ -243,7 +199,7 @@ pub(super) fn queue(section: Section<'_>) -> Queue {
 }
 
 /// A duration as a config would write it.
-fn span(duration: Duration) -> String {
+pub(super) fn span(duration: Duration) -> String {
     let milliseconds = duration.as_millis();
     if milliseconds.is_multiple_of(1000) { format!("{}s", milliseconds / 1000) } else { format!("{milliseconds}ms") }
 }

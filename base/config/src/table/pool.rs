@@ -1,10 +1,8 @@
 //! Pools and their servers.
 
-use super::{COUNT, OFF, ON_OR_OFF, OVERLOAD, POOL_TLS, TLS};
+use super::{COUNT, HEALTH, OFF, ON_OR_OFF, OVERLOAD, POOL_TLS, SPAN, TLS};
 use crate::kind::Kind;
 use crate::shape::{Choice, Map, Shape, key, later};
-
-const SPAN: Shape = Shape::One(Kind::Span);
 
 pub(crate) static POOL: Map = Map {
     title: "a pool",
@@ -91,55 +89,6 @@ pub(crate) static STICKY: Map = Map {
     ],
     choices: &[],
 };
-
-pub(crate) static HEALTH: Map = Map {
-    title: "a health check",
-    about: "Exactly one of `http` and `tcp`.",
-    keys: &[
-        key(
-            "http",
-            Shape::Either(&[Shape::One(Kind::RequestPath), Shape::Map(&HTTP_CHECK)]),
-            "A GET; the path alone, or more in a map.",
-        ),
-        key("tcp", Shape::Map(&TCP_CHECK), "A connection that opens is enough: `tcp: {}`."),
-        key("every", SPAN, "Time between two checks of a server.").default("2s"),
-        key("timeout", SPAN, "How long a check may take; not longer than `every`.")
-            .by_default("1s, or `every` where that is shorter"),
-        key("rise", Shape::One(Kind::Integer { least: 1, most: 100 }), "Good answers in a row until a server is up.")
-            .default("2"),
-        key("fall", Shape::One(Kind::Integer { least: 1, most: 100 }), "Bad answers in a row until a server is down.")
-            .default("3"),
-        key("port", Shape::One(Kind::Integer { least: 1, most: 65_535 }), "Another TCP port to check.")
-            .by_default("the server's own"),
-        later("redis", "further health checks"),
-        later("postgres", "further health checks"),
-        later("dns", "further health checks"),
-        later("exec", "further health checks"),
-    ],
-    choices: &[Choice(&["http", "tcp", "redis", "postgres", "dns", "exec"])],
-};
-
-pub(crate) static HTTP_CHECK: Map = Map {
-    title: "an HTTP check",
-    about: "The long form of `http` in `health`.",
-    keys: &[
-        key("path", Shape::One(Kind::RequestPath), "What is asked for.").required(),
-        key("host", Shape::One(Kind::HostAndPort), "The Host header.").by_default("the server's address"),
-        key(
-            "status",
-            Shape::OneOrList(&Shape::Either(&[
-                Shape::One(Kind::Integer { least: 100, most: 599 }),
-                Shape::One(Kind::StatusRange),
-            ])),
-            "Statuses that are good.",
-        )
-        .default("200-299"),
-    ],
-    choices: &[],
-};
-
-pub(crate) static TCP_CHECK: Map =
-    Map { title: "a TCP check", about: "It has no keys: `tcp: {}`.", keys: &[], choices: &[] };
 
 pub(crate) static OUTLIER: Map = Map {
     title: "outlier detection",

@@ -34,7 +34,7 @@ pub(crate) const SERVER_NAME_PATTERN: &str = r"^[^/*\x09-\x0d\x20:\[\]]+$";
 pub(crate) fn server_name(text: &str) -> Result<String, Wrong> {
     if text.parse::<std::net::IpAddr>().is_ok() {
         let wrong = Wrong::new(format!("{} is an IP address", quoted(text)));
-        return Err(wrong.help("leave `sni` out: the address of a server is verified by itself, and never asked for"));
+        return Err(wrong.help("leave it out: the address of a server is verified by itself, and never asked for"));
     }
     if text.contains('*') {
         let wrong = Wrong::new(format!("{} holds a *", quoted(text)));

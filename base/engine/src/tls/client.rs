@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
 use rustls::ClientConfig;
@@ -48,7 +48,9 @@ impl Offer {
         }
     }
 
-    fn protocols(self) -> Vec<Vec<u8>> {
+    /// By their names of ALPN, the one that is preferred first.
+    #[must_use]
+    pub fn protocols(self) -> Vec<Vec<u8>> {
         match self {
             Self::Nothing => Vec::new(),
             Self::Http1 => vec![HTTP_1_1.to_vec()],
@@ -122,18 +124,47 @@ impl TlsPool {
     }
 
     /// Of a health check: always with a full handshake, so that a certificate is seen to expire, and
-    /// not counted among those of requests.
+    /// not counted among those of requests. `protocols` are offered by ALPN; with none, nothing is.
     ///
     /// # Errors
     /// Not for anything a server does.
-    pub fn check(&self, transport: Transport, name: &ServerName<'static>, offer: Offer) -> io::Result<TlsStream> {
+    pub fn check(
+        &self,
+        transport: Transport,
+        name: &ServerName<'static>,
+        protocols: Vec<Vec<u8>>,
+    ) -> io::Result<TlsStream> {
         let current = self.current.load();
         let name = current.sni.as_ref().unwrap_or(name).clone();
         let mut config = current.config.clone();
-        config.alpn_protocols = offer.protocols();
+        config.alpn_protocols = protocols;
         let connection = UnbufferedClientConnection::new(Arc::new(config), name).map_err(io::Error::other)?;
         Ok(TlsStream::new(transport, Connection::Client(connection), Arc::clone(&self.counts), NO_WORKER))
     }
+}
+
+/// A health check of TLS that the gateway only passes through: whoever answers, and whatever
+/// certificate is shown, a handshake is all that is asked for. Nothing secret may be said behind it.
+///
+/// # Errors
+/// Not for anything a server does.
+pub fn knock(transport: Transport, name: ServerName<'static>) -> io::Result<TlsStream> {
+    static MEANS: OnceLock<(Arc<ClientConfig>, Arc<Counts>)> = OnceLock::new();
+    let (config, counts) = match MEANS.get() {
+        Some(means) => means,
+        None => {
+            let mut config = ClientConfig::builder_with_provider(Arc::clone(provider()))
+                .with_protocol_versions(versions(checked::TlsVersion::V1_2))
+                .map_err(io::Error::other)?
+                .dangerous()
+                .with_custom_certificate_verifier(Arc::new(Anybody))
+                .with_no_client_auth();
+            config.resumption = Resumption::disabled();
+            MEANS.get_or_init(|| (Arc::new(config), Counts::new(0)))
+        }
+    };
+    let connection = UnbufferedClientConnection::new(Arc::clone(config), name).map_err(io::Error::other)?;
+    Ok(TlsStream::new(transport, Connection::Client(connection), Arc::clone(counts), NO_WORKER))
 }
 
 /// What is in force if it is made of the same, else a new one.

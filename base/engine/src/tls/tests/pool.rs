@@ -271,3 +271,33 @@ fn the_protocol_is_agreed_on() {
     assert_eq!(outcome(Offer::Http2, &["h2"]), Ok(true));
     assert_eq!(outcome(Offer::Http2, &["http/1.1"]), Err(Reason::Protocol));
 }
+
+#[test]
+fn whoever_answers_a_knock_is_taken() {
+    let nobody_knows = certificates::self_signed(&["b.example"]);
+    for version in VERSIONS {
+        let (address, server) = serve(&server(&nobody_knows, &[version], None));
+        let name = ServerName::try_from("a.example").unwrap();
+        run(async {
+            let socket = TcpStream::connect(address).await.unwrap();
+            let mut stream = knock(Transport::Tcp(socket), name).unwrap();
+            assert!(!handshake(&mut stream).await.unwrap().resumed);
+            write_all(&mut stream, b"hello").await.unwrap();
+            assert_eq!(read(&mut stream, &mut [0; 5]).await.unwrap(), 5);
+        });
+        assert_eq!(server.join().unwrap().unwrap().name.as_deref(), Some("a.example"));
+    }
+    // Who does not even speak it is not.
+    run(async {
+        let (socket, address) = bind().await;
+        let server = tokio::spawn(async move {
+            let (mut stream, _) = socket.accept().await.unwrap();
+            tokio::io::AsyncWriteExt::write_all(&mut stream, b"220 mail.example ESMTP\r\n").await.unwrap();
+            stream
+        });
+        let socket = TcpStream::connect(address).await.unwrap();
+        let mut stream = knock(Transport::Tcp(socket), ServerName::try_from("a.example").unwrap()).unwrap();
+        assert_eq!(handshake(&mut stream).await.unwrap_err().reason, Reason::NotTls);
+        server.await.unwrap();
+    });
+}

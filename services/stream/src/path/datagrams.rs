@@ -11,7 +11,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsFd;
 use std::rc::Rc;
-use std::task::{Context, Poll, ready};
+use std::task::{Poll, ready};
 
 use sumun_config::checked::Udp;
 use sumun_engine::Worker;
@@ -69,30 +69,24 @@ pub(crate) async fn receive(listening: Listening, socket: UdpSocket, desk: Rc<Re
                 return Poll::Ready(());
             }
             let front = Rc::clone(&listening.front.borrow());
-            ready!(poll_batch(&receiver.socket, context, || receiver.forward(&front)));
+            // An error of the socket is one of some datagram.
+            ready!(receiver.socket.poll_recv_ready(context)).ok();
+            take_batch(&receiver.socket, || receiver.forward(&front));
         }
     })
     .await;
     drop(wake);
 }
 
-/// Calls `take` while the socket has something. It says whether that was all; then the next wait is for
+/// Calls `take` on a socket that is ready. It says whether that was all; then the next wait is for
 /// what is not here yet, and no system call is spent on hearing that there is nothing.
-pub(crate) fn poll_batch(
-    socket: &UdpSocket,
-    context: &mut Context<'_>,
-    mut take: impl FnMut() -> io::Result<bool>,
-) -> Poll<()> {
+pub(crate) fn take_batch(socket: &UdpSocket, mut take: impl FnMut() -> io::Result<bool>) {
+    let taken = socket.try_io(Interest::READABLE, || match take() {
+        Ok(true) => Err(io::ErrorKind::WouldBlock.into()),
+        other => other.map(drop),
+    });
     // An error of the socket is one of some datagram, and `take` has seen it.
-    if ready!(socket.poll_recv_ready(context)).is_ok() {
-        socket
-            .try_io(Interest::READABLE, || match take() {
-                Ok(true) => Err(io::ErrorKind::WouldBlock.into()),
-                other => other.map(drop),
-            })
-            .ok();
-    }
-    Poll::Ready(())
+    taken.ok();
 }
 
 impl Receiver {

@@ -5,10 +5,11 @@
 //! client chooses another.
 
 use std::cell::{Cell, OnceCell, RefCell};
-use std::future::poll_fn;
+use std::future::{Future as _, poll_fn};
 use std::io;
+use std::pin::pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::Poll;
 
 use sumun_config::checked::Udp;
 use sumun_engine::Deadline;
@@ -16,9 +17,10 @@ use sumun_engine::accept::Admitted;
 use sumun_engine::access_log::Entry;
 use sumun_host::datagrams::{Outgoing, Sent};
 use sumun_pools::{Lease as ServerLease, Outcome, PickKey, Target, Tried};
+use tokio::io::{Interest, Ready};
 use tokio::net::UdpSocket;
 
-use super::datagrams::{Receiver, Desk, Key, open, owed, poll_batch};
+use super::datagrams::{Desk, Key, Receiver, open, owed, take_batch};
 use super::source_key;
 use crate::backend::Backend;
 use crate::events::Reason;
@@ -136,6 +138,14 @@ impl Flow {
         }
     }
 
+    /// Hears what the server's host has said, and that it has been heard.
+    fn take_error(&self, socket: &UdpSocket) {
+        if matches!(socket.take_error(), Ok(Some(_))) {
+            self.refused();
+        }
+        socket.try_io(Interest::ERROR, || Err::<(), _>(io::ErrorKind::WouldBlock.into())).ok();
+    }
+
     /// One batch of answers to the client. True: there was no more.
     fn give_back(&self, receiver: &Receiver, socket: &UdpSocket) -> io::Result<bool> {
         let mut desk = receiver.desk.borrow_mut();
@@ -217,23 +227,55 @@ impl Flow {
 /// Gives answers back until none can come any more.
 pub(crate) async fn answer(receiver: Rc<Receiver>, flow: Rc<Flow>) {
     flow.deadline.wake_this_task().await;
-    let reason = poll_fn(|context| poll_answers(&receiver, &flow, context)).await;
+    let reason = loop {
+        match wait(&receiver, &flow).await {
+            Woken::Over(reason) => break reason,
+            Woken::Again => {}
+            Woken::Ready(socket, ready) => {
+                if ready.is_error() {
+                    flow.take_error(socket);
+                }
+                if ready.is_readable() {
+                    take_batch(socket, || flow.give_back(&receiver, socket));
+                }
+            }
+        }
+    };
     receiver.forget(&flow.key);
     flow.finish(&receiver, reason);
 }
 
-fn poll_answers(receiver: &Receiver, flow: &Flow, context: &mut Context<'_>) -> Poll<Reason> {
-    while let Some(socket) = flow.socket.get() {
-        if poll_batch(socket, context, || flow.give_back(receiver, socket)).is_pending() {
-            break;
+/// What the task of a flow has to see to.
+enum Woken<'a> {
+    Ready(&'a UdpSocket, Ready),
+    /// There is a socket now.
+    Again,
+    Over(Reason),
+}
+
+async fn wait<'a>(receiver: &Receiver, flow: &'a Flow) -> Woken<'a> {
+    let socket = flow.socket.get();
+    // An answer, or the word of the server's host that nobody listens there.
+    let mut ready = pin!(async {
+        match socket {
+            Some(socket) => socket.ready(Interest::READABLE | Interest::ERROR).await,
+            None => std::future::pending().await,
         }
-    }
-    match () {
-        () if receiver.worker.is_over() => Poll::Ready(Reason::Drained),
-        () if flow.deadline.passed() && flow.bytes_out.get() == 0 && flow.lease.borrow().is_none() => {
-            Poll::Ready(Reason::NoServer)
+    });
+    poll_fn(|context| {
+        if receiver.worker.is_over() {
+            return Poll::Ready(Woken::Over(Reason::Drained));
         }
-        () if flow.deadline.passed() => Poll::Ready(Reason::Idle),
-        () => Poll::Pending,
-    }
+        if let (Poll::Ready(Ok(ready)), Some(socket)) = (ready.as_mut().poll(context), socket) {
+            return Poll::Ready(Woken::Ready(socket, ready));
+        }
+        let has_server = flow.bytes_out.get() > 0 || flow.lease.borrow().is_some();
+        match () {
+            () if flow.deadline.passed() && has_server => Poll::Ready(Woken::Over(Reason::Idle)),
+            () if flow.deadline.passed() => Poll::Ready(Woken::Over(Reason::NoServer)),
+            () if socket.is_none() && flow.socket.get().is_some() => Poll::Ready(Woken::Again),
+            () => Poll::Pending,
+        }
+    })
+    .await
 }

@@ -1,6 +1,6 @@
 //! Writes what is known already as the first inputs of the fuzz targets:
 //! `cargo run --example seeds -- FOLDER` makes FOLDER/TARGET/… from the corpus of hostile requests,
-//! the examples and the test data of the config.
+//! captured ClientHellos, the examples and the test data of the config.
 
 #[path = "../../core/http/tests/corpus/parser.rs"]
 // The end-to-end runner needs more of it.
@@ -50,6 +50,27 @@ const VALUES: [&str; 12] = [
     "X-Forwarded-For",
 ];
 
+/// Headers of QUIC packets: versions 1, 2, none and another, each kind, and routable connection ids.
+const DATAGRAMS: [&[u8]; 8] = [
+    b"\xc0\0\0\0\x01\x08\x83\x94\xc8\xf0\x3e\x51\x57\x08\0\0\x44\x9e",
+    b"\xd7\x6b\x33\x43\xcf\x08\x83\x94\xc8\xf0\x3e\x51\x57\x08\0\0",
+    b"\xe0\0\0\0\x01\x08\x07\x20\xb1\xd0\x7b\x35\x9d\x3c\x04from",
+    b"\xf0\0\0\0\x01\0\x04from0123456789abcdef",
+    b"\x80\0\0\0\0\x02ab\x02cd\0\0\0\x01",
+    b"\xc0\xff\0\0\x1d\x1eabcdefghijklmnopqrstuvwxyzabcd\0",
+    b"\x40\x50\x4d\xd2\xd0\x5a\x7b\x0d\xe9\xb2\xb9\x90\x7a\xfb\x5e\xcf\x8c\xc3",
+    b"\x40\x12\x57\x79\xc9\xcc\x86\xbe\xb3\xa3\xa4\xa3\xca\x96\xfc\xe4\xbf\xe0\xcd\xbc",
+];
+
+/// PROXY protocol, both versions.
+const PREFACES: [&[u8]; 5] = [
+    b"PROXY TCP4 192.0.2.1 198.51.100.2 4660 80\r\nGET",
+    b"PROXY UNKNOWN\r\n",
+    b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0",
+    b"\r\n\r\n\0\r\nQUIT\n\x21\x12\0\x13\xc0\0\x02\x01\xc6\x33\x64\x02\x12\x34\0\x50\x01\0\x02h2\x04\0\0",
+    b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x26\xc0\0\x02\x01\xc6\x33\x64\x02\x12\x34\0\x50\x20\0\x0f\x01\0\0\0\0\x21\0\x07TLSv1.3\x05\0\x02id",
+];
+
 fn main() -> Result<(), Box<dyn Error>> {
     let output = PathBuf::from(std::env::args().nth(1).ok_or("usage: seeds FOLDER")?);
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
@@ -81,6 +102,17 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     for (index, value) in VALUES.iter().enumerate() {
         write(&output, "field_values", &format!("seed-{index}"), value.as_bytes())?;
+    }
+    for (index, datagram) in DATAGRAMS.iter().enumerate() {
+        write(&output, "quic_header", &format!("seed-{index}"), datagram)?;
+    }
+    for (index, preface) in PREFACES.iter().enumerate() {
+        write(&output, "proxy_header", &format!("seed-{index}"), preface)?;
+    }
+    for entry in fs::read_dir(root.join("core/hello/tests/captured"))? {
+        let path = entry?.path();
+        let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        write(&output, "client_hello", &name, &fs::read(&path)?)?;
     }
     http2(&output)?;
     for folder in ["examples", "base/config/tests"] {

@@ -5,7 +5,8 @@
 //! parse          bytes so far -> a header, no header, or more bytes are needed
 //!   v1             one line of text
 //!   v2             a signature, a length, addresses, TLVs
-//! write_v1, write_v2   the header for a server that wants one
+//! Header::tlvs   what else a header of version 2 says
+//! write_v1, write_v2, write_v2_with   the header for a server that wants one
 //! ```
 //!
 //! Whom to believe is not decided here: anybody can send a header. Not here either: the reading of
@@ -15,13 +16,15 @@ mod checksum;
 pub mod limits;
 #[cfg(test)]
 mod tests;
+mod tlv;
 mod v1;
 mod v2;
 
 use std::net::SocketAddr;
 
+pub use tlv::{Ssl, SslPart, SslParts, Tlv, Tlvs};
 pub use v1::write as write_v1;
-pub use v2::write as write_v2;
+pub use v2::{write as write_v2, write_with as write_v2_with};
 
 /// What the first bytes of a connection are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,6 +44,15 @@ pub struct Header {
     /// Who speaks to whom. `None`: the sender speaks for itself (`LOCAL`), or for somebody without
     /// an IP address; the connection's own addresses hold.
     pub addresses: Option<Addresses>,
+}
+
+impl Header {
+    /// What else the header says, in its order. `bytes` are those that it was parsed from. There is
+    /// nothing in version 1, and nothing that may be looked at where the sender speaks for itself.
+    #[must_use]
+    pub fn tlvs(self, bytes: &[u8]) -> Tlvs<'_> {
+        Tlvs::of(v2::tlvs(bytes.get(..self.length).unwrap_or_default()))
+    }
 }
 
 /// The two ends of the connection that the sender stands in for.
@@ -76,6 +88,10 @@ pub enum Malformed {
     /// The checksum is not that of the header.
     Checksum,
 }
+
+/// A header that was to be written would be longer than its receivers take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TooLong;
 
 impl Malformed {
     /// For a log line.

@@ -7,6 +7,9 @@ pub const V1_BYTES_MAX: usize = 107;
 /// thing that is sent in practice, a client certificate's names, needs a few hundred.
 pub const V2_BYTES_MAX: usize = 4096;
 
+/// The longest identifier of a connection (section 2.2.5 of the specification).
+pub const UNIQUE_ID_BYTES_MAX: usize = 128;
+
 /// No header is longer than this.
 pub const HEADER_BYTES_MAX: usize = V2_BYTES_MAX;
 

@@ -4,7 +4,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use crate::checksum::crc32c;
 use crate::limits::V2_BYTES_MAX;
-use crate::{Addresses, Header, Malformed, Parsed, Transport};
+use crate::tlv::{self, Tlv};
+use crate::{Addresses, Header, Malformed, Parsed, TooLong, Transport};
 
 pub(crate) const SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 
@@ -15,8 +16,8 @@ const INET_BYTES: usize = 12;
 const INET6_BYTES: usize = 36;
 const UNIX_BYTES: usize = 216;
 
-/// The checksum's TLV: 4 bytes, CRC-32C of the header in which these are zero.
-const TLV_CRC32C: u8 = 0x03;
+/// The checksum's value: CRC-32C of the header in which these bytes are zero.
+const CHECKSUM_BYTES: usize = 4;
 
 /// `bytes` is a beginning of the signature, or begins with it.
 pub(crate) fn parse(bytes: &[u8]) -> Result<Parsed, Malformed> {
@@ -88,43 +89,107 @@ fn with_ports(source: IpAddr, destination: IpAddr, ports: &[u8]) -> Option<(Sock
     ))
 }
 
+/// The bytes of the TLVs of a header of this version; of others, none.
+pub(crate) fn tlvs(header: &[u8]) -> &[u8] {
+    let is_told = header.starts_with(SIGNATURE) && header.get(12) == Some(&0x21);
+    let family = header.get(13).copied().filter(|_| is_told);
+    let address_bytes = family.and_then(|family| address_bytes(family).ok());
+    address_bytes.and_then(|bytes| header.get(FIXED_BYTES + bytes..)).unwrap_or_default()
+}
+
 /// TLVs fill the header exactly; a checksum, where there is one, is that of the header.
 fn check_tlvs(header: &[u8], start: usize) -> Result<(), Malformed> {
-    let mut at = start;
+    let mut rest = header.get(start..).unwrap_or_default();
     let mut checksum_at = None;
-    while let Some(rest) = header.get(at..).filter(|rest| !rest.is_empty()) {
-        let &[kind, high, low] = rest.first_chunk::<3>().ok_or(Malformed::Tlv)?;
-        let value_bytes = usize::from(u16::from_be_bytes([high, low]));
-        let end = at + 3 + value_bytes;
-        if end > header.len() {
+    while let Some((kind, value)) = tlv::take(&mut rest) {
+        let place = header.len() - rest.len() - value.len();
+        if kind == tlv::CRC32C && (value.len() != CHECKSUM_BYTES || checksum_at.replace(place).is_some()) {
             return Err(Malformed::Tlv);
         }
-        if kind == TLV_CRC32C && (value_bytes != 4 || checksum_at.replace(at + 3).is_some()) {
-            return Err(Malformed::Tlv);
-        }
-        at = end;
+    }
+    if !rest.is_empty() {
+        return Err(Malformed::Tlv);
     }
     let Some(place) = checksum_at else { return Ok(()) };
     let (before, rest) = header.split_at_checked(place).ok_or(Malformed::Tlv)?;
-    let (given, after) = rest.split_first_chunk::<4>().ok_or(Malformed::Tlv)?;
-    if crc32c(&[before, &[0; 4], after]) == u32::from_be_bytes(*given) { Ok(()) } else { Err(Malformed::Checksum) }
+    let (given, after) = rest.split_first_chunk::<CHECKSUM_BYTES>().ok_or(Malformed::Tlv)?;
+    if crc32c(&[before, &[0; CHECKSUM_BYTES], after]) == u32::from_be_bytes(*given) {
+        Ok(())
+    } else {
+        Err(Malformed::Checksum)
+    }
 }
 
 /// Appends the header for a server that wants it. `None` is a connection of the gateway's own,
 /// such as a health check (`LOCAL`). Two addresses of different families are both written as IPv6
 /// ones.
 pub fn write(output: &mut Vec<u8>, transport: Transport, ends: Option<(SocketAddr, SocketAddr)>) {
-    output.extend_from_slice(SIGNATURE);
-    let Some((source, destination)) = ends.map(same_family) else {
-        output.extend_from_slice(&[0x20, 0x00, 0, 0]);
-        return;
+    match ends.map(same_family) {
+        Some(ends) => write_addresses(output, transport, ends, 0),
+        None => write_local(output),
+    }
+}
+
+/// As [`write`], with more to say: `tlvs` in their order, and with `checksum` one over all of it at
+/// the end. A checksum among `tlvs` is left out, so that those of another header can be passed on.
+/// With `LOCAL` nothing is said, since its receiver has to skip it.
+///
+/// # Errors
+/// The header would be longer than [`V2_BYTES_MAX`], or a TLV longer than it may be. Nothing is
+/// written then.
+pub fn write_with(
+    output: &mut Vec<u8>,
+    transport: Transport,
+    ends: Option<(SocketAddr, SocketAddr)>,
+    tlvs: &[Tlv<'_>],
+    checksum: bool,
+) -> Result<(), TooLong> {
+    let Some(ends) = ends.map(same_family) else {
+        write_local(output);
+        return Ok(());
     };
+    let written = || tlvs.iter().filter(|tlv| tlv.kind() != tlv::CRC32C);
+    if !written().all(Tlv::is_in_bounds) {
+        return Err(TooLong);
+    }
+    let checksum_tlv = Tlv::Crc32c(0);
+    let last = Some(&checksum_tlv).filter(|_| checksum);
+    let tlv_bytes = written().chain(last).map(Tlv::encoded_bytes).fold(0, usize::saturating_add);
+    let room = V2_BYTES_MAX - FIXED_BYTES - address_bytes_of(&ends);
+    let tlv_bytes = u16::try_from(tlv_bytes).ok().filter(|&bytes| usize::from(bytes) <= room).ok_or(TooLong)?;
+    let start = output.len();
+    write_addresses(output, transport, ends, tlv_bytes);
+    written().chain(last).for_each(|tlv| tlv.write(output));
+    if checksum {
+        let sum = crc32c(&[output.get(start..).unwrap_or_default()]);
+        if let Some(place) = output.last_chunk_mut() {
+            *place = sum.to_be_bytes();
+        }
+    }
+    Ok(())
+}
+
+fn write_local(output: &mut Vec<u8>) {
+    output.extend_from_slice(SIGNATURE);
+    output.extend_from_slice(&[0x20, 0x00, 0, 0]);
+}
+
+/// Everything in front of the TLVs, which take so many bytes.
+fn write_addresses(
+    output: &mut Vec<u8>,
+    transport: Transport,
+    (source, destination): (SocketAddr, SocketAddr),
+    tlv_bytes: u16,
+) {
     let transport = match transport {
         Transport::Stream => 1,
         Transport::Datagram => 2,
     };
-    let (family, length) = if source.is_ipv4() { (0x10, INET_BYTES) } else { (0x20, INET6_BYTES) };
-    output.extend_from_slice(&[0x21, family | transport, 0, length as u8]);
+    let family = if source.is_ipv4() { 0x10 } else { 0x20 };
+    let length = address_bytes_of(&(source, destination)) as u16 + tlv_bytes;
+    output.extend_from_slice(SIGNATURE);
+    output.extend_from_slice(&[0x21, family | transport]);
+    output.extend_from_slice(&length.to_be_bytes());
     for end in [source, destination] {
         match end.ip() {
             IpAddr::V4(v4) => output.extend_from_slice(&v4.octets()),
@@ -133,6 +198,11 @@ pub fn write(output: &mut Vec<u8>, transport: Transport, ends: Option<(SocketAdd
     }
     output.extend_from_slice(&source.port().to_be_bytes());
     output.extend_from_slice(&destination.port().to_be_bytes());
+}
+
+/// Of two addresses of one family.
+fn address_bytes_of((source, _): &(SocketAddr, SocketAddr)) -> usize {
+    if source.is_ipv4() { INET_BYTES } else { INET6_BYTES }
 }
 
 /// Both ends in one family: IPv4 where both are (an address that a dual socket has mapped is), IPv6

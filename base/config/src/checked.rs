@@ -161,6 +161,15 @@ pub struct Pool {
     /// TLS towards the servers; `None` speaks plain.
     pub tls: Option<PoolTls>,
     pub protocol: Protocol,
+    /// Servers are told who a connection is for; of streams alone.
+    pub proxy_protocol: Option<ProxyProtocol>,
+}
+
+/// A version of the PROXY protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProxyProtocol {
+    V1,
+    V2,
 }
 
 /// What is spoken to the servers of a pool.

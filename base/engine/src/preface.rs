@@ -82,11 +82,18 @@ pub fn is_awaited(listener: &Listener, trusted: &[IpNet], peer: Option<SocketAdd
     listener.proxy_protocol && peer.is_none_or(is_trusted)
 }
 
+/// A header that was taken off a connection, and its bytes, of which [`Header::tlvs`] makes more.
+#[derive(Debug)]
+pub struct Taken {
+    pub header: Header,
+    pub bytes: Box<[u8]>,
+}
+
 /// Takes the header off a connection, if there is one.
 ///
 /// # Errors
 /// The connection has to be closed.
-pub async fn take_header(peer: Socket<'_>, deadline: &Deadline, awaited: bool) -> Result<Option<Header>, Refusal> {
+pub async fn take_header(peer: Socket<'_>, deadline: &Deadline, awaited: bool) -> Result<Option<Taken>, Refusal> {
     let mut lease = Lease::of(HEADER_BYTES_MAX);
     let buffer = lease.spare();
     let understand = |bytes: &[u8]| match sumun_preface::parse(bytes) {
@@ -109,7 +116,8 @@ pub async fn take_header(peer: Socket<'_>, deadline: &Deadline, awaited: bool) -
             }
             let bytes = buffer.get_mut(..header.length).unwrap_or_default();
             socket::take(peer, bytes).map_err(|_| Refusal::Ended)?;
-            Ok(Some(header))
+            let bytes = buffer.get(..header.length).unwrap_or_default().into();
+            Ok(Some(Taken { header, bytes }))
         }
         Err(refusal) => Err(refusal),
     }
@@ -155,7 +163,7 @@ mod tests {
             let deadline = Rc::<Deadlines>::default().enter().await;
             let (stream, mut client) = pair().await;
             client.write_all(&[LINE, b"GET / HTTP/1.1\r\n"].concat()).await.unwrap();
-            let header = take_header((&stream).into(), &deadline, true).await.unwrap().unwrap();
+            let header = take_header((&stream).into(), &deadline, true).await.unwrap().unwrap().header;
             assert_eq!(header.addresses.unwrap().source, "192.0.2.1:4660".parse().unwrap());
             drop(client);
             assert_eq!(rest(stream).await, "GET / HTTP/1.1\r\n");
@@ -219,7 +227,7 @@ mod tests {
                 table.sweep(10_000);
             };
             let (found, ()) = tokio::join!(take_header((&stream).into(), &deadline, true), sweep);
-            assert_eq!(found, Err(Refusal::TimedOut));
+            assert_eq!(found.map(|taken| taken.is_some()), Err(Refusal::TimedOut));
         });
     }
 }

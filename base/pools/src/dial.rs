@@ -59,12 +59,18 @@ impl Dialer {
         }
     }
 
-    /// Connects within `deadline`.
+    /// Connects within `deadline`. `first` is said before everything else, TLS among it.
     ///
     /// # Errors
     /// The server is not there, or not what it should be.
-    pub async fn dial(&self, server: &Server, offer: Offer, deadline: &Deadline) -> Result<Dialed, DialError> {
-        let transport = match server.target() {
+    pub async fn dial(
+        &self,
+        server: &Server,
+        first: &[u8],
+        offer: Offer,
+        deadline: &Deadline,
+    ) -> Result<Dialed, DialError> {
+        let mut transport = match server.target() {
             Target::Tcp(address) => {
                 let stream = sumun_host::connect::start_connect(*address, self.source_for(address.ip()))
                     .map_err(|_| DialError::Failed)?;
@@ -74,6 +80,7 @@ impl Dialer {
             }
             Target::Unix(path) => Transport::Unix(UnixStream::connect(path).await.map_err(|_| DialError::Failed)?),
         };
+        write_all(&mut transport, first, deadline).await?;
         match &self.tls {
             None => Ok(Dialed::Plain(transport)),
             Some(tls) => self.secure(tls, transport, server, offer, deadline).await,
@@ -112,6 +119,22 @@ impl Dialer {
             self.source.get(index).copied().filter(|source| source.is_ipv4() == destination.is_ipv4())
         })
     }
+}
+
+async fn write_all(transport: &mut Transport, bytes: &[u8], deadline: &Deadline) -> Result<(), DialError> {
+    let mut written = 0;
+    poll_fn(|context| {
+        while let Some(rest) = bytes.get(written..).filter(|rest| !rest.is_empty()) {
+            match transport.poll_write(context, rest) {
+                Poll::Pending if deadline.passed() => return Poll::Ready(Err(DialError::Timeout)),
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Err(DialError::Failed)),
+                Poll::Ready(Ok(count)) => written += count,
+            }
+        }
+        Poll::Ready(Ok(()))
+    })
+    .await
 }
 
 async fn wait_connected(stream: &TcpStream, deadline: &Deadline) -> Result<(), DialError> {

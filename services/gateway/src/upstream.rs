@@ -202,7 +202,7 @@ impl LocalPool {
     /// A socket of our own that is connected to a server.
     pub(crate) async fn dial(&self, server: &Arc<Server>, deadline: &Deadline) -> Result<Stream, ConnectError> {
         self.cell.connects.increment();
-        match self.dialer.dial(server, Offer::of(self.config.protocol), deadline).await {
+        match self.dialer.dial(server, b"", Offer::of(self.config.protocol), deadline).await {
             Ok(Dialed::Plain(transport)) => Ok(transport.into()),
             Ok(Dialed::Tls(mut tls)) if self.config.protocol == config::Protocol::Http2 && !tls.is_http2() => {
                 tls.say_goodbye();

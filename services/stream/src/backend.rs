@@ -1,9 +1,11 @@
 //! A worker's side of a pool: its picker, and new connections to its servers.
 
 use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::rc::Rc;
 use std::sync::Arc;
 
-use sumun_config::checked as config;
+use sumun_config::checked::{self as config, Name};
 use sumun_engine::Deadline;
 use sumun_engine::tls::{Failure, Offer, TlsConnector};
 use sumun_pools::{DialError, Dialer, Picker, Pool, Server};
@@ -12,6 +14,9 @@ use crate::end::End;
 use crate::events::{Event, Reason};
 use crate::limits::HANDSHAKE_LOG_PAUSE;
 use crate::metrics::PoolCell;
+
+/// Pools by name, as one worker has them.
+pub(crate) type Backends = HashMap<Name, Rc<Backend>>;
 
 /// What one worker has of one pool.
 pub(crate) struct Backend {
@@ -41,11 +46,11 @@ impl Backend {
         }
     }
 
-    /// A new connection to a server.
-    pub(crate) async fn connect(&self, server: &Server, deadline: &Deadline) -> Result<End, Reason> {
+    /// A new connection to a server, which is told `first` before everything else.
+    pub(crate) async fn connect(&self, server: &Server, first: &[u8], deadline: &Deadline) -> Result<End, Reason> {
         self.cell.connects.increment();
         deadline.set(self.config.timeouts.connect);
-        self.dialer.dial(server, Offer::Nothing, deadline).await.map(End::from).map_err(|error| match error {
+        self.dialer.dial(server, first, Offer::Nothing, deadline).await.map(End::from).map_err(|error| match error {
             DialError::Timeout => Reason::ConnectTimeout,
             DialError::Failed => Reason::ConnectFailed,
             DialError::HandshakeTimeout(failure) => {

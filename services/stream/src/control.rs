@@ -20,7 +20,7 @@ use sumun_pools::Pools;
 use tokio::net::UdpSocket;
 use tokio::task::AbortHandle;
 
-use crate::backend::Backend;
+use crate::backend::{Backend, Backends};
 use crate::events::Event;
 use crate::front::{Front, Way};
 use crate::metrics::Metrics;
@@ -89,9 +89,6 @@ impl Switch {
         admittance
     }
 }
-
-/// Pools by name, as one worker has them.
-pub(crate) type Backends = HashMap<Name, Rc<Backend>>;
 
 /// A socket that this worker can wait on, and does not accept from yet.
 struct Taken {
@@ -235,7 +232,10 @@ impl LocalStream {
         match stream {
             Stream::Tcp(pool) => self.backends.get(pool).cloned().map(Way::To),
             Stream::Udp(udp) => self.backends.get(&udp.pool).map(|to| Way::Datagrams(Rc::clone(to), udp.clone())),
-            Stream::Sni(_) => None,
+            Stream::Sni(sni) => {
+                let to = |name: &Name| Some((Arc::clone(name), Rc::clone(self.backends.get(name)?)));
+                Some(Way::ByName(sni.clone(), sni.pools().filter_map(to).collect()))
+            }
         }
     }
 

@@ -1,6 +1,7 @@
 //! One end of a connection that is passed on: a client's or a server's.
 
 use std::io;
+use std::net::SocketAddr;
 use std::task::{Context, Poll};
 
 use sumun_engine::socket::Socket;
@@ -61,6 +62,14 @@ impl End {
         match self {
             Self::Plain(transport) => Some(transport.into()),
             Self::Tls(_) => None,
+        }
+    }
+
+    /// Which address of ours it is connected with; `None` for a Unix socket.
+    pub(crate) fn local_address(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Plain(transport) => transport.local_address(),
+            Self::Tls(stream) => stream.transport().local_address(),
         }
     }
 

@@ -45,6 +45,10 @@ pub enum Reason {
     Handshake,
     /// What the client's TLS begins with did not come in time.
     HelloTimeout,
+    /// What came is no TLS, or TLS that breaks its rules.
+    BadHello,
+    /// No pool is for the name that the client's TLS asks for, or for what it would speak.
+    UnknownName,
     NoServer,
     ConnectFailed,
     ConnectTimeout,
@@ -55,7 +59,7 @@ pub enum Reason {
 }
 
 impl Reason {
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 17] = [
         Self::ClientEnded,
         Self::ServerEnded,
         Self::ClientReset,
@@ -65,6 +69,8 @@ impl Reason {
         Self::Preface,
         Self::Handshake,
         Self::HelloTimeout,
+        Self::BadHello,
+        Self::UnknownName,
         Self::NoServer,
         Self::ConnectFailed,
         Self::ConnectTimeout,
@@ -85,6 +91,8 @@ impl Reason {
             Self::Preface => "preface",
             Self::Handshake => "handshake",
             Self::HelloTimeout => "hello_timeout",
+            Self::BadHello => "bad_hello",
+            Self::UnknownName => "unknown_name",
             Self::NoServer => "no_server",
             Self::ConnectFailed => "connect_failed",
             Self::ConnectTimeout => "connect_timeout",
@@ -98,7 +106,12 @@ impl Reason {
     pub fn side(self) -> Side {
         match self {
             Self::ClientEnded | Self::ServerEnded | Self::Idle => Side::Nobody,
-            Self::ClientReset | Self::Preface | Self::Handshake | Self::HelloTimeout => Side::Client,
+            Self::ClientReset
+            | Self::Preface
+            | Self::Handshake
+            | Self::HelloTimeout
+            | Self::BadHello
+            | Self::UnknownName => Side::Client,
             Self::ServerReset
             | Self::NoServer
             | Self::ConnectFailed

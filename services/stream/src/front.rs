@@ -6,12 +6,12 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use ipnet::IpNet;
-use sumun_config::checked::{Listener, Udp};
+use sumun_config::checked::{Listener, Sni, Udp};
 use sumun_engine::accept::Admittance;
 use sumun_engine::access_log::LogSender;
 use sumun_engine::preface;
 
-use crate::backend::Backend;
+use crate::backend::{Backend, Backends};
 use crate::metrics::ListenerCell;
 
 pub(crate) struct Front {
@@ -26,6 +26,8 @@ pub(crate) struct Front {
 /// Where connections go.
 pub(crate) enum Way {
     To(Rc<Backend>),
+    /// By what the client's TLS asks for.
+    ByName(Sni, Backends),
     Datagrams(Rc<Backend>, Udp),
 }
 

@@ -3,6 +3,7 @@
 //! A connection is one task. What only its beginning needs is boxed and gone by the time that bytes
 //! are passed on, so that one that waits is small.
 
+mod announce;
 pub(crate) mod datagrams;
 pub(crate) mod flow;
 pub(crate) mod open;
@@ -15,6 +16,7 @@ use std::sync::Arc;
 use sumun_config::checked::Name;
 use sumun_engine::accept::Admitted;
 use sumun_engine::access_log::Entry;
+use sumun_engine::preface::Taken;
 use sumun_engine::tls::Transport;
 use sumun_engine::{Deadline, Lease, Worker};
 use sumun_pools::{Caller, Lease as ServerLease, NotAdmitted, Outcome, Permit, PickKey, Refused, Tried, key_of};
@@ -32,6 +34,8 @@ pub(crate) struct Client {
     pub(crate) address: Option<SocketAddr>,
     pub(crate) worker: Rc<Worker>,
     pub(crate) front: Rc<Front>,
+    /// Where it goes, once that is known.
+    pub(crate) to: Option<Rc<Backend>>,
     pub(crate) deadline: Deadline,
     /// Counts this connection until it ends.
     pub(crate) admitted: Admitted,
@@ -48,6 +52,8 @@ pub(crate) struct Record {
     pub(crate) first_byte_at_us: u64,
     pub(crate) tries: u32,
     pub(crate) server: Option<Name>,
+    /// What a proxy in front said.
+    pub(crate) preface: Option<Taken>,
     /// What the client's TLS asked for.
     pub(crate) name: Option<Box<str>>,
 }
@@ -76,17 +82,23 @@ pub(crate) fn begin(transport: Transport, peer: Option<SocketAddr>, listening: &
         return;
     }
     let Ok(admitted) = front.admittance.admit(peer.filter(|_| !awaited).map(|peer| peer.ip())) else { return };
+    let to = match &front.way {
+        Way::To(backend) => Some(Rc::clone(backend)),
+        Way::ByName(..) => None,
+        Way::Datagrams(..) => return,
+    };
     let client = Client {
         end: End::Plain(transport),
         address: peer,
         worker: Rc::clone(worker),
         front,
+        to,
         deadline: worker.deadlines.reserve(),
         admitted,
         record: Record { start_us: worker.clock.now_us(), ..Record::default() },
     };
     let door = listening.door.borrow().clone();
-    if awaited || client.front.config.proxy_protocol || door.is_some() {
+    if client.front.config.proxy_protocol || client.to.is_none() || door.is_some() {
         tokio::task::spawn_local(open::open(client, door));
     } else {
         tokio::task::spawn_local(serve(client));
@@ -96,7 +108,7 @@ pub(crate) fn begin(transport: Transport, peer: Option<SocketAddr>, listening: &
 /// Passes a connection on until it ends.
 pub(crate) async fn serve(mut client: Client) {
     client.deadline.wake_this_task().await;
-    let Way::To(backend) = &client.front.way else { return };
+    let Some(backend) = &client.to else { return };
     let mut search = Box::new(Search { backend: Rc::clone(backend), tried: Tried::default(), permit: None });
     let mut unsent = None;
     let (reason, moved) = loop {
@@ -109,7 +121,7 @@ pub(crate) async fn serve(mut client: Client) {
             Passed::Again => {}
         }
     };
-    finish(&client, &search, reason, moved);
+    finish(&client, reason, moved);
     if !matches!(reason, Reason::ClientEnded | Reason::ServerEnded | Reason::Idle | Reason::Drained) {
         // Nobody is to take what came for complete.
         client.end.reset_on_close();
@@ -160,7 +172,8 @@ async fn connect(client: &mut Client, search: &mut Search) -> Result<Connected, 
         client.record.tries += 1;
         client.record.server = Some(Arc::clone(lease.server().name()));
         let began_us = client.worker.clock.now_us();
-        let connected = search.backend.connect(lease.server(), &client.deadline).await;
+        let first = announce::header(client, search.backend.config.proxy_protocol);
+        let connected = search.backend.connect(lease.server(), &first, &client.deadline).await;
         client.record.connect_us += client.worker.clock.now_us().saturating_sub(began_us);
         match connected {
             Ok(server) => return Ok(Connected { server, lease }),
@@ -226,18 +239,18 @@ fn of_queue(refused: NotAdmitted) -> Reason {
 }
 
 /// Counts the connection and writes it to the access log.
-fn finish(client: &Client, search: &Search, reason: Reason, (up, down): (u64, u64)) {
+fn finish(client: &Client, reason: Reason, (up, down): (u64, u64)) {
     let (front, record) = (&client.front, &client.record);
     front.cell.ended(reason);
     front.cell.bytes_in.add(up);
     front.cell.bytes_out.add(down);
     if front.log.is_on() {
-        write_line(client, search, reason, (up, down), record);
+        write_line(client, reason, (up, down), record);
     }
 }
 
 #[cold]
-fn write_line(client: &Client, search: &Search, reason: Reason, (up, down): (u64, u64), record: &Record) {
+fn write_line(client: &Client, reason: Reason, (up, down): (u64, u64), record: &Record) {
     let clock = &client.worker.clock;
     let total_us = clock.now_us().saturating_sub(record.start_us);
     client.front.log.write(&Entry {
@@ -253,7 +266,7 @@ fn write_line(client: &Client, search: &Search, reason: Reason, (up, down): (u64
         client: client.address,
         host: record.name.as_deref().unwrap_or_default().as_bytes(),
         listener: client.front.config.name.as_bytes(),
-        pool: search.backend.config.name.as_bytes(),
+        pool: client.to.as_ref().map_or(&b""[..], |to| to.config.name.as_bytes()),
         server: record.server.as_deref().unwrap_or_default().as_bytes(),
         ..Entry::default()
     });

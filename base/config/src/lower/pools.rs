@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::process::Use;
 use super::{Lower, Section};
 use crate::checked::{
-    Balance, HashOn, HostHeader, Name, Outlier, Pool, Protocol, Queue, Retries, Server, ServerAddress, Sticky, Timeouts,
+    Balance, HashOn, HostHeader, Name, Outlier, Pool, Protocol, ProxyProtocol, Queue, Retries, Server, ServerAddress, Sticky, Timeouts,
 };
 use crate::limits;
 use crate::node::{Entry, Node, Place};
@@ -49,6 +49,11 @@ impl Lower<'_> {
             keepalive: pool.number("keepalive"),
             tls: self.pool_tls(pool, &servers),
             protocol: protocol(pool),
+            proxy_protocol: match pool.text("proxy_protocol") {
+                Some("v1") => Some(ProxyProtocol::V1),
+                Some("v2") => Some(ProxyProtocol::V2),
+                _ => None,
+            },
             servers,
         }
     }

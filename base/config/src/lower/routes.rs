@@ -56,7 +56,7 @@ impl Lower<'_> {
 
     fn action(&mut self, route: Section<'_>) -> Option<Action> {
         if let Some(node) = route.given("proxy") {
-            return self.pool_name(Some(node)).map(Action::Proxy);
+            return self.http_pool(node).map(Action::Proxy);
         }
         if let Some(node) = route.given("files") {
             return self.files(route, node).map(Action::Files);
@@ -66,6 +66,20 @@ impl Lower<'_> {
         }
         let node = route.given("respond")?;
         Some(Action::Respond(self.respond(route, node)))
+    }
+
+    /// The name of a pool that requests can go to.
+    fn http_pool(&mut self, node: &Node) -> Option<Name> {
+        let name = self.pool_name(Some(node))?;
+        let pool = self.pools.iter().find(|pool| pool.key == *name)?;
+        if let Some(written) = pool.value.find("proxy_protocol").and_then(Node::scalar)
+            && values::off(&written.text).is_err()
+        {
+            let message = format!("the pool {} begins connections with a PROXY protocol header", quoted(&name));
+            let help = "requests of many clients share them: the servers are told in X-Forwarded-For and Forwarded";
+            self.error(node.place, message, help);
+        }
+        Some(name)
     }
 
     fn redirect(&mut self, route: Section<'_>, node: &Node) -> Option<Redirect> {

@@ -62,6 +62,10 @@ impl Lower<'_> {
             let message = format!("the pool {} speaks TLS, which datagrams are not passed on over", quoted(&name));
             self.error(node.place, message, "what is in the datagrams is passed on as it is: take its `tls` out");
         }
+        if pool.text("proxy_protocol").is_some_and(|text| values::off(text).is_err()) {
+            let message = format!("the pool {} begins connections with a PROXY protocol header", quoted(&name));
+            self.error(node.place, message, "datagrams have no place for one: use another pool");
+        }
         let servers = pool.given("servers").map(Node::one_or_list).unwrap_or_default();
         let address = |server: &Node| {
             let written = if server.scalar().is_some() { Some(server) } else { server.find("address") };

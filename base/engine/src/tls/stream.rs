@@ -313,6 +313,11 @@ impl TlsStream {
         self.transport.poll_shutdown(context)
     }
 
+    /// The socket below.
+    pub fn transport(&self) -> &Transport {
+        &self.transport
+    }
+
     /// Closing this connection will reset it, so that what it carried is not taken for complete.
     pub fn reset_on_close(&self) {
         self.transport.reset_on_close();

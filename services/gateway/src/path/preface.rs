@@ -32,8 +32,8 @@ pub(super) async fn accept_proxy_header(
     let awaited = is_awaited(site, peer);
     deadline.set(site.config.bounds.header_timeout);
     let socket = stream.socket().ok_or(())?;
-    let header = match preface::take_header(socket, deadline, awaited).await {
-        Ok(header) => header,
+    let taken = match preface::take_header(socket, deadline, awaited).await {
+        Ok(taken) => taken,
         Err(refusal) => {
             note(worker, site, peer, refusal);
             return Err(());
@@ -42,7 +42,7 @@ pub(super) async fn accept_proxy_header(
     if !awaited {
         return Ok(peer);
     }
-    let client = header.and_then(|header| header.addresses).map(|addresses| addresses.source).or(peer);
+    let client = taken.and_then(|taken| taken.header.addresses).map(|addresses| addresses.source).or(peer);
     if !guard::may_connect(site, client) {
         return Err(());
     }

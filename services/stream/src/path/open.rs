@@ -1,19 +1,25 @@
-//! From an accepted socket to a client whose bytes can be passed on: the header of a proxy in front,
-//! then TLS where the listener ends it.
+//! From an accepted socket to a client whose bytes can be passed on: the header of a proxy in front, a
+//! look at what its TLS asks for, then the handshake where the listener ends the TLS.
 //!
 //! Runs in a task of its own, which is larger than one that passes bytes on, and ends by starting
 //! that one.
 
 use std::future::poll_fn;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
 
-use sumun_engine::preface;
+use sumun_engine::socket::{self, Unseen};
 use sumun_engine::tls::{Reason as TlsReason, TlsListener, Transport};
+use sumun_engine::{Deadline, Lease, preface};
+use sumun_hello::client_hello::{self, Parsed, ServerName};
+use sumun_hello::limits::STREAM_BYTES_MAX;
 
-use super::{Client, serve};
+use super::{Client, finish, serve};
 use crate::end::End;
 use crate::events::{Event, Reason};
+use crate::front::Way;
+use crate::limits::{LINGER, LINGER_BYTES};
 
 /// TLS as an address of a listener ends it; `None`: the address is plain.
 pub(crate) type Door = Option<Arc<TlsListener>>;
@@ -24,6 +30,11 @@ pub(crate) async fn open(mut client: Client, door: Door) {
     client.deadline.set(client.front.config.bounds.header_timeout);
     if client.front.config.proxy_protocol && take_header(&mut client).await.is_err() {
         return;
+    }
+    if client.to.is_none()
+        && let Err(reason) = Box::pin(choose(&mut client)).await
+    {
+        return turn_away(client, reason).await;
     }
     if let Some(tls) = door {
         match secure(client, &tls).await {
@@ -37,10 +48,10 @@ pub(crate) async fn open(mut client: Client, door: Door) {
 /// Takes the header of a proxy, which says who the client is. `Err`: the connection has to be closed;
 /// why has been counted and logged.
 async fn take_header(client: &mut Client) -> Result<(), ()> {
-    let Client { end, address, worker, front, deadline, admitted, .. } = client;
+    let Client { end, address, worker, front, deadline, admitted, record, .. } = client;
     let awaited = front.awaits_header(*address);
-    let header = match preface::take_header(end.socket().ok_or(())?, deadline, awaited).await {
-        Ok(header) => header,
+    let taken = match preface::take_header(end.socket().ok_or(())?, deadline, awaited).await {
+        Ok(taken) => taken,
         Err(refusal) => {
             front.cell.ended(Reason::Preface);
             if refusal.is_to_be_logged(worker.clock.coarse_ms()) {
@@ -52,7 +63,9 @@ async fn take_header(client: &mut Client) -> Result<(), ()> {
     if !awaited {
         return Ok(());
     }
-    *address = header.and_then(|header| header.addresses).map(|addresses| addresses.source).or(*address);
+    let named = taken.as_ref().and_then(|taken| taken.header.addresses);
+    *address = named.map(|addresses| addresses.source).or(*address);
+    record.preface = taken;
     let ip = address.map(|address| address.ip());
     if !front.may_connect(ip) {
         return Err(());
@@ -60,9 +73,59 @@ async fn take_header(client: &mut Client) -> Result<(), ()> {
     ip.map_or(Ok(()), |ip| admitted.count_for(ip).map_err(drop))
 }
 
+/// Finds the pool by what the client's TLS begins with, which stays where it is.
+async fn choose(client: &mut Client) -> Result<(), Reason> {
+    let Way::ByName(names, backends) = &client.front.way else { return Ok(()) };
+    let socket = client.end.socket().ok_or(Reason::BadHello)?;
+    let mut lease = Lease::of(STREAM_BYTES_MAX);
+    let understand = |bytes: &[u8]| match client_hello::parse(bytes) {
+        Ok(Parsed::More) => None,
+        Ok(Parsed::NotTls) | Err(_) => Some(Err(Reason::BadHello)),
+        Ok(Parsed::Hello(hello)) => {
+            let name = hello.server_name();
+            let choice = names.find(name.as_ref().map(ServerName::as_str));
+            let to = choice.and_then(|choice| choice.find(hello.alpn())).and_then(|pool| backends.get(pool));
+            Some(Ok((name.map(|name| Box::from(name.as_str())), to.map(Rc::clone))))
+        }
+    };
+    let looked = socket::look(socket, &client.deadline, lease.spare(), understand).await;
+    let (name, to) = looked.map_err(|unseen| match unseen {
+        Unseen::Ended => Reason::ClientEnded,
+        Unseen::TimedOut => Reason::HelloTimeout,
+        Unseen::TooMany => Reason::BadHello,
+    })??;
+    client.record.name = name;
+    client.to = Some(to.ok_or(Reason::UnknownName)?);
+    Ok(())
+}
+
+/// Ends a connection that goes nowhere. Whose TLS asks for what is not here is told so (RFC 6066
+/// section 3, RFC 8446 section 6.2).
+async fn turn_away(mut client: Client, reason: Reason) {
+    if reason == Reason::UnknownName {
+        let mut written = 0;
+        poll_fn(|context| match client.end.poll_write(context, UNRECOGNIZED_NAME.get(written..).unwrap_or_default()) {
+            Poll::Pending if !client.deadline.passed() => Poll::Pending,
+            Poll::Ready(Ok(count)) if count > 0 && written + count < UNRECOGNIZED_NAME.len() => {
+                written += count;
+                context.waker().wake_by_ref();
+                Poll::Pending
+            }
+            _ => Poll::Ready(()),
+        })
+        .await;
+        client.deadline.set(LINGER);
+        linger(&mut client.end, &client.deadline).await;
+    }
+    finish(&client, reason, (0, 0));
+}
+
+/// A fatal alert, in a record of TLS 1.2 and before: 112 is `unrecognized_name`.
+const UNRECOGNIZED_NAME: [u8; 7] = [21, 3, 3, 0, 2, 2, 112];
+
 /// Does the handshake. `None`: there is no connection any more, and why has been counted.
 async fn secure(client: Client, tls: &Arc<TlsListener>) -> Option<Client> {
-    let Client { end, address, worker, front, deadline, admitted, record } = client;
+    let Client { end, address, worker, front, to, deadline, admitted, record } = client;
     let transport: Transport = match end {
         End::Plain(transport) => transport,
         End::Tls(_) => return None,
@@ -82,12 +145,14 @@ async fn secure(client: Client, tls: &Arc<TlsListener>) -> Option<Client> {
     match opened {
         // An authority that looked for a proof, which is in the certificate (RFC 8737 section 3).
         Ok(()) if stream.is_validation() => None,
-        Ok(()) => Some(Client { end: End::Tls(stream), address, worker, front, deadline, admitted, record }),
+        Ok(()) => Some(Client { end: End::Tls(stream), address, worker, front, to, deadline, admitted, record }),
         Err(failure) => {
             Event::HandshakeFailed { listener: &front.config.name, client: address, failure: &failure }.write();
             front.cell.ended(Reason::Handshake);
             if !matches!(failure.reason, TlsReason::Gone | TlsReason::Timeout) {
-                linger(stream, &deadline).await;
+                stream.say_goodbye();
+                deadline.set(LINGER);
+                linger(&mut End::Plain(stream.into_plain().0), &deadline).await;
             }
             None
         }
@@ -95,24 +160,22 @@ async fn secure(client: Client, tls: &Arc<TlsListener>) -> Option<Client> {
 }
 
 /// What the client sent and nobody reads would take the alert with it: it is thrown away first.
-async fn linger(mut stream: Box<sumun_engine::tls::TlsStream>, deadline: &sumun_engine::Deadline) {
-    stream.say_goodbye();
-    deadline.set(crate::limits::LINGER);
-    let mut end = End::Plain(stream.into_plain().0);
-    let mut left = crate::limits::LINGER_BYTES;
+async fn linger(end: &mut End, deadline: &Deadline) {
+    let (mut left, mut told) = (LINGER_BYTES, false);
     poll_fn(|context| {
-        if end.poll_shutdown(context).is_pending() && !deadline.passed() {
-            return Poll::Pending;
+        if deadline.passed() {
+            return Poll::Ready(());
         }
+        told = told || end.poll_shutdown(context).is_ready();
         let mut bytes = [0; 1024];
-        while left > 0 {
+        while told && left > 0 {
             match end.poll_read(context, &mut bytes) {
-                Poll::Pending if !deadline.passed() => return Poll::Pending,
-                Poll::Pending | Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(()),
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(()),
                 Poll::Ready(Ok(count)) => left = left.saturating_sub(count),
             }
         }
-        Poll::Ready(())
+        if told { Poll::Ready(()) } else { Poll::Pending }
     })
     .await;
 }

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-pub use health::{Check, Health, RedisLogin};
+pub use health::{Check, Health, RecordType, RedisLogin};
 pub use sumun_certificates::KeyType;
 
 pub type Name = Arc<str>;

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 pub use access::Access;
-pub use health::{Check, Health, RedisLogin};
+pub use health::{Check, Health, RecordType, RedisLogin};
 pub use stream::{ByProtocol, Sni, Stream, Udp};
 pub use sumun_certificates::KeyType;
 

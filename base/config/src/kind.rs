@@ -69,6 +69,7 @@ pub(crate) enum Kind {
     HmacKey,
     Bytes,
     Credential,
+    DomainName,
 }
 
 /// What JSON makes of a value of some kind.
@@ -152,6 +153,7 @@ impl Kind {
             Self::HmacKey => Form::Scalar(acme::HMAC_KEY_PATTERN),
             Self::Bytes => Form::Scalar(health::BYTES_PATTERN),
             Self::Credential => Form::Scalar(health::CREDENTIAL_PATTERN),
+            Self::DomainName => Form::Text(health::DOMAIN_NAME_PATTERN),
         }
     }
 
@@ -212,6 +214,7 @@ impl Kind {
             Self::Email => "an address such as admin@example.com",
             Self::KeyId => "the id of a key",
             Self::HmacKey => "a key in base64url",
+            Self::DomainName => "a name such as app.example.com",
             Self::Credential => "text that a server knows",
             Self::Bytes => "text, or bytes such as \"hex:0d 0a\"",
         };
@@ -282,6 +285,7 @@ impl Kind {
             Self::HmacKey => acme::hmac_key(text).map(drop),
             Self::Bytes => health::bytes(text).map(drop),
             Self::Credential => health::credential(text),
+            Self::DomainName => health::domain_name(text).map(drop),
         }
     }
 

@@ -7,7 +7,7 @@ mod pool;
 mod route;
 mod tls;
 
-pub(crate) use health::{HEALTH, HTTP_CHECK, POSTGRES_CHECK, REDIS_CHECK, TCP_CHECK, TLS_CHECK};
+pub(crate) use health::{DNS_CHECK, HEALTH, HTTP_CHECK, POSTGRES_CHECK, REDIS_CHECK, TCP_CHECK, TLS_CHECK};
 pub(crate) use listener::{BIND_ENTRY, BOUNDS, LISTENER, UDP};
 pub(crate) use pool::{OUTLIER, POOL, QUEUE, RETRIES, SERVER, STICKY, TIMEOUTS};
 pub(crate) use route::{BASIC_AUTH, FILES, FORWARD_AUTH, REDIRECT, RESPOND, ROUTE};
@@ -117,6 +117,7 @@ pub(crate) static MAPS: &[(&str, &Map)] = &[
     ("tls_check", &TLS_CHECK),
     ("redis_check", &REDIS_CHECK),
     ("postgres_check", &POSTGRES_CHECK),
+    ("dns_check", &DNS_CHECK),
     ("outlier", &OUTLIER),
     ("timeouts", &TIMEOUTS),
     ("retries", &RETRIES),

@@ -134,6 +134,15 @@ fn pools() {
     assert_eq!(health("tcp: {}").check, Check::CONNECT);
     let check = health(r#"tcp: { send: "hex:50 49 4e 47", expect: 220 }"#).check;
     assert_eq!(check, Check::Tcp { send: b"PING".to_vec(), expect: b"220".to_vec() });
+    assert_eq!(health("tls: {}").check, Check::Tls { name: None });
+    assert_eq!(health("redis: {}").check, Check::Redis { login: None });
+    let login = Some(RedisLogin { user: None, password: "12".to_owned() });
+    assert_eq!(health("redis: { password: 12 }").check, Check::Redis { login });
+    assert_eq!(health("postgres: {}").check, Check::Postgres { user: "sumun".to_owned(), database: None });
+    assert_eq!(health("dns: {}").check, Check::Dns { name: None, kind: RecordType::Ns, over_tcp: false });
+    let name = Some(b"\x01a\0".to_vec());
+    let check = health("dns: { name: a., type: AAAA, transport: tcp }").check;
+    assert_eq!(check, Check::Dns { name, kind: RecordType::Aaaa, over_tcp: true });
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! One health check of one server, over TLS where its pool speaks it.
 
+mod dns;
 mod exchange;
 mod http1;
 mod http2;
@@ -55,6 +56,9 @@ async fn look(health: &Health, way: Way<'_>, end: Instant) -> Finding {
         Target::Tcp(address) => address.to_string(),
         Target::Unix(_) => "localhost".to_owned(),
     };
+    if let (Check::Dns { name, kind, over_tcp: false }, Target::Tcp(address)) = (&health.check, &target) {
+        return dns::ask_udp(*address, way.source, name.as_deref(), *kind, health.timeout / 2).await;
+    }
     let transport = connect(&target, way.source).await.map_err(|error| format!("no connection: {error}"))?;
     match (&health.check, &way.tls, transport) {
         (Check::Tls { name }, _, transport) => tls::knock(transport, name.as_deref(), &way.name).await,
@@ -137,6 +141,8 @@ fn offered(check: &Check, protocol: Protocol) -> Vec<Vec<u8>> {
         check if *check == Check::CONNECT => Offer::of(protocol).protocols(),
         // What it calls itself where it takes TLS without asking for it first (PostgreSQL 17).
         Check::Postgres { .. } => vec![b"postgresql".to_vec()],
+        // RFC 7858 section 11.1.
+        Check::Dns { .. } => vec![b"dot".to_vec()],
         Check::Tcp { .. } | Check::Tls { .. } | Check::Redis { .. } => Vec::new(),
     }
 }
@@ -173,6 +179,7 @@ async fn ask(check: &Check, spoken: Spoken, stream: impl AsyncRead + AsyncWrite 
         Check::Tls { .. } => Ok("connected".to_owned()),
         Check::Redis { login } => redis::ask(stream, login.as_ref()).await,
         Check::Postgres { user, database } => postgres::ask(stream, user, database.as_deref()).await,
+        Check::Dns { name, kind, .. } => dns::ask_tcp(stream, name.as_deref(), *kind).await,
         Check::Tcp { send, expect } => exchange::ask(stream, send, expect).await,
         Check::Http { path, host, status } => {
             let host = host.as_deref().unwrap_or(address);

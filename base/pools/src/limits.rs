@@ -36,6 +36,10 @@ pub const CHECK_ANSWER_BYTES: usize = 4096;
 
 const _: () = assert!(sumun_config::limits::CHECK_BYTES <= CHECK_ANSWER_BYTES);
 
+/// Datagrams that a health check of DNS passes over because they answer no question of its; then it has
+/// failed.
+pub const CHECK_STRANGE_ANSWERS: usize = 16;
+
 /// Characters that are shown of what a server says.
 pub const CHECK_WORDS: usize = 160;
 

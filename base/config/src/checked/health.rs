@@ -37,6 +37,14 @@ pub enum Check {
         /// `None` is the one that is called as the user.
         database: Option<String>,
     },
+    /// A question to a DNS server.
+    Dns {
+        /// As it stands in a message (RFC 1035 section 3.1). `None` asks for the root, and takes any
+        /// answer that is no failure of the server.
+        name: Option<Vec<u8>>,
+        kind: RecordType,
+        over_tcp: bool,
+    },
     Http {
         path: String,
         /// Host header; `None` sends the server's address.
@@ -64,4 +72,14 @@ impl fmt::Debug for RedisLogin {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.debug_struct("RedisLogin").field("user", &self.user).finish_non_exhaustive()
     }
+}
+
+/// Of records that a health check asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RecordType {
+    A,
+    Aaaa,
+    Ns,
+    Soa,
+    Txt,
 }

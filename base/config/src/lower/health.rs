@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use super::pools::span;
 use super::{Lower, Section};
-use crate::checked::{Check, Health, RedisLogin, Server};
+use crate::checked::{Check, Health, RecordType, RedisLogin, Server, ServerAddress};
+use crate::node::Place;
+use crate::report::quoted;
 use crate::values::{self, health, http, tls};
 
 impl Lower<'_> {
@@ -31,7 +33,7 @@ impl Lower<'_> {
         })
     }
 
-    fn check(&mut self, pool: Section<'_>, health: Section<'_>, _servers: &[Server]) -> Option<Check> {
+    fn check(&mut self, pool: Section<'_>, health: Section<'_>, servers: &[Server]) -> Option<Check> {
         if let Some(node) = health.given("http") {
             let long = health.section("http");
             let path = node.scalar().map(|scalar| scalar.text.as_str()).or_else(|| long.text("path"))?;
@@ -54,8 +56,34 @@ impl Lower<'_> {
             let user = postgres.value("user", |text| Ok(text.to_owned())).unwrap_or_default();
             return Some(Check::Postgres { user, database: owned(postgres, "database") });
         }
+        if let Some(node) = health.given("dns") {
+            return Some(self.dns(node.place, pool, health.section("dns"), servers));
+        }
         let tcp = health.section("tcp");
         Some(Check::Tcp { send: bytes(tcp, "send"), expect: bytes(tcp, "expect") })
+    }
+
+    fn dns(&mut self, place: Place, pool: Section<'_>, dns: Section<'_>, servers: &[Server]) -> Check {
+        let over_tcp = dns.text("transport") == Some("tcp");
+        if let Some(server) = servers.iter().find(|server| matches!(server.address, ServerAddress::Unix(_))) {
+            let message = format!("{} is a Unix socket, and DNS is spoken over UDP and TCP", quoted(&server.name));
+            self.error(place, message, "a pool has one kind of check: put that server into another pool");
+        }
+        if speaks_tls(pool) && !over_tcp {
+            let message = "this pool speaks TLS, and DNS over UDP does not";
+            self.error(place, message, "ask over TCP: `dns: { transport: tcp }`");
+        }
+        Check::Dns {
+            name: dns.text("name").and_then(|text| health::domain_name(text).ok()),
+            kind: match dns.text("type") {
+                Some("A") => RecordType::A,
+                Some("AAAA") => RecordType::Aaaa,
+                Some("SOA") => RecordType::Soa,
+                Some("TXT") => RecordType::Txt,
+                _ => RecordType::Ns,
+            },
+            over_tcp,
+        }
     }
 
     fn redis_login(&mut self, redis: Section<'_>) -> Option<RedisLogin> {

@@ -6,7 +6,7 @@ use crate::shape::{Choice, Map, Shape, key, later};
 
 pub(crate) static HEALTH: Map = Map {
     title: "a health check",
-    about: "Exactly one of `http`, `tcp`, `tls`, `redis` and `postgres`.",
+    about: "Exactly one of `http`, `tcp`, `tls`, `redis`, `postgres` and `dns`.",
     keys: &[
         key(
             "http",
@@ -29,6 +29,7 @@ pub(crate) static HEALTH: Map = Map {
             Shape::Map(&POSTGRES_CHECK),
             "Begins a session with a server of PostgreSQL, up to its question for a password: `postgres: {}`.",
         ),
+        key("dns", Shape::Map(&DNS_CHECK), "A question to a DNS server: `dns: {}`."),
         key("every", SPAN, "Time between two checks of a server.").default("2s"),
         key("timeout", SPAN, "How long a check may take; not longer than `every`.")
             .by_default("1s, or `every` where that is shorter"),
@@ -36,9 +37,12 @@ pub(crate) static HEALTH: Map = Map {
             .default("2"),
         key("fall", Shape::One(Kind::Integer { least: 1, most: 100 }), "Bad answers in a row until a server is down.")
             .default("3"),
-        key("port", Shape::One(Kind::Integer { least: 1, most: 65_535 }), "Another TCP port to check.")
-            .by_default("the server's own"),
-        later("dns", "further health checks"),
+        key(
+            "port",
+            Shape::One(Kind::Integer { least: 1, most: 65_535 }),
+            "Another TCP port to check; with `dns` over UDP another UDP port.",
+        )
+        .by_default("the server's own"),
         later("exec", "further health checks"),
     ],
     choices: &[Choice(&["http", "tcp", "tls", "redis", "postgres", "dns", "exec"])],
@@ -101,6 +105,23 @@ pub(crate) static POSTGRES_CHECK: Map = Map {
         key("user", Shape::One(Kind::Credential), "The role of the session. It needs no rights, and need not be there: then the server's log tells of each check.")
             .default("sumun"),
         key("database", Shape::One(Kind::Credential), "The database of the session.").by_default("named as the user"),
+    ],
+    choices: &[],
+};
+
+pub(crate) static DNS_CHECK: Map = Map {
+    title: "a DNS check",
+    about: "Without `name` every answer is good but SERVFAIL; with it only NOERROR.",
+    keys: &[
+        key("name", Shape::One(Kind::DomainName), "What is asked for.").by_default("the root"),
+        key("type", Shape::One(Kind::Words(&["A", "AAAA", "NS", "SOA", "TXT"], &[])), "The type of its records.")
+            .default("NS"),
+        key(
+            "transport",
+            Shape::One(Kind::Words(&["udp", "tcp"], &[])),
+            "Over UDP the question is sent once more at half of `timeout`.",
+        )
+        .default("udp"),
     ],
     choices: &[],
 };

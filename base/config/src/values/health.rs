@@ -64,6 +64,46 @@ pub(crate) fn credential(text: &str) -> Result<(), Wrong> {
     Ok(())
 }
 
+pub(crate) const DOMAIN_NAME_PATTERN: &str = r"^[!-~]+$";
+
+/// Labels as they stand in a message: each behind its length, and an empty one at the end (RFC 1035
+/// section 3.1).
+pub(crate) fn domain_name(text: &str) -> Result<Vec<u8>, Wrong> {
+    let no_name = |why: &str| Wrong::new(format!("{} is no name of DNS: {why}", quoted(text)));
+    let help = "a name is labels with dots between them, such as app.example.com; `.` is the root";
+    if let Some(wrong) = text.chars().find(|one| !one.is_ascii_graphic()) {
+        let what =
+            if wrong.is_ascii() { "has a space or a control character" } else { "has a letter that is not ASCII" };
+        let help = if wrong.is_ascii() {
+            help
+        } else {
+            "write it as it stands in a message, with labels that begin with xn--"
+        };
+        return Err(no_name(&format!("it {what}")).help(help));
+    }
+    if text.contains(['\\', '/', ':', '@']) {
+        return Err(no_name("it has a character that names do not have").help(help));
+    }
+    let labels = if text == "." { "" } else { text.strip_suffix('.').unwrap_or(text) };
+    let mut wire = Vec::new();
+    for label in labels.split('.').filter(|_| text != ".") {
+        match u8::try_from(label.len()) {
+            Ok(0) => return Err(no_name("it has an empty label").help(help)),
+            Ok(length @ 1..=63) => wire.push(length),
+            _ => return Err(no_name("it has a label of more than 63 characters").help(help)),
+        }
+        wire.extend(label.bytes());
+    }
+    wire.push(0);
+    if wire.len() > DOMAIN_NAME_BYTES {
+        return Err(no_name("it is longer than 253 characters").help(help));
+    }
+    Ok(wire)
+}
+
+/// Of a whole name in a message (RFC 1035 section 2.3.4).
+const DOMAIN_NAME_BYTES: usize = 255;
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -86,5 +126,21 @@ mod tests {
         let most = "ab".repeat(limits::CHECK_BYTES);
         assert!(bytes(&most).is_err());
         assert_eq!(bytes(&format!("hex:{most}")).map(|bytes| bytes.len()), Ok(limits::CHECK_BYTES));
+    }
+
+    #[test]
+    fn names_of_dns() {
+        for (text, wire) in
+            [(".", &b"\0"[..]), ("example", b"\x07example\0"), ("_a.B-c.example.", b"\x02_a\x03B-c\x07example\0")]
+        {
+            assert_eq!(domain_name(text).as_deref(), Ok(wire), "{text}");
+        }
+        let long = ["a".repeat(61), "b".repeat(63), "c".repeat(63), "d".repeat(63)].join(".");
+        assert_eq!(domain_name(&long).map(|wire| wire.len()), Ok(255));
+        for text in
+            ["", "..", "a..b", ".a", "a b", "a\\.b", "수문.example", "a:53", &format!("e{long}"), &"a".repeat(64)]
+        {
+            assert!(domain_name(text).is_err(), "{text}");
+        }
     }
 }

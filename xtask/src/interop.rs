@@ -11,6 +11,7 @@ mod gateway;
 mod plain;
 mod servers;
 mod soak;
+mod stream;
 mod tls;
 mod upgrade;
 
@@ -86,7 +87,7 @@ const PYTHON: [Package; 3] = [packages::CURL, packages::PYTHON, packages::PYTHON
 
 const TLS: [Package; 5] = [packages::NGINX, packages::CURL, packages::OPENSSL, packages::H2LOAD, packages::PYTHON];
 
-const PEERS: [Peer; 16] = [
+const PEERS: [Peer; 17] = [
     peer("nginx", "nginx as the server behind", &[packages::NGINX, packages::CURL], true, plain::nginx),
     peer("apache", "Apache httpd as the server behind", &[packages::APACHE, packages::CURL], true, plain::apache),
     peer("python", "aiohttp, wsgiref and WebSockets", &PYTHON, true, plain::python),
@@ -145,6 +146,25 @@ const PEERS: [Peer; 16] = [
         false,
         upgrade::upgrade,
     ),
+    Peer {
+        needs_root: true,
+        ..peer(
+            "stream",
+            "PostgreSQL, Redis and DNS behind the L4 switch, each server killed and brought back",
+            &[
+                packages::POSTGRES,
+                packages::PSQL,
+                packages::REDIS,
+                packages::REDIS_TOOLS,
+                packages::NSD,
+                packages::DNSPERF,
+                packages::SETPRIV,
+                packages::CURL,
+            ],
+            false,
+            stream::stream,
+        )
+    },
     Peer {
         on_demand: true,
         needs_root: true,

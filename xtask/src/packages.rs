@@ -44,6 +44,13 @@ pub(crate) const PYTHON_VENV: Package = tool("python3-venv", "/usr/share/doc/pyt
 pub(crate) const PEBBLE: Package = tool("pebble", "pebble");
 pub(crate) const TASKSET: Package = tool("util-linux", "taskset");
 pub(crate) const IPROUTE: Package = tool("iproute2", "ip");
+pub(crate) const POSTGRES: Package = service("postgresql", "/usr/lib/postgresql");
+pub(crate) const PSQL: Package = tool("postgresql-client", "psql");
+pub(crate) const REDIS: Package = service("redis-server", "redis-server");
+pub(crate) const REDIS_TOOLS: Package = tool("redis-tools", "redis-benchmark");
+pub(crate) const NSD: Package = service("nsd", "nsd");
+pub(crate) const DNSPERF: Package = tool("dnsperf", "dnsperf");
+pub(crate) const SETPRIV: Package = tool("util-linux", "setpriv");
 
 impl Package {
     pub(crate) fn is_installed(self) -> bool {

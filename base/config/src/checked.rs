@@ -16,7 +16,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 pub use access::Access;
 pub use health::{Check, Health, RecordType, RedisLogin};
-pub use stream::{ByProtocol, Sni, Stream, Udp};
+pub use stream::{Bandwidth, ByProtocol, Rate, Sni, Stream, Udp};
 pub use sumun_certificates::KeyType;
 
 pub type Name = Arc<str>;
@@ -163,6 +163,8 @@ pub struct Pool {
     pub protocol: Protocol,
     /// Servers are told who a connection is for; of streams alone.
     pub proxy_protocol: Option<ProxyProtocol>,
+    /// Bytes a second in each direction, of streams alone; 0 is no bound.
+    pub bandwidth: u64,
 }
 
 /// A version of the PROXY protocol.
@@ -305,6 +307,8 @@ pub struct Listener {
     pub access: Access,
     /// `None`: HTTP is spoken here, and `routes` and what is below it hold.
     pub stream: Option<Stream>,
+    /// Of streams alone.
+    pub bandwidth: Bandwidth,
     pub routes: Vec<Arc<Route>>,
     /// TRACE is answered (RFC 9110 section 9.3.8) and not refused.
     pub trace: bool,
@@ -497,6 +501,8 @@ pub struct Bounds {
     pub connections: u32,
     /// Connections of one client address; 0 turns it off.
     pub per_client: u32,
+    /// New connections of one client address.
+    pub connection_rate: Option<Rate>,
     /// Requests on one connection; the last answer says `Connection: close`.
     pub requests: u64,
 }

@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use crate::checked::Rate;
 use crate::limits;
 use crate::report::quoted;
 
@@ -166,6 +167,25 @@ pub(crate) fn speed(text: &str) -> Result<u64, Wrong> {
         return Err(Wrong::new(format!("{} is no speed", quoted(text))).help("write 0 to turn it off"));
     }
     size(amount).map_err(|wrong| Wrong { message: wrong.message, help: wrong.help.or_else(|| Some(form.to_owned())) })
+}
+
+pub(crate) const RATE_PATTERN: &str = "^[0-9]{1,9}/(s|m|h)$";
+
+/// So many in a period.
+pub(crate) fn rate(text: &str) -> Result<Rate, Wrong> {
+    let form = "a rate is a number a second, minute or hour, such as 50/s or 1000/m";
+    let (digits, period) = match text.split_once('/') {
+        Some((digits, "s")) => (digits, 1),
+        Some((digits, "m")) => (digits, 60),
+        Some((digits, "h")) => (digits, 3600),
+        _ => return Err(Wrong::new(format!("{} is no rate", quoted(text))).help(form)),
+    };
+    let is_number = (1..=9).contains(&digits.len()) && digits.bytes().all(|byte| byte.is_ascii_digit());
+    match digits.parse::<u32>() {
+        Ok(count) if is_number && count > 0 => Ok(Rate { count, period: Duration::from_secs(period) }),
+        Ok(0) if is_number => Err(Wrong::new(format!("{} lets nobody through", quoted(text))).help("leave it out where there is no bound")),
+        _ => Err(Wrong::new(format!("{} is no rate", quoted(text))).help(form)),
+    }
 }
 
 pub(crate) const PERCENT_PATTERN: &str = "^[0-9]{1,3}%$";

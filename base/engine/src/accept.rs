@@ -6,7 +6,12 @@ use std::net::IpAddr;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::limits::{CLIENT_SHARD_SPARE, CLIENT_TABLE_SHARDS};
+use arc_swap::ArcSwapOption;
+use sumun_config::checked as config;
+use sumun_traffic::rates::Rates;
+use sumun_traffic::token_bucket::Rate;
+
+use crate::limits::{CLIENT_SHARD_SPARE, CLIENT_TABLE_SHARDS, RATED_CLIENTS};
 
 /// Connections of one listener, counted over all workers.
 #[derive(Debug)]
@@ -15,10 +20,13 @@ pub struct Admittance {
     connections_max: AtomicU32,
     /// 0 is no bound: clients are then not counted one by one.
     per_client_max: AtomicU32,
+    /// New connections of each client.
+    rates: ArcSwapOption<Rates>,
     /// Who has a connection that is counted; so never more of them than connections.
     clients: [Mutex<HashMap<Client, u32>>; CLIENT_TABLE_SHARDS],
     pub refused_full: AtomicU64,
     pub refused_client: AtomicU64,
+    pub refused_rate: AtomicU64,
     /// Counted by whoever reads the listener's `allow` and `deny`.
     pub denied: AtomicU64,
 }
@@ -28,6 +36,7 @@ pub struct Admittance {
 pub enum Refused {
     Full,
     Client,
+    Rate,
 }
 
 impl Admittance {
@@ -38,9 +47,11 @@ impl Admittance {
             connections: AtomicU32::new(0),
             connections_max: AtomicU32::new(connections_max),
             per_client_max: AtomicU32::new(per_client_max),
+            rates: ArcSwapOption::empty(),
             clients: std::array::from_fn(|_| Mutex::default()),
             refused_full: AtomicU64::new(0),
             refused_client: AtomicU64::new(0),
+            refused_rate: AtomicU64::new(0),
             denied: AtomicU64::new(0),
         }
     }
@@ -50,6 +61,17 @@ impl Admittance {
     pub fn change(&self, connections_max: u32, per_client_max: u32) {
         self.connections_max.store(connections_max, Relaxed);
         self.per_client_max.store(per_client_max, Relaxed);
+    }
+
+    /// Another rate of new connections of each client, or none; one that stays knows who came.
+    pub fn change_rate(&self, rate: Option<config::Rate>) {
+        let wanted = rate.map(|rate| {
+            let period_ns = u64::try_from(rate.period.as_nanos()).unwrap_or(u64::MAX);
+            Rate::new(rate.count.into(), period_ns, rate.count.into())
+        });
+        if self.rates.load().as_ref().map(|rates| rates.rate()) != wanted {
+            self.rates.store(wanted.map(|rate| Arc::new(Rates::new(rate, RATED_CLIENTS))));
+        }
     }
 
     #[must_use]
@@ -92,6 +114,15 @@ impl Admittance {
         Ok(true)
     }
 
+    /// One more of this client is within its rate.
+    fn take_token(&self, client: Client) -> Result<(), Refused> {
+        let Some(rates) = &*self.rates.load() else { return Ok(()) };
+        rates.take(client.key(), sumun_host::clock::monotonic_ns()).map_err(|_| {
+            self.refused_rate.fetch_add(1, Relaxed);
+            Refused::Rate
+        })
+    }
+
     fn discount_client(&self, client: Client) {
         let mut clients = self.shard(client);
         if let Entry::Occupied(mut count) = clients.entry(client) {
@@ -128,7 +159,21 @@ enum Client {
     V6([u8; 8]),
 }
 
+/// The key that stands for a client in tables of clients: an IPv6 client is the /64 it has at least.
+#[must_use]
+pub fn client_key(address: IpAddr) -> u64 {
+    Client::of(address).key()
+}
+
 impl Client {
+    fn key(self) -> u64 {
+        match self {
+            // The two do not meet: no /64 that is given out begins with zeros.
+            Self::V4(address) => u32::from_be_bytes(address).into(),
+            Self::V6(network) => u64::from_be_bytes(network),
+        }
+    }
+
     fn of(address: IpAddr) -> Self {
         match address.to_canonical() {
             IpAddr::V4(v4) => Self::V4(v4.octets()),
@@ -154,6 +199,7 @@ impl Admitted {
             self.admittance.discount_client(before);
         }
         let client = Client::of(client);
+        self.admittance.take_token(client)?;
         if self.admittance.count_client(client)? {
             self.client = Some(client);
         }
@@ -224,6 +270,26 @@ mod tests {
         assert_eq!(admittance.admit("2001:db8::2".parse().ok()).unwrap_err(), Refused::Client);
         assert!(admittance.admit("2001:db8:0:1::2".parse().ok()).is_ok());
     }
+
+    #[test]
+    fn new_connections_of_a_client_have_a_rate() {
+        let admittance = admittance(1000, 0);
+        let rate = config::Rate { count: 3, period: std::time::Duration::from_secs(3600) };
+        admittance.change_rate(Some(rate));
+        let come = |number: u32| admittance.admit(Some(address(number))).map(drop);
+        for _ in 0..3 {
+            come(1).unwrap();
+        }
+        assert_eq!(come(1), Err(Refused::Rate));
+        come(2).unwrap();
+        assert_eq!((admittance.connections(), admittance.refused_rate.load(Relaxed)), (0, 1));
+        // A reload that leaves the rate alone forgets nobody; another one, or none, does.
+        admittance.change_rate(Some(rate));
+        assert_eq!(come(1), Err(Refused::Rate));
+        admittance.change_rate(None);
+        come(1).unwrap();
+    }
+
     #[test]
     fn without_a_bound_for_clients_none_is_written_down() {
         let admittance = admittance(1000, 0);

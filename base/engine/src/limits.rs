@@ -40,3 +40,7 @@ pub const PREFACE_LOG_PAUSE: Duration = Duration::from_secs(10);
 
 /// Pipes that a worker keeps for moving bytes between sockets.
 pub const SPARE_PIPES: usize = 32;
+
+/// Clients of a listener whose rate of new connections is known: a mebibyte. Beyond it who has been away
+/// for the longest is forgotten.
+pub const RATED_CLIENTS: usize = 65_536;

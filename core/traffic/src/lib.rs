@@ -15,6 +15,9 @@
 //! slow_start     how much of its weight a server that came back has already
 //! retry_budget   how many retries the requests of the last seconds have earned
 //! token_bucket   so many a period, with a burst
+//! keyed          a time for each of very many keys, in a table of fixed size
+//! rates          token buckets of very many keys in a table of fixed size
+//! pacer          a bandwidth that several share
 //! queue          bounded first-in-first-out with deadlines
 //! self_calls     how much of a pool its own servers may hold by calling it
 //! ```
@@ -25,10 +28,13 @@ pub mod balance;
 mod draw;
 pub mod health;
 pub mod key;
+mod keyed;
 pub mod limits;
 mod maglev;
 pub mod outlier;
+pub mod pacer;
 pub mod queue;
+pub mod rates;
 mod rendezvous;
 pub mod retry_budget;
 pub mod self_calls;

@@ -70,20 +70,20 @@ impl Gateway {
         table.iter().map(|(name, shared)| (Arc::clone(name), connections(shared))).collect()
     }
 
-    /// Listener, and connections refused because it was full, because a client had too many, and by
-    /// `allow` and `deny`.
-    pub(crate) fn refused_connections(&self) -> Vec<(Name, u64, u64, u64)> {
+    /// Listener, and connections refused by cause.
+    pub(crate) fn refused_connections(&self) -> Vec<(Name, [(&'static str, u64); 4])> {
         let mut table = kept::lock(&self.admittances);
         table.let_go(|_| {});
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let rows = table.iter().flat_map(|(name, shared)| shared.iter().map(move |admittance| (name, admittance)));
         let row = |(name, admittance): (&Name, &Arc<Admittance>)| {
-            (
-                Arc::clone(name),
-                read(&admittance.refused_full),
-                read(&admittance.refused_client),
-                read(&admittance.denied),
-            )
+            let causes = [
+                ("full", read(&admittance.refused_full)),
+                ("client", read(&admittance.refused_client)),
+                ("rate", read(&admittance.refused_rate)),
+                ("denied", read(&admittance.denied)),
+            ];
+            (Arc::clone(name), causes)
         };
         rows.map(row).collect()
     }
@@ -172,6 +172,7 @@ impl Gateway {
         let make = || Admittance::new(connections, per_client);
         let admittance = kept::lock(&self.admittances).value(Arc::clone(&listener.name), 0, make);
         admittance.change(connections, per_client);
+        admittance.change_rate(listener.bounds.connection_rate);
         admittance
     }
 }

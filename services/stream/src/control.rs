@@ -56,7 +56,7 @@ impl Switch {
         let mut connections = Family::gauge(names::LISTENER_CONNECTIONS, "Connections of clients that are open now.");
         let mut refused = Family::counter(
             names::LISTENER_REFUSED,
-            "Connections that were closed unanswered: a bound in all (full), for one client (client), or allow and deny (denied).",
+            "Connections that were closed unanswered: a bound in all (full), for one client (client), its rate (rate), or allow and deny (denied).",
         );
         let mut table = lock(&self.admittances);
         table.let_go(|_| {});
@@ -69,6 +69,7 @@ impl Switch {
             for (cause, count) in [
                 ("full", sum(&|one| &one.refused_full)),
                 ("client", sum(&|one| &one.refused_client)),
+                ("rate", sum(&|one| &one.refused_rate)),
                 ("denied", sum(&|one| &one.denied)),
             ] {
                 refused.push(&[("listener", name), ("cause", &cause.into())], count);
@@ -86,6 +87,7 @@ impl Switch {
         let make = || Admittance::new(connections, per_client);
         let admittance = lock(&self.admittances).value(Arc::clone(&listener.name), 0, make);
         admittance.change(connections, per_client);
+        admittance.change_rate(listener.bounds.connection_rate);
         admittance
     }
 }

@@ -1,6 +1,7 @@
 //! What a listener passes on without understanding it.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use super::Name;
 
@@ -39,6 +40,23 @@ pub struct Udp {
     /// Answers for each datagram of a client, behind which a flow ends; `None`: only its idle time
     /// ends it.
     pub responses: Option<u32>,
+}
+
+/// Bytes a second in each direction; 0 is no bound.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Bandwidth {
+    pub total: u64,
+    /// Of one client address.
+    pub client: u64,
+    pub connection: u64,
+}
+
+/// So many in a period.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rate {
+    /// At least 1.
+    pub count: u32,
+    pub period: Duration,
 }
 
 impl Sni {

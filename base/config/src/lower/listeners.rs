@@ -10,7 +10,7 @@ use ipnet::IpNet;
 use super::process::Use;
 use super::tls::{TlsByAddress, redirect_https};
 use super::{Lower, Section};
-use crate::checked::{Access, BindAddress, Bounds, Listener, Name, Stream};
+use crate::checked::{Access, Bandwidth, BindAddress, Bounds, Listener, Name, Stream};
 use crate::node::{Entry, Node, Place};
 use crate::report::quoted;
 use crate::table;
@@ -79,6 +79,7 @@ impl Lower<'_> {
             proxy_protocol,
             bounds: self.bounds(listener.section("bounds"), stream.as_ref()),
             access: access(listener),
+            bandwidth: bandwidth(listener),
             stream,
             routes: self.routes(listener),
             trace: listener.switch("trace"),
@@ -200,6 +201,7 @@ impl Lower<'_> {
             body_rate: bounds.speed("body_rate"),
             connections: bounds.number("connections"),
             per_client: bounds.number("per_client"),
+            connection_rate: bounds.value("connection_rate", values::rate),
             requests: bounds.number("requests"),
         }
     }
@@ -216,6 +218,14 @@ impl Lower<'_> {
         }
         pages
     }
+}
+
+fn bandwidth(listener: Section<'_>) -> Bandwidth {
+    if let Some(total) = listener.text("bandwidth").and_then(|text| values::speed(text).ok()) {
+        return Bandwidth { total, ..Bandwidth::default() };
+    }
+    let long = listener.section("bandwidth");
+    Bandwidth { total: long.speed("total"), client: long.speed("client"), connection: long.speed("connection") }
 }
 
 /// `allow` and `deny` of a listener or a route.

@@ -49,6 +49,7 @@ impl Lower<'_> {
             keepalive: pool.number("keepalive"),
             tls: self.pool_tls(pool, &servers),
             protocol: protocol(pool),
+            bandwidth: pool.speed("bandwidth"),
             proxy_protocol: match pool.text("proxy_protocol") {
                 Some("v1") => Some(ProxyProtocol::V1),
                 Some("v2") => Some(ProxyProtocol::V2),

@@ -6,6 +6,7 @@ use crate::shape::{Choice, Map, Names, Shape, key};
 use crate::table::ROUTE;
 
 const SPAN: Shape = Shape::One(Kind::Span);
+const SPEED: Shape = Shape::One(Kind::Speed);
 const POOL_NAME: Shape = Shape::One(Kind::Name);
 const BY_PROTOCOL: Shape =
     Shape::Names(&Names { title: "a pool", key: Kind::AlpnProtocol, value: Shape::One(Kind::Name) });
@@ -19,6 +20,9 @@ pub(crate) static LISTENER: Map = Map {
             "Addresses to listen on. `\":8080\"` is all addresses of both families; TCP port 0 lets the kernel choose; `127.0.0.1:5000-5009` is ten addresses; `/udp` behind it is for `udp`.")
             .required(),
         key("routes", Shape::List(&Shape::Map(&ROUTE)), "Rules; the first that matches is taken. A request that matches none gets 404."),
+        key("bandwidth", Shape::Either(&[SPEED, Shape::Map(&BANDWIDTH)]),
+            "Bytes a second that are passed on with `tcp`, `sni` or `udp`, in each direction by itself; a speed is short for `{ total: SPEED }`. Connections wait for their share, datagrams beyond it are dropped.")
+            .by_default("no bound"),
         key("proxy_protocol", Shape::Either(&[OFF, Shape::One(Kind::Words(&["accept"], &[]))]),
             "`accept`: connections from `trusted_proxies` start with a PROXY protocol header, version 1 or 2.").default("off"),
         key("bounds", Shape::Map(&BOUNDS), "What a client may ask for.").by_default("see below"),
@@ -93,6 +97,12 @@ pub(crate) static BOUNDS: Map = Map {
         )
         .default("1000"),
         key(
+            "connection_rate",
+            Shape::One(Kind::Rate),
+            "New connections of one client address, of an IPv6 client's /64; those beyond are closed. As many may come at once as in one period. With `udp`, new flows.",
+        )
+        .by_default("no bound"),
+        key(
             "requests",
             Shape::One(Kind::Integer { least: 1, most: 1_000_000_000 }),
             "Requests on one connection; the last answer closes it.",
@@ -110,6 +120,17 @@ pub(crate) static UDP: Map = Map {
         key("responses", Shape::One(Kind::Integer { least: 0, most: 1_000_000 }),
             "A flow ends when the server has answered so many times for each datagram of the client; the next datagram chooses a server anew. 1 suits DNS, 0 syslog.")
             .by_default("flows end by `bounds.idle` alone"),
+    ],
+    choices: &[],
+};
+
+pub(crate) static BANDWIDTH: Map = Map {
+    title: "a bandwidth",
+    about: "Each of these holds for both directions, for each by itself; 0 is no bound.",
+    keys: &[
+        key("total", SPEED, "Of all connections or flows of the listener together.").default("0"),
+        key("client", SPEED, "Of one client address, of an IPv6 client's /64.").default("0"),
+        key("connection", SPEED, "Of one connection or flow.").default("0"),
     ],
     choices: &[],
 };

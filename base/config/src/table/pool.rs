@@ -49,6 +49,9 @@ pub(crate) static POOL: Map = Map {
         key("protocol", Shape::One(Kind::Words(&["http1", "http2", "auto"], &[])),
             "What is spoken to the servers: `http2` carries many requests over each connection (in plain text the servers have to know it beforehand); `auto` agrees on one of the two over TLS, and is HTTP/1.1 without.")
             .default("http1"),
+        key("bandwidth", Shape::One(Kind::Speed),
+            "Bytes a second that `tcp`, `sni` and `udp` listeners pass on to its servers together, and as many back.")
+            .by_default("no bound"),
         key("proxy_protocol", Shape::Either(&[OFF, Shape::One(Kind::Words(&["v1", "v2"], &[]))]),
             "Connections of `tcp` and `sni` listeners to the servers begin with a PROXY protocol header of this version, which says who the client is; health checks with one that says nothing.")
             .default("off"),

@@ -21,10 +21,10 @@ impl Gateway {
         }
         let mut refused = Family::counter(
             names::LISTENER_REFUSED,
-            "Connections that were closed unanswered: a bound in all (full), for one client (client), or allow and deny (denied).",
+            "Connections that were closed unanswered: a bound in all (full), for one client (client), its rate (rate), or allow and deny (denied).",
         );
-        for (listener, full, client, denied) in self.refused_connections() {
-            for (cause, count) in [("full", full), ("client", client), ("denied", denied)] {
+        for (listener, causes) in self.refused_connections() {
+            for (cause, count) in causes {
                 refused.push(&[("listener", &listener), ("cause", &cause.into())], count);
             }
         }

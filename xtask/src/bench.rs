@@ -1,4 +1,4 @@
-//! `cargo xtask bench gateway`, `cargo xtask bench tls`: us and the rivals in one run.
+//! `cargo xtask bench gateway`, `tls`, `stream`: us and the rivals in one run.
 //!
 //! Two CPUs: the proxy has CPU 0, load and origin have CPU 1. All contenders of a row run at the
 //! same time, fresh, and take turns: A B C A B C. What counts is the CPU time of a proxy's whole
@@ -10,6 +10,7 @@ mod load;
 mod report;
 mod rivals;
 mod rows;
+mod stream;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -26,7 +27,7 @@ use crate::process;
 use crate::shell::{Fallible, cargo, find_program, output, passes, target_folder, workspace};
 use report::{Outcome, Round};
 use rivals::{Contender, Setup};
-use rows::{Key, Kind, ORIGIN_FILES, ROWS, Row, TLS_ROWS};
+use rows::{Key, Kind, ORIGIN_FILES, ROWS, Row, STREAM_ROWS, TLS_ROWS, Traffic};
 
 #[derive(Args)]
 pub(crate) struct Options {
@@ -68,10 +69,11 @@ pub(crate) struct Options {
     list: bool,
 }
 
-#[derive(Debug, Clone, Copy, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum What {
     Gateway,
     Tls,
+    Stream,
 }
 
 impl What {
@@ -79,6 +81,7 @@ impl What {
         match self {
             Self::Gateway => &ROWS,
             Self::Tls => &TLS_ROWS,
+            Self::Stream => &STREAM_ROWS,
         }
     }
 
@@ -86,6 +89,7 @@ impl What {
         match self {
             Self::Gateway => "Gateway",
             Self::Tls => "TLS",
+            Self::Stream => "Streams",
         }
     }
 }
@@ -101,14 +105,20 @@ pub(crate) fn run(options: &Options) -> Fallible<bool> {
         return Ok(true);
     }
     let rows = chosen_rows(options.what.rows(), &options.only)?;
-    let mut needed = vec![packages::WRK, packages::NGINX, packages::TASKSET];
+    let mut needed = match options.what {
+        What::Gateway | What::Tls => vec![packages::WRK, packages::NGINX, packages::TASKSET],
+        What::Stream => vec![packages::TASKSET],
+    };
+    if rows.iter().any(|row| row.kind == Kind::Stream(Traffic::Bulk)) {
+        needed.push(packages::IPERF);
+    }
     if rows.iter().any(|row| row.tls.is_some()) {
         needed.extend([packages::H2LOAD, packages::OPENSSL, packages::CURL]);
     }
     if let Err(Missing::CannotInstall(why)) = packages::ensure(&needed)? {
         return Err(format!("the load generators and the origin are needed: {why}").into());
     }
-    let contenders = contenders(options)?;
+    let contenders = contenders(options, &rows)?;
     let versions: Vec<(String, String)> = contenders
         .iter()
         .map(|contender| Ok((contender.label().to_owned(), contender.version()?)))
@@ -124,13 +134,17 @@ pub(crate) fn run(options: &Options) -> Fallible<bool> {
         return Err(why.into());
     }
     raise_own_open_files();
+    if options.what == What::Stream {
+        stream::stay_on_cpu(1)?;
+    }
 
     let mut measured = Vec::new();
     for row in rows {
         println!("\n{}: {}", row.name, row.what);
-        let outcomes = match row.kind {
-            Kind::Idle => measure_idle(row, &contenders, options.rounds.min(IDLE_ROUNDS_MAX))?,
-            _ => measure_requests(row, &contenders, options)?,
+        let outcomes = if row.is_idle() {
+            measure_idle(row, &contenders, options.rounds.min(IDLE_ROUNDS_MAX))?
+        } else {
+            measure_requests(row, &contenders, options)?
         };
         print!("{}", report::text(row, &outcomes));
         measured.push((row, outcomes));
@@ -161,8 +175,8 @@ fn chosen_rows(rows: &'static [Row], names: &[String]) -> Fallible<Vec<&'static 
     names.iter().map(find).collect()
 }
 
-/// Ours first, then the rivals that can be had; builds and installs them.
-fn contenders(options: &Options) -> Fallible<Vec<Contender>> {
+/// Ours first, then the rivals that can be had and fit a row; builds and installs them.
+fn contenders(options: &Options, rows: &[&Row]) -> Fallible<Vec<Contender>> {
     let mut contenders = Vec::new();
     if !options.without_sumun {
         for written in &options.sumun {
@@ -182,7 +196,10 @@ fn contenders(options: &Options) -> Fallible<Vec<Contender>> {
     }
     for name in options.rivals.iter().filter(|name| !name.is_empty()) {
         let rival = Contender::rival(name)?;
-        match rival.install()? {
+        if !rows.iter().any(|row| rival.fits(row)) {
+            continue;
+        }
+        match rival.install(rows)? {
             Ok(()) => contenders.push(rival),
             Err(Missing::CannotInstall(why)) => println!("left out: {name}: {why}"),
         }
@@ -203,13 +220,20 @@ struct Entrant<'a> {
 struct Stage {
     origin: SocketAddr,
     files: PathBuf,
-    _origin: Running,
+    /// The other end of streams; there is no origin then.
+    streams: Option<stream::Server>,
+    _origin: Option<Running>,
     _folder: TemporaryFolder,
 }
 
 impl Stage {
-    fn set() -> Fallible<Self> {
+    fn set(row: &Row) -> Fallible<Self> {
         let folder = TemporaryFolder::create()?;
+        if let Kind::Stream(traffic) = row.kind {
+            let server = stream::Server::start(traffic, &folder)?;
+            let (origin, files) = (server.address(), folder.path().to_path_buf());
+            return Ok(Self { origin, files, streams: Some(server), _origin: None, _folder: folder });
+        }
         for file in ORIGIN_FILES {
             // Not all zeros: nothing on the way may be tempted to treat the body specially.
             let body: Vec<u8> = (0..file.bytes).map(|index| (index % 251) as u8).collect();
@@ -219,7 +243,15 @@ impl Stage {
         let origin = loopback(free_tcp_port()?);
         let mut running = rivals::start_origin(origin, &files, &folder)?;
         running.wait_for(origin, START_LIMIT)?;
-        Ok(Self { origin, files, _origin: running, _folder: folder })
+        Ok(Self { origin, files, streams: None, _origin: Some(running), _folder: folder })
+    }
+
+    /// One run of what the row measures, from CPU 1.
+    fn load(&self, row: &Row, address: SocketAddr, seconds: u32) -> Fallible<load::Load> {
+        match &self.streams {
+            Some(server) => server.load(row, address, seconds),
+            None => load::run(row, address, seconds),
+        }
     }
 
     /// Starts a contender and makes sure that it answers what is going to be measured.
@@ -231,13 +263,16 @@ impl Stage {
         }
         let setup = Setup { row, listen, origin: self.origin, files: &self.files, folder: &folder };
         let mut running = contender.start(&setup)?;
-        running.wait_for(listen, START_LIMIT)?;
+        if !row.is_udp() {
+            running.wait_for(listen, START_LIMIT)?;
+        }
         // A health check or a slow start may still keep the server out for a moment.
         let deadline = Instant::now() + START_LIMIT;
         loop {
-            let answer = match row.tls {
-                None => load::Connection::open(listen).and_then(|mut connection| connection.fetch(&row.path())),
-                Some(_) => load::fetch_securely(listen, &row.path()),
+            let answer = match (&self.streams, row.tls) {
+                (Some(server), _) => server.reach(listen).map(|()| (200, row.body_bytes())),
+                (None, None) => load::Connection::open(listen).and_then(|mut connection| connection.fetch(&row.path())),
+                (None, Some(_)) => load::fetch_securely(listen, &row.path()),
             };
             match answer {
                 Ok((200, length)) if length == row.body_bytes() => break,
@@ -289,7 +324,7 @@ fn absent(contender: &Contender, why: &str) -> Outcome {
 }
 
 fn measure_requests(row: &Row, contenders: &[Contender], options: &Options) -> Fallible<Vec<Outcome>> {
-    let stage = Stage::set()?;
+    let stage = Stage::set(row)?;
     let mut entrants = Vec::new();
     let mut absentees = Vec::new();
     for contender in contenders.iter().filter(|contender| contender.fits(row)) {
@@ -302,18 +337,20 @@ fn measure_requests(row: &Row, contenders: &[Contender], options: &Options) -> F
         }
     }
     for entrant in &entrants {
-        load::run(row, entrant.listen, 2)?;
+        stage.load(row, entrant.listen, 2)?;
     }
     for number in 1..=options.rounds {
         for entrant in &mut entrants {
-            let round = one_round(row, entrant, options.seconds)?;
+            let round = one_round(row, &stage, entrant, options.seconds)?;
             println!(
-                "  {number}/{} {:<10} {:>8.2} us/request, user {:>6.2}, {:>7.0} requests/s{}",
+                "  {number}/{} {:<10} {:>8.2} us/{}, user {:>6.2}, {:>7.0} {}{}",
                 options.rounds,
                 entrant.contender.label(),
                 round.total_us,
+                row.unit(),
                 round.user_us,
                 round.requests_per_second,
+                row.rate(),
                 if round.errors > 0 { format!(", {} ERRORS", round.errors) } else { String::new() },
             );
             entrant.outcome.rounds.push(round);
@@ -321,7 +358,8 @@ fn measure_requests(row: &Row, contenders: &[Contender], options: &Options) -> F
     }
     if options.calls {
         for entrant in &mut entrants {
-            let calls = calls::per_request(row, &process::tree(entrant.running.id()), entrant.listen)?;
+            let load = |seconds| stage.load(row, entrant.listen, seconds);
+            let calls = calls::per_request(row, &process::tree(entrant.running.id()), load)?;
             println!("  {:<10} {calls}", entrant.contender.label());
             entrant.outcome.calls = Some(calls);
         }
@@ -337,11 +375,11 @@ fn measure_requests(row: &Row, contenders: &[Contender], options: &Options) -> F
     Ok(outcomes)
 }
 
-fn one_round(row: &Row, entrant: &mut Entrant<'_>, seconds: u32) -> Fallible<Round> {
+fn one_round(row: &Row, stage: &Stage, entrant: &mut Entrant<'_>, seconds: u32) -> Fallible<Round> {
     let busy = || row.proxy_cpus().iter().map(|&cpu| process::busy_ticks(cpu)).sum::<u64>();
     let tree = process::tree(entrant.running.id());
     let (cpu_before, busy_before, started) = (process::cpu_time(&tree), busy(), Instant::now());
-    let load = load::run(row, entrant.listen, seconds)?;
+    let load = stage.load(row, entrant.listen, seconds)?;
     let (used, busy_ticks, elapsed) = (process::cpu_time(&tree) - cpu_before, busy() - busy_before, started.elapsed());
     if let Some(status) = entrant.running.ended()? {
         return Err(format!(
@@ -374,7 +412,7 @@ fn one_round(row: &Row, entrant: &mut Entrant<'_>, seconds: u32) -> Fallible<Rou
 }
 
 fn measure_idle(row: &Row, contenders: &[Contender], rounds: u32) -> Fallible<Vec<Outcome>> {
-    let stage = Stage::set()?;
+    let stage = Stage::set(row)?;
     let mut outcomes: Vec<Outcome> = Vec::new();
     for number in 1..=rounds {
         for contender in contenders.iter().filter(|contender| contender.fits(row)) {
@@ -383,7 +421,7 @@ fn measure_idle(row: &Row, contenders: &[Contender], rounds: u32) -> Fallible<Ve
                 continue;
             }
             let mut outcome = match stage.enter(row, contender) {
-                Ok(entrant) => idle_round(row, entrant, number, rounds),
+                Ok(entrant) => idle_round(row, &stage, entrant, number, rounds),
                 Err(error) => absent(contender, &error.to_string()),
             };
             match known {
@@ -399,22 +437,24 @@ fn measure_idle(row: &Row, contenders: &[Contender], rounds: u32) -> Fallible<Ve
     Ok(outcomes)
 }
 
-fn idle_round(row: &Row, entrant: Entrant<'_>, number: u32, rounds: u32) -> Outcome {
-    let (connections, refusal) = load::open_idle(entrant.listen, &row.path(), row.connections);
+fn idle_round(row: &Row, stage: &Stage, entrant: Entrant<'_>, number: u32, rounds: u32) -> Outcome {
+    let (mut requests, mut streams) = (Vec::new(), Vec::new());
+    let refusal = match &stage.streams {
+        Some(server) => server.open_idle(entrant.listen, row.connections, &mut streams),
+        None => load::open_idle(entrant.listen, &row.path(), row.connections, &mut requests),
+    };
+    let opened = requests.len() + streams.len();
     // Buffers that were leased for the last answers go back, allocators settle.
     sleep(Duration::from_secs(2));
     let memory = process::memory(&process::tree(entrant.running.id()));
     let mut outcome = entrant.outcome;
     println!(
         "  {number}/{rounds} {:<10} {:>6} connections, PSS {} KiB, RSS {} KiB",
-        outcome.label,
-        connections.len(),
-        memory.proportional_kib,
-        memory.resident_kib
+        outcome.label, opened, memory.proportional_kib, memory.resident_kib
     );
     outcome.memory.push(memory);
     if let Some(reason) = refusal {
-        outcome.note = Some(format!("holds {} only: {reason}", connections.len()));
+        outcome.note = Some(format!("holds {opened} only: {reason}"));
         outcome.failed = true;
     }
     outcome

@@ -26,6 +26,8 @@ const fn tool(name: &'static str, proof: &'static str) -> Package {
 }
 
 pub(crate) const NGINX: Package = service("nginx", "nginx");
+pub(crate) const NGINX_STREAM: Package = tool("libnginx-mod-stream", "/usr/lib/nginx/modules/ngx_stream_module.so");
+pub(crate) const IPERF: Package = tool("iperf3", "iperf3");
 pub(crate) const HAPROXY: Package = service("haproxy", "haproxy");
 pub(crate) const H2O: Package = service("h2o", "h2o");
 pub(crate) const APACHE: Package = service("apache2", "apache2");

@@ -5,12 +5,11 @@
 //! requests (epoll_wait above all) are rather undercounted.
 
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
 use std::process::Command;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use super::load;
+use super::load::Load;
 use super::rows::Row;
 use crate::children::{Running, TemporaryFolder};
 use crate::shell::Fallible;
@@ -18,8 +17,13 @@ use crate::shell::Fallible;
 const SECONDS: u32 = 3;
 const ATTACH_LIMIT: Duration = Duration::from_secs(10);
 
-/// One line: each call that is made at least once in a hundred requests, most frequent first.
-pub(crate) fn per_request(row: &Row, processes: &BTreeSet<u32>, address: SocketAddr) -> Fallible<String> {
+/// One line: each call that is made at least once in a hundred requests, most frequent first. `load` makes
+/// the row's load for so many seconds.
+pub(crate) fn per_request(
+    row: &Row,
+    processes: &BTreeSet<u32>,
+    load: impl FnOnce(u32) -> Fallible<Load>,
+) -> Fallible<String> {
     let folder = TemporaryFolder::create()?;
     let summary = folder.path().join("calls");
     let mut command = Command::new("strace");
@@ -35,7 +39,7 @@ pub(crate) fn per_request(row: &Row, processes: &BTreeSet<u32>, address: SocketA
         }
         sleep(Duration::from_millis(20));
     }
-    let load = load::run(row, address, SECONDS)?;
+    let load = load(SECONDS)?;
     strace.signal("INT")?;
     strace.wait(ATTACH_LIMIT)?;
     let calls = parse(&std::fs::read_to_string(summary)?);
@@ -43,7 +47,7 @@ pub(crate) fn per_request(row: &Row, processes: &BTreeSet<u32>, address: SocketA
     let total: u64 = calls.iter().map(|(_, count)| count).sum();
     let each = calls.iter().filter(|(_, count)| *count as f64 / requests >= 0.01);
     let each: Vec<String> = each.map(|(name, count)| format!("{name} {:.2}", *count as f64 / requests)).collect();
-    Ok(format!("{:.2} calls/request: {}", total as f64 / requests, each.join(", ")))
+    Ok(format!("{:.2} calls/{}: {}", total as f64 / requests, row.unit(), each.join(", ")))
 }
 
 /// (name, count) of `strace -c`, most frequent first.

@@ -28,6 +28,7 @@ pub(crate) fn run(row: &Row, address: SocketAddr, seconds: u32) -> Fallible<Load
         Kind::Proxy(_) | Kind::Files(_) | Kind::Idle => {
             wrk(&format!("{}://{address}{}", row.scheme(), row.path()), row.connections, seconds)
         }
+        Kind::Stream(_) => Err("streams have a load of their own".into()),
     }
 }
 
@@ -215,10 +216,13 @@ impl Connection {
     }
 }
 
-/// Opens up to `wanted` connections, one request on each. Fewer are returned when no more were
-/// accepted, with the reason.
-pub(crate) fn open_idle(address: SocketAddr, path: &str, wanted: u32) -> (Vec<Connection>, Option<String>) {
-    let mut connections = Vec::with_capacity(wanted as usize);
+/// Opens up to `wanted` connections, one request on each; the reason, when no more were accepted.
+pub(crate) fn open_idle(
+    address: SocketAddr,
+    path: &str,
+    wanted: u32,
+    connections: &mut Vec<Connection>,
+) -> Option<String> {
     for _ in 0..wanted {
         let opened = Connection::open(address).and_then(|mut connection| match connection.fetch(path)? {
             (200, _) => Ok(connection),
@@ -226,10 +230,10 @@ pub(crate) fn open_idle(address: SocketAddr, path: &str, wanted: u32) -> (Vec<Co
         });
         match opened {
             Ok(connection) => connections.push(connection),
-            Err(error) => return (connections, Some(error.to_string())),
+            Err(error) => return Some(error.to_string()),
         }
     }
-    (connections, None)
+    None
 }
 
 #[cfg(test)]

@@ -88,15 +88,16 @@ impl Outcome {
 type Figure = (&'static str, fn(&Outcome) -> Option<f64>);
 
 fn figures(row: &Row) -> &'static [Figure] {
-    match row.kind {
-        Kind::Idle => &[
+    if row.is_idle() {
+        &[
             ("proportional", |outcome| outcome.of_memory(|memory| memory.proportional_kib).map(|spread| spread.median)),
             ("resident", |outcome| outcome.of_memory(|memory| memory.resident_kib).map(|spread| spread.median)),
-        ],
-        _ => &[
+        ]
+    } else {
+        &[
             ("total", |outcome| outcome.of_rounds(|round| round.total_us).map(|spread| spread.median)),
             ("user", |outcome| outcome.of_rounds(|round| round.user_us).map(|spread| spread.median)),
-        ],
+        ]
     }
 }
 
@@ -121,26 +122,19 @@ fn ratios(row: &Row, outcomes: &[Outcome]) -> Vec<(String, Vec<Ratio>)> {
 }
 
 /// The header and the lines of a row's table.
-fn lines(row: &Row, outcomes: &[Outcome]) -> (Vec<&'static str>, Vec<Vec<String>>) {
-    let idle = row.kind == Kind::Idle;
-    let header = if idle {
+fn lines(row: &Row, outcomes: &[Outcome]) -> (Vec<String>, Vec<Vec<String>>) {
+    let idle = row.is_idle();
+    // Who makes the load for streams asks one after the other, so that it has no latencies to tell.
+    let latencies = !matches!(row.kind, Kind::Stream(_));
+    let (cpu, rate) = (format!("CPU us/{}", row.unit()), row.rate());
+    let header: Vec<&str> = if idle {
         vec!["", "PSS KiB", "RSS KiB", "bytes each"]
     } else {
-        vec![
-            "",
-            "CPU us/request",
-            "user us",
-            "system us",
-            "requests/s",
-            "p50 us",
-            "p99 us",
-            "CPU %",
-            "others %",
-            "peak RSS KiB",
-            "PSS KiB",
-            "errors",
-        ]
+        let latencies: &[&str] = if latencies { &["p50 us", "p99 us"] } else { &[] };
+        let first = ["", &cpu, "user us", "system us", &rate];
+        [&first, latencies, &["CPU %", "others %", "peak RSS KiB", "PSS KiB", "errors"]].concat()
     };
+    let header = header.into_iter().map(str::to_owned).collect();
     let lines = outcomes.iter().map(|outcome| {
         let round = |value: fn(&Round) -> f64, decimals| {
             outcome.of_rounds(value).map_or_else(|| "-".to_owned(), |spread| spread.text(decimals))
@@ -163,20 +157,24 @@ fn lines(row: &Row, outcomes: &[Outcome]) -> (Vec<&'static str>, Vec<Vec<String>
                 each,
             ];
         }
-        vec![
+        let mut line = vec![
             outcome.label.clone(),
             round(|round| round.total_us, 2),
             round(|round| round.user_us, 2),
             round(|round| round.system_us, 2),
             round(|round| round.requests_per_second, 0),
-            median(|round| round.latency_p50_us),
-            median(|round| round.latency_p99_us),
+        ];
+        if latencies {
+            line.extend([median(|round| round.latency_p50_us), median(|round| round.latency_p99_us)]);
+        }
+        line.extend([
             median(|round| round.own_percent),
             median(|round| round.others_percent),
             memory(|memory| memory.peak_resident_kib),
             memory(|memory| memory.proportional_kib),
             outcome.errors().to_string(),
-        ]
+        ]);
+        line
     });
     (header, lines.collect())
 }
@@ -207,6 +205,7 @@ fn ratio_lines(row: &Row, outcomes: &[Outcome]) -> Vec<String> {
 /// A row for the terminal.
 pub(crate) fn text(row: &Row, outcomes: &[Outcome]) -> String {
     let (header, lines) = lines(row, outcomes);
+    let header: Vec<&str> = header.iter().map(String::as_str).collect();
     let mut text = table::plain(&header, &lines, true);
     for line in note_lines(outcomes).into_iter().chain(ratio_lines(row, outcomes)) {
         text.push_str(&format!("=> {line}\n"));
@@ -217,6 +216,7 @@ pub(crate) fn text(row: &Row, outcomes: &[Outcome]) -> String {
 /// A row for docs/benchmarks.md.
 pub(crate) fn markdown(row: &Row, outcomes: &[Outcome]) -> String {
     let (header, lines) = lines(row, outcomes);
+    let header: Vec<&str> = header.iter().map(String::as_str).collect();
     let mut text = format!("**{}**: {}\n\n{}", row.name, row.what, table::markdown(&header, &lines));
     for line in note_lines(outcomes).into_iter().chain(ratio_lines(row, outcomes)) {
         text.push_str(&format!("\n{line}\n"));
@@ -266,7 +266,7 @@ pub(crate) fn json(row: &Row, outcomes: &[Outcome]) -> Value {
         .collect();
     json!({
         "row": row.name, "what": row.what, "connections": row.connections, "workers": row.workers,
-        "body_bytes": row.body_bytes(), "results": results, "ratios": ratios,
+        "body_bytes": row.body_bytes(), "unit": row.unit(), "results": results, "ratios": ratios,
     })
 }
 

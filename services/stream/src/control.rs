@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use sumun_config::checked::{BindAddress, Config, Listener, Name, Stream};
+use sumun_config::checked::{self as config, Bandwidth, BindAddress, Config, Listener, Name, Stream};
 use sumun_engine::Worker;
 use sumun_engine::accept::Admittance;
 use sumun_engine::access_log::LogSender;
@@ -17,6 +17,7 @@ use sumun_engine::listening::{Acceptor, Socket};
 use sumun_engine::telemetry::{Family, names};
 use sumun_engine::tls::{Tls, TlsConnector};
 use sumun_pools::Pools;
+use sumun_traffic::pacer::Pacer;
 use tokio::net::UdpSocket;
 use tokio::task::AbortHandle;
 
@@ -24,6 +25,7 @@ use crate::backend::{Backend, Backends};
 use crate::events::Event;
 use crate::front::{Front, Way};
 use crate::metrics::Metrics;
+use crate::pace::{Both, ListenerPace};
 use crate::path::datagrams::Desk;
 use crate::path::{self, open::Door};
 
@@ -34,12 +36,22 @@ pub struct Switch {
     pools: Arc<Pools>,
     tls: Arc<Tls>,
     admittances: Table<Name, Admittance>,
+    /// By their bandwidth, too: another one begins anew, and connections keep what they began with.
+    listener_paces: Table<(Name, Bandwidth), ListenerPace>,
+    pool_paces: Table<(Name, u64), Both<Pacer>>,
 }
 
 impl Switch {
     #[must_use]
     pub fn new(pools: Arc<Pools>, tls: Arc<Tls>) -> Arc<Self> {
-        Arc::new(Self { metrics: Metrics::default(), pools, tls, admittances: Table::default() })
+        Arc::new(Self {
+            metrics: Metrics::default(),
+            pools,
+            tls,
+            admittances: Table::default(),
+            listener_paces: Table::default(),
+            pool_paces: Table::default(),
+        })
     }
 
     /// A config is about to be applied by the workers; for the control thread.
@@ -48,6 +60,31 @@ impl Switch {
         let mut admittances = lock(&self.admittances);
         admittances.name(|name| config.listeners.get(name).is_some_and(|listener| listener.stream.is_some()));
         admittances.let_go(|_| {});
+        drop(admittances);
+        let mut paces = lock(&self.listener_paces);
+        paces.name(|(name, bandwidth)| {
+            config.listeners.get(name).is_some_and(|listener| listener.bandwidth == *bandwidth)
+        });
+        paces.let_go(|_| {});
+        drop(paces);
+        let mut paces = lock(&self.pool_paces);
+        paces.name(|(name, bandwidth)| config.pools.get(name).is_some_and(|pool| pool.bandwidth == *bandwidth));
+        paces.let_go(|_| {});
+    }
+
+    fn listener_pace(&self, listener: &Listener) -> Option<Arc<ListenerPace>> {
+        let bandwidth = listener.bandwidth;
+        let key = (Arc::clone(&listener.name), bandwidth);
+        let has_any = bandwidth != Bandwidth::default();
+        has_any.then(|| lock(&self.listener_paces).value(key, 0, || ListenerPace::new(bandwidth)))
+    }
+
+    fn pool_pace(&self, pool: &config::Pool) -> Option<Arc<Both<Pacer>>> {
+        let bandwidth = pool.bandwidth;
+        let key = (Arc::clone(&pool.name), bandwidth);
+        (bandwidth > 0).then(|| {
+            lock(&self.pool_paces).value(key, 0, || [Pacer::new(bandwidth), Pacer::new(bandwidth)])
+        })
     }
 
     /// All counters, and the connections that are open now.
@@ -195,6 +232,7 @@ impl LocalStream {
                 trusted_proxies: Rc::clone(&trusted),
                 admittance: self.switch.admittance(listener),
                 cell: self.switch.metrics.listener(name, self.worker.index),
+                pace: self.switch.listener_pace(listener),
                 log: Rc::clone(&self.log),
             });
             match self.fronts.get(name) {
@@ -256,7 +294,8 @@ impl LocalStream {
             let same = there.filter(|there| there.config == *settings && there.dialer.speaks(tls.as_ref()));
             let backend = same.map(Rc::clone).unwrap_or_else(|| {
                 let tls = tls.map(|tls| TlsConnector::new(tls, worker));
-                let backend = Backend::new(&pool, settings, switch.metrics.pool(name, worker), tls);
+                let (cell, pace) = (switch.metrics.pool(name, worker), switch.pool_pace(settings));
+                let backend = Backend::new(&pool, settings, cell, pace, tls);
                 if let Some(there) = there {
                     backend.picker.borrow_mut().inherit(&there.picker.borrow());
                 }

@@ -73,6 +73,18 @@ impl End {
         }
     }
 
+    /// Has TCP ask from now on whether the other end still lives, whenever nothing comes from it.
+    pub(crate) fn watch(&self) {
+        let transport = match self {
+            Self::Plain(transport) => transport,
+            Self::Tls(stream) => stream.transport(),
+        };
+        if let Transport::Tcp(stream) = transport {
+            // A socket without probes is no worse than it was.
+            sumun_host::connect::keep_alive(stream).ok();
+        }
+    }
+
     /// Closing this connection will reset it: what it carried is not to be taken for complete.
     pub(crate) fn reset_on_close(&self) {
         match self {

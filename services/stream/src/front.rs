@@ -13,6 +13,7 @@ use sumun_engine::preface;
 
 use crate::backend::{Backend, Backends};
 use crate::metrics::ListenerCell;
+use crate::pace::ListenerPace;
 
 pub(crate) struct Front {
     pub(crate) config: Arc<Listener>,
@@ -20,6 +21,7 @@ pub(crate) struct Front {
     pub(crate) trusted_proxies: Rc<[IpNet]>,
     pub(crate) admittance: Arc<Admittance>,
     pub(crate) cell: Arc<ListenerCell>,
+    pub(crate) pace: Option<Arc<ListenerPace>>,
     pub(crate) log: Rc<LogSender>,
 }
 

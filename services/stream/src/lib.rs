@@ -17,6 +17,7 @@ mod events;
 mod front;
 mod limits;
 mod metrics;
+mod pace;
 mod path;
 
 pub use control::{LocalStream, Switch};

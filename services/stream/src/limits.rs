@@ -18,3 +18,10 @@ pub(crate) const HANDSHAKE_LOG_PAUSE: Duration = Duration::from_secs(10);
 /// How long, and for how many bytes, a refused client is heard out so that it reads why.
 pub(crate) const LINGER: Duration = Duration::from_secs(2);
 pub(crate) const LINGER_BYTES: usize = 64 * 1024;
+
+/// Clients of a listener whose bandwidth is known, 32 bytes each. Beyond it who has been away for the
+/// longest is forgotten.
+pub(crate) const PACED_CLIENTS: usize = 65_536;
+
+/// A connection on which nothing has come for so long is asked by TCP whether its ends still live.
+pub(crate) const REST: Duration = Duration::from_secs(60);

@@ -14,7 +14,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use sumun_config::checked::Name;
-use sumun_engine::accept::Admitted;
+use sumun_engine::accept::{Admitted, client_key};
 use sumun_engine::access_log::Entry;
 use sumun_engine::preface::Taken;
 use sumun_engine::tls::Transport;
@@ -27,6 +27,7 @@ use crate::control::Listening;
 use crate::end::End;
 use crate::events::Reason;
 use crate::front::{Front, Way};
+use crate::pace::Pace;
 
 /// A client's connection, before it is known where it goes.
 pub(crate) struct Client {
@@ -70,6 +71,13 @@ struct Search {
     tried: Tried,
     /// A place in the pool's `concurrency`.
     permit: Option<Permit>,
+}
+
+impl Client {
+    /// Who it is among clients that share a bandwidth; those without an address are one.
+    fn pace_key(&self) -> u64 {
+        self.address.map_or(0, |address| client_key(address.ip()))
+    }
 }
 
 /// Decides whether a connection may be there, and starts its task.
@@ -139,7 +147,8 @@ enum Passed {
 /// Passes bytes on between the client and one server.
 async fn pass(client: &mut Client, search: &mut Search, connected: Connected, unsent: &mut Option<Lease>) -> Passed {
     let Connected { mut server, lease } = connected;
-    let mut relay = Relay::new(&client.end, &server);
+    let pace = Pace::new(client.front.pace.as_ref(), search.backend.pace.as_ref(), client.pace_key());
+    let mut relay = Relay::new(&client.end, &server, pace.as_ref());
     relay.give_unsent(unsent.take());
     let idle = client.front.config.bounds.idle;
     let (worker, record) = (Rc::clone(&client.worker), &mut client.record);

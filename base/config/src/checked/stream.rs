@@ -43,7 +43,7 @@ pub struct Udp {
 }
 
 /// Bytes a second in each direction; 0 is no bound.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct Bandwidth {
     pub total: u64,
     /// Of one client address.

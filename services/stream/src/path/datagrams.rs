@@ -114,7 +114,7 @@ impl Receiver {
                 last = self.flow(front, key).map(|flow| (key, flow));
             }
             match &last {
-                Some((_, flow)) if flow.find_server() => {
+                Some((_, flow)) if flow.may_pass(0, message.bytes.len(), &self.worker) && flow.find_server() => {
                     flow.note_asked(message.datagrams() as u64, message.bytes.len() as u64);
                     outgoing.push(message.range, None, None, message.segment);
                 }

@@ -12,8 +12,8 @@ use std::rc::Rc;
 use std::task::Poll;
 
 use sumun_config::checked::Udp;
-use sumun_engine::Deadline;
-use sumun_engine::accept::Admitted;
+use sumun_engine::{Deadline, Worker};
+use sumun_engine::accept::{Admitted, client_key};
 use sumun_engine::access_log::Entry;
 use sumun_host::datagrams::{Outgoing, Sent};
 use sumun_pools::{Lease as ServerLease, Outcome, PickKey, Target, Tried};
@@ -25,6 +25,7 @@ use super::source_key;
 use crate::backend::Backend;
 use crate::events::Reason;
 use crate::front::Front;
+use crate::pace::Pace;
 
 pub(crate) struct Flow {
     key: Key,
@@ -39,6 +40,7 @@ pub(crate) struct Flow {
     deadline: Deadline,
     /// Answers that are still to come.
     owed: Cell<u64>,
+    pace: Option<Rc<Pace>>,
     start_us: u64,
     bytes_in: Cell<u64>,
     bytes_out: Cell<u64>,
@@ -66,6 +68,7 @@ impl Flow {
             socket: OnceCell::new(),
             deadline,
             owed: Cell::new(0),
+            pace: Pace::new(front.pace.as_ref(), backend.pace.as_ref(), client_key(key.client.ip())),
             start_us: receiver.worker.clock.now_us(),
             bytes_in: Cell::new(0),
             bytes_out: Cell::new(0),
@@ -105,6 +108,17 @@ impl Flow {
                 Ok(())
             }
         }
+    }
+
+    /// Whether a message of so many bytes is within the bandwidth, of which it then takes its share.
+    pub(crate) fn may_pass(&self, direction: usize, bytes: usize, worker: &Worker) -> bool {
+        let Some(pace) = &self.pace else { return true };
+        let now_ns = worker.clock.now_us().saturating_mul(1000);
+        let may = pace.allows(direction, now_ns) > 0;
+        if may {
+            pace.note(direction, bytes as u64, now_ns);
+        }
+        may
     }
 
     /// So much is on its way to the server.
@@ -168,7 +182,11 @@ impl Flow {
             }
         };
         let (mut datagrams, mut bytes) = (0, 0);
-        for message in batch.messages().filter(|message| !message.truncated) {
+        for message in batch.messages() {
+            if message.truncated || !self.may_pass(1, message.bytes.len(), &receiver.worker) {
+                self.front.cell.dropped.add(message.datagrams() as u64);
+                continue;
+            }
             datagrams += message.datagrams() as u64;
             bytes += message.bytes.len() as u64;
             outgoing.push(message.range, Some(self.key.client), self.key.from(), message.segment);

@@ -6,6 +6,7 @@
 //! for bytes holds neither a buffer nor a pipe.
 
 use std::future::poll_fn;
+use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -14,7 +15,8 @@ use sumun_engine::{Deadline, Lease, Worker};
 
 use crate::end::End;
 use crate::events::Reason;
-use crate::limits::{FULL_READS, SMALL_MOVE_BYTES, SMALL_MOVES, SPLICE_BYTES};
+use crate::limits::{FULL_READS, REST, SMALL_MOVE_BYTES, SMALL_MOVES, SPLICE_BYTES};
+use crate::pace::{Lane, Pace};
 
 /// One direction.
 #[derive(Debug)]
@@ -32,6 +34,7 @@ pub(crate) struct Direction {
     streak: u8,
     /// Bytes that the other side has taken.
     pub(crate) moved: u64,
+    lane: Lane,
 }
 
 #[derive(Debug)]
@@ -59,9 +62,10 @@ pub(crate) struct Relay {
 }
 
 impl Relay {
-    pub(crate) fn new(client: &End, server: &End) -> Self {
+    pub(crate) fn new(client: &End, server: &End, pace: Option<&Rc<Pace>>) -> Self {
         let can_splice = client.socket().is_some() && server.socket().is_some();
-        Self { up: Direction::new(can_splice), down: Direction::new(can_splice), first: None }
+        let direction = |index| Direction::new(can_splice, Lane::new(pace, index));
+        Self { up: direction(0), down: direction(1), first: None }
     }
 
     /// Runs until both directions have ended, and says why. `first_byte` is called when the first byte
@@ -74,14 +78,17 @@ impl Relay {
         idle: Duration,
         mut first_byte: impl FnMut(),
     ) -> Reason {
-        deadline.set(idle);
+        let (idle_ms, rest_ms) = (idle.as_millis() as u64, REST.as_millis() as u64);
+        let mut moved_at_ms = deadline.now_ms();
+        let mut is_watched = false;
         poll_fn(|context| {
             if worker.is_over() {
                 return Poll::Ready(Reason::Drained);
             }
             loop {
                 let before = (self.up.moved, self.down.moved);
-                let waits = [self.up.poll(context, client, server), self.down.poll(context, server, client)];
+                let now = || worker.clock.now_us().saturating_mul(1000);
+                let waits = [self.up.poll(context, client, server, &now), self.down.poll(context, server, client, &now)];
                 if before.1 == 0 && self.down.moved > 0 {
                     first_byte();
                 }
@@ -92,9 +99,25 @@ impl Relay {
                 if (self.up.moved, self.down.moved) == before {
                     break;
                 }
-                deadline.set(idle);
+                moved_at_ms = deadline.now_ms();
             }
-            if deadline.passed() { Poll::Ready(Reason::Idle) } else { Poll::Pending }
+            let now_ms = deadline.now_ms();
+            if now_ms > moved_at_ms.saturating_add(idle_ms) {
+                return Poll::Ready(Reason::Idle);
+            }
+            if !is_watched && now_ms > moved_at_ms.saturating_add(rest_ms) {
+                is_watched = true;
+                client.watch();
+                server.watch();
+            }
+            // Who waits for its share of a bandwidth looks again at the next tick.
+            let next_ms = match () {
+                () if self.up.lane.waits() || self.down.lane.waits() => now_ms,
+                () if is_watched => moved_at_ms.saturating_add(idle_ms),
+                () => moved_at_ms.saturating_add(idle_ms.min(rest_ms)),
+            };
+            deadline.set_at(next_ms.saturating_add(1));
+            Poll::Pending
         })
         .await
     }
@@ -149,7 +172,7 @@ enum Broken {
 }
 
 impl Direction {
-    fn new(can_splice: bool) -> Self {
+    fn new(can_splice: bool, lane: Lane) -> Self {
         Self {
             held: Held::Nothing,
             read: Reading::GoesOn,
@@ -158,6 +181,7 @@ impl Direction {
             is_bulk: false,
             streak: 0,
             moved: 0,
+            lane,
         }
     }
 
@@ -173,7 +197,13 @@ impl Direction {
     ///
     /// Where nobody takes the bytes any more it is over at once, and the other direction goes on: what
     /// that side said before it broke off is still to be heard.
-    fn poll(&mut self, context: &mut Context<'_>, from: &mut End, to: &mut End) -> Poll<()> {
+    fn poll(
+        &mut self,
+        context: &mut Context<'_>,
+        from: &mut End,
+        to: &mut End,
+        now_ns: &impl Fn() -> u64,
+    ) -> Poll<()> {
         loop {
             let step = match (&self.held, self.read) {
                 _ if self.write_ended => return Poll::Ready(()),
@@ -181,8 +211,8 @@ impl Direction {
                 (Held::Pipe(_), _) => self.poll_empty(context, to),
                 (Held::Nothing, Reading::Ended) => self.poll_end(context, to),
                 (Held::Nothing, Reading::Broken) => return Poll::Ready(()),
-                (Held::Nothing, Reading::GoesOn) if self.is_bulk => self.poll_fill(context, from),
-                (Held::Nothing, Reading::GoesOn) => self.poll_read(context, from),
+                (Held::Nothing, Reading::GoesOn) if self.is_bulk => self.poll_fill(context, from, now_ns),
+                (Held::Nothing, Reading::GoesOn) => self.poll_read(context, from, now_ns),
             };
             if step.is_pending() {
                 return Poll::Pending;
@@ -190,19 +220,26 @@ impl Direction {
         }
     }
 
-    fn poll_read(&mut self, context: &mut Context<'_>, from: &mut End) -> Poll<()> {
+    fn poll_read(&mut self, context: &mut Context<'_>, from: &mut End, now_ns: &impl Fn() -> u64) -> Poll<()> {
         // Looked at first: who waits needs no buffer.
         match from.poll_readable(context) {
             Poll::Pending => return Poll::Pending,
             Poll::Ready(Err(_)) => self.read = Reading::Broken,
             Poll::Ready(Ok(())) => {
+                let most = self.lane.allows(now_ns);
+                if most == 0 {
+                    return Poll::Pending;
+                }
                 let mut lease = Lease::medium();
-                match from.poll_read(context, lease.spare()) {
+                let spare = lease.spare();
+                let room = spare.len().min(most);
+                match from.poll_read(context, spare.get_mut(..room).unwrap_or_default()) {
                     Poll::Pending => return Poll::Pending,
                     Poll::Ready(Err(_)) => self.read = Reading::Broken,
                     Poll::Ready(Ok(0)) => self.read = Reading::Ended,
                     Poll::Ready(Ok(count)) => {
                         lease.advance(count);
+                        self.lane.note(count, now_ns);
                         self.streak = if lease.spare().is_empty() { self.streak + 1 } else { 0 };
                         self.held = Held::Bytes(lease);
                         if self.can_splice && self.streak >= FULL_READS {
@@ -232,16 +269,21 @@ impl Direction {
         Poll::Ready(())
     }
 
-    fn poll_fill(&mut self, context: &mut Context<'_>, from: &End) -> Poll<()> {
+    fn poll_fill(&mut self, context: &mut Context<'_>, from: &End, now_ns: &impl Fn() -> u64) -> Poll<()> {
+        let most = self.lane.allows(now_ns).min(SPLICE_BYTES);
+        if most == 0 {
+            return Poll::Pending;
+        }
         let (Some(mut pipe), Some(socket)) = (PipeLease::take(), from.socket()) else {
             self.is_bulk = false;
             return Poll::Ready(());
         };
-        match socket.poll_readable_io(context, |socket| pipe.fill(socket, SPLICE_BYTES)) {
+        match socket.poll_readable_io(context, |socket| pipe.fill(socket, most)) {
             Poll::Pending => return Poll::Pending,
             Poll::Ready(Err(_)) => self.read = Reading::Broken,
             Poll::Ready(Ok(0)) => self.read = Reading::Ended,
             Poll::Ready(Ok(count)) => {
+                self.lane.note(count, now_ns);
                 self.streak = if count < SMALL_MOVE_BYTES { self.streak + 1 } else { 0 };
                 if self.streak >= SMALL_MOVES {
                     (self.is_bulk, self.streak) = (false, 0);

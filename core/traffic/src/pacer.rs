@@ -10,6 +10,9 @@ use crate::keyed::Times;
 /// What may go at once after a rest: as much as goes in this time.
 const BURST_NS: u64 = 100_000_000;
 
+/// Less than what goes in this time is not worth going for: it would be a system call for a few bytes.
+const LEAST_NS: u64 = BURST_NS / 4;
+
 const SECOND_NS: u64 = 1_000_000_000;
 
 /// A bandwidth in bytes a second.
@@ -35,6 +38,9 @@ impl Bandwidth {
     fn allows(self, paid_at_ns: u64, now_ns: u64) -> u64 {
         let owed_ns = paid_at_ns.saturating_sub(now_ns);
         let free_ns = BURST_NS.saturating_sub(owed_ns);
+        if free_ns < LEAST_NS {
+            return 0;
+        }
         let bytes = u128::from(free_ns) * u128::from(self.0) / u128::from(SECOND_NS);
         // At least one byte a burst, however slow.
         let least = u64::from(free_ns == BURST_NS);

@@ -88,7 +88,10 @@ impl Relay {
             loop {
                 let before = (self.up.moved, self.down.moved);
                 let now = || worker.clock.now_us().saturating_mul(1000);
-                let waits = [self.up.poll(context, client, server, &now), self.down.poll(context, server, client, &now)];
+                let waits = [
+                    self.up.poll(context, client, server, self.down.write_ended, &now),
+                    self.down.poll(context, server, client, self.up.write_ended, &now),
+                ];
                 if before.1 == 0 && self.down.moved > 0 {
                     first_byte();
                 }
@@ -193,7 +196,8 @@ impl Direction {
         }
     }
 
-    /// Moves bytes until one side makes it wait. Ready: this direction is over.
+    /// Moves bytes until one side makes it wait. Ready: this direction is over. `is_last`: the other one
+    /// is already.
     ///
     /// Where nobody takes the bytes any more it is over at once, and the other direction goes on: what
     /// that side said before it broke off is still to be heard.
@@ -202,6 +206,7 @@ impl Direction {
         context: &mut Context<'_>,
         from: &mut End,
         to: &mut End,
+        is_last: bool,
         now_ns: &impl Fn() -> u64,
     ) -> Poll<()> {
         loop {
@@ -209,7 +214,7 @@ impl Direction {
                 _ if self.write_ended => return Poll::Ready(()),
                 (Held::Bytes(_), _) => self.poll_write(context, to),
                 (Held::Pipe(_), _) => self.poll_empty(context, to),
-                (Held::Nothing, Reading::Ended) => self.poll_end(context, to),
+                (Held::Nothing, Reading::Ended) => self.poll_end(context, to, is_last),
                 (Held::Nothing, Reading::Broken) => return Poll::Ready(()),
                 (Held::Nothing, Reading::GoesOn) if self.is_bulk => self.poll_fill(context, from, now_ns),
                 (Held::Nothing, Reading::GoesOn) => self.poll_read(context, from, now_ns),
@@ -309,10 +314,12 @@ impl Direction {
         Poll::Ready(())
     }
 
-    fn poll_end(&mut self, context: &mut Context<'_>, to: &mut End) -> Poll<()> {
-        // One that cannot be told has gone already.
-        let told = to.poll_shutdown(context);
+    fn poll_end(&mut self, context: &mut Context<'_>, to: &mut End, is_last: bool) -> Poll<()> {
+        // The socket is about to be closed, which says the same for one system call less; over TLS there
+        // is more to say. One that cannot be told has gone already.
+        let is_said = is_last && to.socket().is_some();
+        let told = if is_said { Poll::Ready(()) } else { to.poll_shutdown(context).map(drop) };
         self.write_ended = told.is_ready();
-        told.map(drop)
+        told
     }
 }

@@ -39,6 +39,7 @@ pub mod admission;
 mod capacity;
 mod carry;
 mod check;
+pub mod external;
 pub mod health;
 mod lease;
 pub mod limits;

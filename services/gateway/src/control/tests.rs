@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use sumun_engine::access_log::AccessLog;
 use sumun_engine::tls::Tls;
 use sumun_engine::worker;
+use sumun_pools::external::ExternalChecks;
 use sumun_pools::{health, resolve};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
@@ -171,7 +172,7 @@ impl Control {
                 // Nobody answers there.
                 let name_servers = resolve::NameServers::At(vec!["127.0.0.1:9".parse().unwrap()]);
                 tokio::select! {
-                    () = health::run(Arc::clone(&pools), Tls::new(WORKERS)) => {}
+                    () = health::run(Arc::clone(&pools), Tls::new(WORKERS), ExternalChecks::of_nobody()) => {}
                     () = resolve::run(pools, name_servers) => {}
                     _ = stopped => {}
                 }

@@ -317,6 +317,8 @@ fn a_thousand_configs_leave_nothing_but_the_last() {
 fn sockets_that_cannot_be_taken_change_nothing() {
     let running = Running::start();
     running.apply(0);
+    // Those that accept begin when their worker comes to it.
+    eventually("all accept", || running.held().iter().all(|held| held.deadlines == held.accepting));
     let before = running.held();
     let descriptors = sumun_host::usage::open_descriptors().unwrap();
     for worker in 0..WORKERS {

@@ -46,6 +46,13 @@ pub(crate) const REHEARSAL_BYTES: usize = 64 * 1024;
 /// config has less than a message to the worker process has, and its servers' state less than this.
 pub(crate) const STATE_BYTES: u64 = 128 * 1024 * 1024;
 
+/// What a command that checks a server may print, bytes; then its output is closed. Its first line is shown.
+pub(crate) const CHECK_OUTPUT_BYTES: usize = 64 * 1024;
+
+/// The name of a server that a command is told of, bytes; with a longer one it is not run. A name of DNS
+/// and an address fit.
+pub(crate) const CHECK_NAME_BYTES: usize = 512;
+
 /// How often the files of certificates are looked at. A new one is in force after twice that.
 pub(crate) const CERTIFICATES_EVERY: Duration = Duration::from_secs(1);
 

@@ -21,6 +21,7 @@
 
 mod acme;
 mod certificates;
+mod checks;
 mod descriptors;
 mod given;
 mod host_files;
@@ -51,6 +52,7 @@ use sumun_host::wait::wait_readable;
 use crate::limits::{DRAINING_PROCESSES, STOP_GRACE};
 use crate::sandbox::Allowed;
 use certificates::Certificates;
+use checks::Checks;
 use descriptors::Descriptors;
 use process::{Backoff, Phase, WorkerProcess};
 use reload::{Pending, Requester};
@@ -120,6 +122,7 @@ struct Supervisor {
     /// It obtained one while a config was on its way.
     untold: bool,
     service_manager: ServiceManager,
+    checks: Checks,
     stopping: bool,
     /// Why it cannot go on, if so.
     failure: Option<String>,
@@ -163,6 +166,7 @@ impl Supervisor {
             cares: None,
             untold: false,
             service_manager,
+            checks: Checks::default(),
             stopping: false,
             failure: None,
         };
@@ -188,12 +192,14 @@ impl Supervisor {
             self.hear_processes(now);
             self.bury_processes(now);
             self.keep_deadlines(now);
+            self.look_at_checks(now);
             self.next_reload(now);
             self.next_upgrade(now);
             self.look_at_certificates(now);
             self.ask_for_life(now);
             self.show_life(now);
         };
+        self.checks.give_up_all();
         // After an error of ours processes may be left; they drain once their channel is closed.
         self.descriptors.remove_files();
         if result.is_ok() {
@@ -204,8 +210,8 @@ impl Supervisor {
 
     fn wait(&self) -> io::Result<()> {
         let descriptors = self.signals.descriptors().chain(self.processes.iter().flat_map(WorkerProcess::descriptors));
-        let descriptors: Vec<BorrowedFd<'_>> =
-            descriptors.chain(self.upgrade.iter().flat_map(Upgrade::descriptors)).collect();
+        let descriptors = descriptors.chain(self.upgrade.iter().flat_map(Upgrade::descriptors));
+        let descriptors: Vec<BorrowedFd<'_>> = descriptors.chain(self.checks.descriptors()).collect();
         let deadlines = self.processes.iter().filter_map(WorkerProcess::deadline);
         let next = deadlines
             .chain(self.start_again)
@@ -214,6 +220,7 @@ impl Supervisor {
             .chain(self.service_manager.deadline())
             .chain(self.processes.iter().filter_map(WorkerProcess::next_question))
             .chain(self.certificates_deadline())
+            .chain(self.checks.deadline())
             .min();
         let timeout = next.map(|next| next.saturating_duration_since(Instant::now()));
         wait_readable(&descriptors, timeout).map(|_| ())
@@ -255,6 +262,9 @@ impl Supervisor {
                 FromWorker::Pong { .. } => self.answered(number),
                 FromWorker::Keep { entry, content } => self.keep(number, entry, content),
                 FromWorker::HostFilesWanted => self.host_files_wanted(number),
+                FromWorker::CheckWanted { id, pool, server, address } => {
+                    self.check_wanted(number, id, (&pool, &server, &address), now);
+                }
                 FromWorker::StopRequested => self.begin_stop(now),
                 FromWorker::Drained => tracing::debug!("worker process has drained"),
             }
@@ -362,6 +372,7 @@ impl Supervisor {
                 }
             }
             let process = self.processes.remove(index);
+            self.checks.give_up(process.number);
             self.process_gone(&process, status, now);
         }
     }

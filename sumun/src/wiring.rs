@@ -22,6 +22,7 @@ use sumun_engine::tls::{Material, Tls};
 use sumun_engine::{Worker, worker};
 use sumun_engine::listening::Socket;
 use sumun_gateway::{Gateway, LocalGateway};
+use sumun_pools::external::{ExternalChecks, Wanted};
 use sumun_pools::resolve::{Copies, NameServers};
 use sumun_pools::{Pools, health, resolve};
 use sumun_stream::{LocalStream, Switch};
@@ -107,7 +108,8 @@ async fn run(mut beginning: Beginning) -> Result<(), String> {
     let host_files = beginning.sandbox.host_files.take().map(|files| copies(files, &beginning.supervisor));
     let name_servers = host_files.clone().map_or(NameServers::System, NameServers::Copies);
     tokio::spawn(resolve::run(Arc::clone(&pools), name_servers.clone()));
-    tokio::spawn(health::run(Arc::clone(&pools), Arc::clone(&tls)));
+    let external = Arc::new(external_checks(&beginning.supervisor));
+    tokio::spawn(health::run(Arc::clone(&pools), Arc::clone(&tls), Arc::clone(&external)));
     if tokio::time::timeout(FIRST_NAMES, resolve::settled(&pools)).await.is_err() {
         tracing::warn!("some names of servers have no address yet: {}", pools.unresolved().join(", "));
     }
@@ -198,6 +200,7 @@ async fn run(mut beginning: Beginning) -> Result<(), String> {
             }
             Some(ToWorker::ReloadResult { id, ok, text }) => control.reload_ended(id, ok, text),
             Some(ToWorker::ReopenLogs { descriptor }) => log.reopen(descriptor.descriptor),
+            Some(ToWorker::CheckEnded { id, verdict, words }) => external.answered(id, verdict, words),
             Some(ToWorker::Certificates(material)) => {
                 if let Err(why) = tls.apply(&beginning.config, &material) {
                     tracing::error!("{why}; the certificates before go on");
@@ -244,7 +247,7 @@ async fn run(mut beginning: Beginning) -> Result<(), String> {
         control.leave();
     }
     control.drain();
-    workers.drain(deadline, successor, &mut beginning.messages, &control, &log).await;
+    workers.drain((deadline, successor), &mut beginning.messages, &control, &log, &external).await;
     if !log.flush(LOG_PATIENCE) {
         tracing::warn!("the last lines of the access log were not written in time");
     }
@@ -280,6 +283,14 @@ async fn tell_operations(pools: Arc<Pools>, supervisor: WorkerSender) {
             return;
         }
     }
+}
+
+/// Commands that check servers, which the supervisor runs.
+fn external_checks(supervisor: &WorkerSender) -> ExternalChecks {
+    let supervisor = supervisor.clone();
+    ExternalChecks::new(move |Wanted { id, pool, server, address }| {
+        supervisor.send(FromWorker::CheckWanted { id, pool, server, address })
+    })
 }
 
 /// The host's files about names, which the supervisor is asked for before each lookup.
@@ -428,11 +439,11 @@ impl Workers {
     /// Waits until every worker has ended, or is told to stop at once.
     async fn drain(
         self,
-        deadline: Duration,
-        successor: bool,
+        (deadline, successor): (Duration, bool),
         messages: &mut mpsc::Receiver<ToWorker>,
         control: &Control,
         log: &AccessLog,
+        external: &ExternalChecks,
     ) {
         self.tell_drain(deadline, successor).await;
         let mut supervised = true;
@@ -450,6 +461,7 @@ impl Workers {
                     Some(ToWorker::Stop) => return,
                     Some(ToWorker::ReloadResult { id, ok, text }) => control.reload_ended(id, ok, text),
                     Some(ToWorker::ReopenLogs { descriptor }) => log.reopen(descriptor.descriptor),
+                    Some(ToWorker::CheckEnded { id, verdict, words }) => external.answered(id, verdict, words),
                     Some(ToWorker::Drain { deadline, successor }) => self.tell_drain(deadline, successor).await,
                     Some(_) => {}
                     None => {

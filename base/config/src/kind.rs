@@ -71,6 +71,7 @@ pub(crate) enum Kind {
     Bytes,
     Credential,
     DomainName,
+    Argument,
 }
 
 /// What JSON makes of a value of some kind.
@@ -155,6 +156,7 @@ impl Kind {
             Self::HmacKey => Form::Scalar(acme::HMAC_KEY_PATTERN),
             Self::Bytes => Form::Scalar(health::BYTES_PATTERN),
             Self::Credential => Form::Scalar(health::CREDENTIAL_PATTERN),
+            Self::Argument => Form::Scalar(health::ARGUMENT_PATTERN),
             Self::DomainName => Form::Text(health::DOMAIN_NAME_PATTERN),
         }
     }
@@ -217,6 +219,7 @@ impl Kind {
             Self::Email => "an address such as admin@example.com",
             Self::KeyId => "the id of a key",
             Self::HmacKey => "a key in base64url",
+            Self::Argument => "a path or an argument",
             Self::DomainName => "a name such as app.example.com",
             Self::Credential => "text that a server knows",
             Self::Bytes => "text, or bytes such as \"hex:0d 0a\"",
@@ -290,6 +293,7 @@ impl Kind {
             Self::Bytes => health::bytes(text).map(drop),
             Self::Credential => health::credential(text),
             Self::DomainName => health::domain_name(text).map(drop),
+            Self::Argument => health::argument(text),
         }
     }
 

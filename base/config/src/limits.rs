@@ -57,3 +57,7 @@ pub const HMAC_KEY_BYTES: usize = 1024;
 pub const CHECK_BYTES: usize = 4096;
 /// Bytes of a name or a password that a health check shows.
 pub const CREDENTIAL_BYTES: usize = 1024;
+/// Arguments of a command that checks a server.
+pub const COMMAND_ARGUMENTS: usize = 64;
+/// Bytes of one of them.
+pub const ARGUMENT_BYTES: usize = 4096;

@@ -140,6 +140,9 @@ fn pools() {
     assert_eq!(health("redis: { password: 12 }").check, Check::Redis { login });
     assert_eq!(health("postgres: {}").check, Check::Postgres { user: "sumun".to_owned(), database: None });
     assert_eq!(health("dns: {}").check, Check::Dns { name: None, kind: RecordType::Ns, over_tcp: false });
+    let check = health("exec: [bin/./check, 5, '']").check;
+    let program = std::env::current_dir().unwrap().join("bin/check");
+    assert_eq!(check, Check::Exec { program, arguments: vec!["5".to_owned(), String::new()] });
     let name = Some(b"\x01a\0".to_vec());
     let check = health("dns: { name: a., type: AAAA, transport: tcp }").check;
     assert_eq!(check, Check::Dns { name, kind: RecordType::Aaaa, over_tcp: true });

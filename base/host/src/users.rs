@@ -79,13 +79,21 @@ fn account(entry: User) -> io::Result<Account> {
 /// process becomes it where this is done before it has a second thread. Capabilities go with the
 /// last id that is 0.
 pub fn become_account(account: &Account) -> io::Result<()> {
+    becoming(account)()
+}
+
+/// The same for later: nothing but system calls is left to be done, as a process needs it that has just
+/// been forked.
+pub(crate) fn becoming(account: &Account) -> impl Fn() -> io::Result<()> + Send + Sync + use<> {
     let gid = rustix::process::Gid::from_raw(account.gid);
     let uid = rustix::process::Uid::from_raw(account.uid);
     let groups: Vec<_> = account.groups.iter().map(|group| rustix::process::Gid::from_raw(*group)).collect();
-    set_thread_groups(&groups)?;
-    set_thread_res_gid(gid, gid, gid)?;
-    set_thread_res_uid(uid, uid, uid)?;
-    Ok(())
+    move || {
+        set_thread_groups(&groups)?;
+        set_thread_res_gid(gid, gid, gid)?;
+        set_thread_res_uid(uid, uid, uid)?;
+        Ok(())
+    }
 }
 
 /// Does `work` on a thread of its own with the rights of this user: what it can reach, with access

@@ -7,7 +7,7 @@ mod http2;
 mod postgres;
 mod redis;
 mod tls;
-mod words;
+pub(crate) mod words;
 
 use std::future::poll_fn;
 use std::io;
@@ -143,7 +143,7 @@ fn offered(check: &Check, protocol: Protocol) -> Vec<Vec<u8>> {
         Check::Postgres { .. } => vec![b"postgresql".to_vec()],
         // RFC 7858 section 11.1.
         Check::Dns { .. } => vec![b"dot".to_vec()],
-        Check::Tcp { .. } | Check::Tls { .. } | Check::Redis { .. } => Vec::new(),
+        Check::Tcp { .. } | Check::Tls { .. } | Check::Redis { .. } | Check::Exec { .. } => Vec::new(),
     }
 }
 
@@ -175,8 +175,8 @@ fn with_port(target: &Target, port: Option<u16>) -> Target {
 
 async fn ask(check: &Check, spoken: Spoken, stream: impl AsyncRead + AsyncWrite + Unpin, address: &str) -> Finding {
     match check {
-        // Done before TLS of the pool could be spoken.
-        Check::Tls { .. } => Ok("connected".to_owned()),
+        // Neither comes here: the one is done on the bare connection, the other by the supervisor.
+        Check::Tls { .. } | Check::Exec { .. } => Ok("connected".to_owned()),
         Check::Redis { login } => redis::ask(stream, login.as_ref()).await,
         Check::Postgres { user, database } => postgres::ask(stream, user, database.as_deref()).await,
         Check::Dns { name, kind, .. } => dns::ask_tcp(stream, name.as_deref(), *kind).await,
@@ -197,7 +197,7 @@ async fn ask(check: &Check, spoken: Spoken, stream: impl AsyncRead + AsyncWrite 
     }
 }
 
-fn in_units(duration: Duration) -> String {
+pub(crate) fn in_units(duration: Duration) -> String {
     if duration.subsec_millis() == 0 {
         format!("{} s", duration.as_secs())
     } else {

@@ -15,7 +15,8 @@ use sumun_traffic::health::{Checks, Health};
 use sumun_traffic::key::mix;
 use tokio::time::{Instant, MissedTickBehavior};
 
-use crate::check::{self, Finding, Way};
+use crate::check::{self, Way};
+use crate::external::{ExternalChecks, Found};
 use crate::limits::{CHECK_SPREAD_MS, CONTROL_TICK_MS};
 use crate::pool::{News, Pool, in_words, milliseconds};
 use crate::pools::Pools;
@@ -31,8 +32,8 @@ struct Job {
 }
 
 /// Checks servers for as long as it is polled, and writes news about servers down. `tls` is what the
-/// pools speak with their servers.
-pub async fn run(pools: Arc<Pools>, tls: Arc<Tls>) {
+/// pools speak with their servers, `external` has commands run.
+pub async fn run(pools: Arc<Pools>, tls: Arc<Tls>, external: Arc<ExternalChecks>) {
     let mut changes = pools.changes();
     let mut tasks: Tasks<u64, Job> = Tasks::new();
     let mut tick = tokio::time::interval(Duration::from_millis(CONTROL_TICK_MS));
@@ -48,8 +49,8 @@ pub async fn run(pools: Arc<Pools>, tls: Arc<Tls>) {
                 let wanted = now.iter().filter_map(|(id, (pool, server))| Some((*id, job_of(pool, server)?))).collect();
                 let ended = tasks.follow(wanted, |id, job| {
                     let (pool, server) = &now[id];
-                    let tls = Arc::clone(&tls);
-                    tokio::spawn(check_again_and_again(Arc::clone(pool), Arc::clone(server), job.clone(), tls))
+                    let means = (Arc::clone(&tls), Arc::clone(&external));
+                    tokio::spawn(check_again_and_again(Arc::clone(pool), Arc::clone(server), job.clone(), means))
                 });
                 for (pool, server) in ended.iter().filter_map(|id| now.get(id)) {
                     forget(pool, server);
@@ -82,7 +83,12 @@ fn job_of(pool: &Pool, server: &Server) -> Option<Job> {
     Some(Job { health, protocol: settings.protocol, source })
 }
 
-async fn check_again_and_again(pool: Arc<Pool>, server: Arc<Server>, job: Job, tls: Arc<Tls>) {
+async fn check_again_and_again(
+    pool: Arc<Pool>,
+    server: Arc<Server>,
+    job: Job,
+    (tls, external): (Arc<Tls>, Arc<ExternalChecks>),
+) {
     let every_ms = milliseconds(job.health.every).max(1);
     // The same place in the interval each time, another one for each server.
     let spread_ms = mix(server.identity()) % every_ms.min(CHECK_SPREAD_MS);
@@ -92,21 +98,32 @@ async fn check_again_and_again(pool: Arc<Pool>, server: Arc<Server>, job: Job, t
     let mut checks = Checks::starting_at(server.health());
     loop {
         times.tick().await;
-        let way = Way {
-            target: server.target(),
-            source: job.source,
-            name: server_name(&server.address()),
-            tls: tls.pool(pool.name()),
-            protocol: job.protocol,
+        let found = match &job.health.check {
+            config::Check::Exec { .. } => external.run(&pool, &server, job.health.timeout).await,
+            _ => {
+                let way = Way {
+                    target: server.target(),
+                    source: job.source,
+                    name: server_name(&server.address()),
+                    tls: tls.pool(pool.name()),
+                    protocol: job.protocol,
+                };
+                check::run(&job.health, way).await.into()
+            }
         };
-        let finding = check::run(&job.health, way).await;
-        note(&pool, &server, &job.health, &mut checks, finding);
+        note(&pool, &server, &job.health, &mut checks, found);
     }
 }
 
-fn note(pool: &Pool, server: &Server, rules: &config::Health, checks: &mut Checks, finding: Finding) {
-    let good = finding.is_ok();
-    let words = finding.unwrap_or_else(|problem| problem);
+fn note(pool: &Pool, server: &Server, rules: &config::Health, checks: &mut Checks, found: Found) {
+    let (good, words) = match found {
+        Found::Good(words) => (true, words),
+        Found::Bad(words) => (false, words),
+        Found::Nothing(why) => {
+            server.about().last_check = why;
+            return;
+        }
+    };
     server.counters.checks.fetch_add(1, Ordering::Relaxed);
     if !good {
         server.counters.checks_failed.fetch_add(1, Ordering::Relaxed);

@@ -40,6 +40,7 @@ mod capacity;
 mod carry;
 mod check;
 mod dial;
+pub mod external;
 pub mod health;
 mod lease;
 pub mod limits;

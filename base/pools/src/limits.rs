@@ -43,6 +43,10 @@ pub const CHECK_STRANGE_ANSWERS: usize = 16;
 /// Characters that are shown of what a server says.
 pub const CHECK_WORDS: usize = 160;
 
+/// The supervisor has this long to answer behind the time of a check that it runs; then nothing was
+/// found.
+pub const EXTERNAL_GRACE: std::time::Duration = std::time::Duration::from_secs(2);
+
 /// A health check of kind `tcp` over TLS 1.3 waits for a server's refusal for two times what the
 /// handshake took, and this.
 pub const CHECK_REFUSAL: std::time::Duration = std::time::Duration::from_millis(100);

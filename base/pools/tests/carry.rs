@@ -8,6 +8,7 @@ use std::time::Duration;
 use common::{pool, pools, until};
 use sumun_config::checked::{self as config, Check, Outlier};
 use sumun_engine::tls::Tls;
+use sumun_pools::external::ExternalChecks;
 use sumun_pools::resolve::{self, NameServers};
 use sumun_pools::{AdminState, Health, Outcome, PickKey, Picker, Pools, ServerStatus, Tried, health};
 
@@ -123,7 +124,7 @@ async fn what_checks_found_is_known_unless_it_is_old() {
     settings.health =
         Some(config::Health { check: Check::CONNECT, every, timeout: every * 100, rise: 1, fall: 1, port: None });
     let before = pools(&settings);
-    let checks = tokio::spawn(health::run(Arc::clone(&before), Tls::new(1)));
+    let checks = tokio::spawn(health::run(Arc::clone(&before), Tls::new(1), ExternalChecks::of_nobody()));
     until(|| server(&before, &nobody).health == Health::Down).await;
     checks.abort();
     let told = before.carry_out();

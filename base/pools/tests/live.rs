@@ -9,7 +9,10 @@ use std::time::Duration;
 
 use common::{config, pool, pools, until};
 use sumun_config::checked::{Check, Health as HealthConfig};
+use sumun_engine::lifecycle::CheckVerdict;
+use sumun_engine::lifecycle::limits::CHECKS_AT_ONCE;
 use sumun_engine::tls::Tls;
+use sumun_pools::external::{ExternalChecks, Wanted};
 use sumun_pools::resolve::{Copies, NameServers};
 use sumun_pools::{Health, OperationError, PickKey, Picker, Pools, Refused, Tried, health, resolve};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -53,7 +56,7 @@ async fn checks_take_a_server_out_and_back_in() {
     let mut settings = pool(&[&addresses[0], &addresses[1]]);
     settings.health = Some(every_10_ms());
     let pools = pools(&settings);
-    let checks = tokio::spawn(health::run(Arc::clone(&pools), Tls::new(1)));
+    let checks = tokio::spawn(health::run(Arc::clone(&pools), Tls::new(1), ExternalChecks::of_nobody()));
     let mut picker = Picker::new(pools.pool("app").unwrap());
     let mut seen = |count: u32| {
         let names = (0..count).map(|_| picker.pick(0, PickKey::default(), &Tried::default()).unwrap());
@@ -84,6 +87,71 @@ async fn checks_take_a_server_out_and_back_in() {
     checks.abort();
 }
 
+/// Commands are run by somebody else: as many at once as it takes, and what it does not run says nothing
+/// about a server.
+#[tokio::test]
+async fn checks_by_somebody_else() {
+    let names: Vec<String> = (0..CHECKS_AT_ONCE + 4).map(|number| format!("127.0.0.1:{}", 9000 + number)).collect();
+    let mut settings = pool(&names.iter().map(String::as_str).collect::<Vec<_>>());
+    settings.health = Some(HealthConfig {
+        check: Check::Exec { program: "/check".into(), arguments: Vec::new() },
+        rise: 1,
+        fall: 1,
+        ..every_10_ms()
+    });
+    let pools = pools(&settings);
+    let asked: Arc<Mutex<Vec<Wanted>>> = Arc::default();
+    let notes = Arc::clone(&asked);
+    let external = Arc::new(ExternalChecks::new(move |wanted| {
+        notes.lock().unwrap().push(wanted);
+        Ok(())
+    }));
+    let checks = tokio::spawn(health::run(Arc::clone(&pools), Tls::new(1), Arc::clone(&external)));
+    let open = || asked.lock().unwrap().len();
+    until(|| open() == CHECKS_AT_ONCE).await;
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert_eq!(open(), CHECKS_AT_ONCE, "the others wait");
+    let first = asked.lock().unwrap()[0].clone();
+    assert_eq!((first.pool.as_str(), &first.server), ("app", &first.address));
+
+    let status = |name: &str| {
+        let servers = pools.status().remove(0).servers;
+        servers.into_iter().find(|server| *server.name == *name).unwrap()
+    };
+    external.answered(first.id, CheckVerdict::Bad, "no".to_owned());
+    // Neither an answer that was given already nor one that nobody asked for changes anything.
+    external.answered(first.id, CheckVerdict::Good, String::new());
+    external.answered(u64::MAX, CheckVerdict::Good, String::new());
+    until(|| open() == CHECKS_AT_ONCE + 1).await;
+    assert_eq!(status(&first.server).reason, "health check: no");
+    let next = asked.lock().unwrap()[1].clone();
+    external.answered(next.id, CheckVerdict::Good, "OK".to_owned());
+    until(|| status(&next.server).reason.starts_with("health check: OK in ")).await;
+    assert_eq!(status(&next.server).counts.checks, 1);
+
+    // Down it stays while nobody looks.
+    let again = || asked.lock().unwrap().iter().filter(|wanted| wanted.server == first.server).nth(1).cloned();
+    let answer_others = || {
+        for wanted in asked.lock().unwrap().iter().filter(|wanted| wanted.server != first.server) {
+            external.answered(wanted.id, CheckVerdict::Good, String::new());
+        }
+    };
+    until(|| {
+        answer_others();
+        again().is_some()
+    })
+    .await;
+    external.answered(again().unwrap().id, CheckVerdict::None, "too many checks run".to_owned());
+    until(|| {
+        answer_others();
+        status(&first.server).last_check == "too many checks run"
+    })
+    .await;
+    let status = status(&first.server);
+    assert_eq!((status.reason.as_str(), status.counts.checks), ("health check: no", 1));
+    checks.abort();
+}
+
 #[tokio::test]
 async fn no_server_is_up() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -92,7 +160,7 @@ async fn no_server_is_up() {
     let mut settings = pool(&[&address]);
     settings.health = Some(HealthConfig { check: Check::CONNECT, ..every_10_ms() });
     let pools = pools(&settings);
-    let checks = tokio::spawn(health::run(Arc::clone(&pools), Tls::new(1)));
+    let checks = tokio::spawn(health::run(Arc::clone(&pools), Tls::new(1), ExternalChecks::of_nobody()));
     until(|| health_of(&pools, 0) == Health::Down).await;
     let mut picker = Picker::new(pools.pool("app").unwrap());
     assert_eq!(picker.pick(0, PickKey::default(), &Tried::default()).unwrap_err(), Refused::NoServer);
@@ -108,7 +176,7 @@ async fn a_rising_server_is_better_than_nobody() {
     let mut settings = pool(&[&address]);
     settings.health = Some(HealthConfig { rise: u32::MAX, ..every_10_ms() });
     let pools = pools(&settings);
-    let checks = tokio::spawn(health::run(Arc::clone(&pools), Tls::new(1)));
+    let checks = tokio::spawn(health::run(Arc::clone(&pools), Tls::new(1), ExternalChecks::of_nobody()));
     until(|| health_of(&pools, 0) == Health::Down).await;
     let picker = std::cell::RefCell::new(Picker::new(pools.pool("app").unwrap()));
     let is_taken = || picker.borrow_mut().pick(0, PickKey::default(), &Tried::default()).is_ok();
@@ -130,7 +198,7 @@ async fn who_waits_gets_a_place_at_a_rising_server() {
     settings.health = Some(HealthConfig { rise: u32::MAX, ..every_10_ms() });
     settings.servers[0].max_connections = Some(1);
     let pools = pools(&settings);
-    let checks = tokio::spawn(health::run(Arc::clone(&pools), Tls::new(1)));
+    let checks = tokio::spawn(health::run(Arc::clone(&pools), Tls::new(1), ExternalChecks::of_nobody()));
     until(|| health_of(&pools, 0) == Health::Down).await;
     status.store(200, Ordering::SeqCst);
     let shared = pools.pool("app").unwrap();

@@ -244,7 +244,7 @@ async fn pools_are_shown_and_changed() {
     let fixture = Fixture::new(None);
     let server = |name: &str, state: &str, weight: u32| {
         json!({
-            "name": name, "address": name, "state": state, "reason": "", "weight": weight,
+            "name": name, "address": name, "state": state, "reason": "", "last_check": "", "weight": weight,
             "in_flight": 0, "requests": 0, "failures": 0,
         })
     };

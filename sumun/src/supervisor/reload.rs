@@ -33,7 +33,7 @@ pub(super) struct Pending {
     id: u64,
     requester: Requester,
     sources: Sources,
-    config: Config,
+    pub(super) config: Config,
     /// Opened for it; closed again if it fails.
     added: Descriptors,
     pub(super) certificates: Certificates,

@@ -31,6 +31,7 @@ use zeroize::Zeroizing;
 
 use super::Supervisor;
 use super::certificates::Certificates;
+use super::checks::{Checks, WrittenCheck};
 use super::descriptors::{Descriptors, WrittenDescriptors};
 use super::process::{Backoff, Phase, WorkerProcess, WrittenProcess};
 use super::reload::Requester;
@@ -77,6 +78,10 @@ struct Written {
     descriptors: Vec<WrittenDescriptors>,
     processes: Vec<WrittenProcess>,
     waiting: Vec<Requester>,
+    /// Commands that run. A config that has none is the only one that a program takes which does not know
+    /// of them.
+    #[serde(default)]
+    checks: Vec<WrittenCheck>,
     /// Who wants to know how the upgrade goes, and the worker process that it is for.
     requester: Requester,
     new_process: u64,
@@ -175,6 +180,7 @@ impl Supervisor {
             descriptors: self.descriptors.to_written(&mut place),
             processes: self.processes.iter().map(|process| process.to_written(now, &mut place)).collect(),
             waiting: self.waiting.iter().copied().collect(),
+            checks: self.checks.to_written(now, &mut place),
             requester,
             new_process,
         };
@@ -276,6 +282,7 @@ impl Inherited {
         let processes =
             written.processes.into_iter().map(|written| WorkerProcess::from_written(written, now, &mut take));
         let processes = processes.collect::<io::Result<Vec<WorkerProcess>>>().map_err(text)?;
+        let checks = Checks::from_written(written.checks, now, &mut take).map_err(text)?;
         process::name_thread("sumun").map_err(text)?;
         let signals = Signals::catch().map_err(text)?;
         set_standard_input(take(STANDARD_INPUT).map_err(text)?).map_err(text)?;
@@ -304,6 +311,7 @@ impl Inherited {
             cares: None,
             untold: false,
             service_manager: ServiceManager::find(),
+            checks,
             stopping: false,
             failure: None,
         };

@@ -1,6 +1,7 @@
 //! Active health checks of a pool's servers.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::time::Duration;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,6 +45,12 @@ pub enum Check {
         name: Option<Vec<u8>>,
         kind: RecordType,
         over_tcp: bool,
+    },
+    /// A command of this host, which the supervisor runs.
+    Exec {
+        /// Absolute.
+        program: PathBuf,
+        arguments: Vec<String>,
     },
     Http {
         path: String,

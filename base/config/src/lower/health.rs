@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::pools::span;
 use super::{Lower, Section};
 use crate::checked::{Check, Health, RecordType, RedisLogin, Server, ServerAddress};
+use crate::limits;
 use crate::node::Place;
 use crate::report::quoted;
 use crate::values::{self, health, http, tls};
@@ -59,6 +60,9 @@ impl Lower<'_> {
         if let Some(node) = health.given("dns") {
             return Some(self.dns(node.place, pool, health.section("dns"), servers));
         }
+        if health.given("exec").is_some() {
+            return self.exec(health);
+        }
         let tcp = health.section("tcp");
         Some(Check::Tcp { send: bytes(tcp, "send"), expect: bytes(tcp, "expect") })
     }
@@ -84,6 +88,24 @@ impl Lower<'_> {
             },
             over_tcp,
         }
+    }
+
+    fn exec(&mut self, health: Section<'_>) -> Option<Check> {
+        let words = health.texts("exec");
+        let ((node, text), arguments) = words.split_first()?;
+        if let Err(wrong) = values::path(text) {
+            let help = wrong.help.unwrap_or_else(|| "the command comes first, its arguments behind it".to_owned());
+            self.error(node.place, wrong.message, help);
+            return None;
+        }
+        if arguments.len() > limits::COMMAND_ARGUMENTS {
+            let message =
+                format!("a command with {} arguments: at most {}", arguments.len(), limits::COMMAND_ARGUMENTS);
+            self.error(node.place, message, "let a script say the rest");
+        }
+        let program = self.path(node, text);
+        self.probe_command(node.place, &program, text);
+        Some(Check::Exec { program, arguments: arguments.iter().map(|(_, text)| (*text).to_owned()).collect() })
     }
 
     fn redis_login(&mut self, redis: Section<'_>) -> Option<RedisLogin> {

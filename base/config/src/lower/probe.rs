@@ -2,7 +2,10 @@
 
 use std::path::Path;
 
+use sumun_host::program::Program;
+
 use super::Lower;
+use super::process::Use;
 use crate::check::Probe;
 use crate::host_error;
 use crate::node::Place;
@@ -30,6 +33,25 @@ impl Lower<'_> {
             let reason = host_error(&error);
             self.error(place, format!("the file {} cannot be read: {reason}", path.display()), RELATIVE);
         }
+    }
+
+    /// `text`: as it is written.
+    pub(super) fn probe_command(&mut self, place: Place, path: &Path, text: &str) {
+        if self.probe == Probe::Nothing {
+            return;
+        }
+        if let Err(error) = Program::look(path) {
+            // The reasons that are none of the kernel's are in words already.
+            let reason = if error.get_ref().is_some() { error.to_string() } else { host_error(&error) };
+            let help = match (error.kind(), text.split_once(' ')) {
+                (std::io::ErrorKind::PermissionDenied, _) => "`chmod +x FILE` makes a script a command".to_owned(),
+                (_, Some((first, rest))) => format!("arguments stand in a list: `exec: [{first}, {rest}]`"),
+                (_, None) if !text.contains('/') => format!("{RELATIVE}, and PATH is not searched"),
+                (_, None) => RELATIVE.to_owned(),
+            };
+            return self.error(place, format!("the command {} cannot be run: {reason}", path.display()), help);
+        }
+        self.probe_as_user(place, path, Use::Run);
     }
 
     /// A fallback may be built later, so its absence is worth a warning only.

@@ -49,13 +49,14 @@ impl Lower<'_> {
     }
 }
 
-/// What the worker process does with a file, a folder or a socket.
+/// What the worker process, or a command that checks its servers, does with a file, a folder or a socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Use {
     ServeFrom,
     WriteInto,
     Read,
     ConnectTo,
+    Run,
 }
 
 impl Use {
@@ -65,6 +66,7 @@ impl Use {
             Self::WriteInto => Access::READ_OK | Access::WRITE_OK | Access::EXEC_OK,
             Self::Read => Access::READ_OK,
             Self::ConnectTo => Access::WRITE_OK,
+            Self::Run => Access::EXEC_OK,
         }
     }
 
@@ -74,6 +76,7 @@ impl Use {
             Self::WriteInto => "has to be written to take uploads",
             Self::Read => "has to be read",
             Self::ConnectTo => "has to be written to connect to it",
+            Self::Run => "has to be executed to check servers",
         }
     }
 }

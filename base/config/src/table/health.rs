@@ -2,11 +2,11 @@
 
 use super::SPAN;
 use crate::kind::Kind;
-use crate::shape::{Choice, Map, Shape, key, later};
+use crate::shape::{Choice, Map, Shape, key};
 
 pub(crate) static HEALTH: Map = Map {
     title: "a health check",
-    about: "Exactly one of `http`, `tcp`, `tls`, `redis`, `postgres` and `dns`.",
+    about: "Exactly one of `http`, `tcp`, `tls`, `redis`, `postgres`, `dns` and `exec`.",
     keys: &[
         key(
             "http",
@@ -30,6 +30,11 @@ pub(crate) static HEALTH: Map = Map {
             "Begins a session with a server of PostgreSQL, up to its question for a password: `postgres: {}`.",
         ),
         key("dns", Shape::Map(&DNS_CHECK), "A question to a DNS server: `dns: {}`."),
+        key(
+            "exec",
+            Shape::OneOrList(&Shape::One(Kind::Argument)),
+            "A command of this host; with arguments a list, `[./check.sh, --deep]`. Exit status 0 is good. It is told of the server by `SUMUN_POOL`, `SUMUN_SERVER`, `SUMUN_ADDRESS` and `SUMUN_PORT`.",
+        ),
         key("every", SPAN, "Time between two checks of a server.").default("2s"),
         key("timeout", SPAN, "How long a check may take; not longer than `every`.")
             .by_default("1s, or `every` where that is shorter"),
@@ -43,7 +48,6 @@ pub(crate) static HEALTH: Map = Map {
             "Another TCP port to check; with `dns` over UDP another UDP port.",
         )
         .by_default("the server's own"),
-        later("exec", "further health checks"),
     ],
     choices: &[Choice(&["http", "tcp", "tls", "redis", "postgres", "dns", "exec"])],
 };

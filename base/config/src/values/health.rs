@@ -104,6 +104,20 @@ pub(crate) fn domain_name(text: &str) -> Result<Vec<u8>, Wrong> {
 /// Of a whole name in a message (RFC 1035 section 2.3.4).
 const DOMAIN_NAME_BYTES: usize = 255;
 
+pub(crate) const ARGUMENT_PATTERN: &str = r"^[^\x00]*$";
+
+/// A word of a command.
+pub(crate) fn argument(text: &str) -> Result<(), Wrong> {
+    if text.contains('\0') {
+        return Err(Wrong::new(format!("{} holds a NUL character", quoted(text))));
+    }
+    if text.len() > limits::ARGUMENT_BYTES {
+        let message = format!("a text of {} bytes is too long: at most {}", text.len(), limits::ARGUMENT_BYTES);
+        return Err(Wrong::new(message));
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -218,7 +218,7 @@ mod tests {
     use proptest::prelude::*;
     use sumun_config::checked::{BindAddress, CertificateFiles};
 
-    use super::super::message::{Apply, HostFiles, Label, Passed, Start};
+    use super::super::message::{Apply, CheckVerdict, HostFiles, Label, Passed, Start};
     use super::*;
     use crate::acme::{ENTRY_BYTES, Entry};
     use crate::tls::{Blob, IdentityMaterial, Material};
@@ -324,6 +324,7 @@ mod tests {
                 FromWorker::Pong { id },
                 FromWorker::Keep { entry: entry(), content: Blob::new(vec![7; ENTRY_BYTES]) },
                 FromWorker::HostFilesWanted,
+                FromWorker::CheckWanted { id, pool: "app".to_owned(), server: "a:1".to_owned(), address: String::new() },
                 FromWorker::StopRequested,
                 FromWorker::Drained,
             ];
@@ -368,6 +369,8 @@ mod tests {
         supervisor.send(ToWorker::HostFiles(files.clone())).unwrap();
         supervisor.send(ToWorker::ReopenLogs { descriptor }).unwrap();
         supervisor.send(ToWorker::ReloadResult { id: 7, ok: false, text: "line\n".to_owned() }).unwrap();
+        let (verdict, words) = (CheckVerdict::Bad, "no".to_owned());
+        supervisor.send(ToWorker::CheckEnded { id: 8, verdict, words: words.clone() }).unwrap();
         supervisor.send(ToWorker::Stop).unwrap();
         drop(supervisor);
         let mut next = || worker.receive().unwrap();
@@ -380,6 +383,10 @@ mod tests {
         assert!(matches!(next(), Some(ToWorker::HostFiles(got)) if got == files));
         assert!(matches!(next(), Some(ToWorker::ReopenLogs { descriptor }) if descriptor.label == Label::AccessLog));
         assert!(matches!(next(), Some(ToWorker::ReloadResult { id: 7, ok: false, text }) if text == "line\n"));
+        assert!(matches!(
+            next(),
+            Some(ToWorker::CheckEnded { id: 8, verdict: CheckVerdict::Bad, words: said }) if said == words
+        ));
         assert!(matches!(next(), Some(ToWorker::Stop)));
         assert!(next().is_none());
     }

@@ -25,5 +25,9 @@ pub const SEND_TIMEOUT: Duration = Duration::from_secs(10);
 /// Messages from the supervisor that may wait for the worker process's control thread.
 pub const WAITING_MESSAGES: usize = 16;
 
+/// Commands that check servers and run at once. A worker process asks for no more at a time; where several
+/// live and together ask for more, the further ones are not run.
+pub const CHECKS_AT_ONCE: usize = 16;
+
 const _: () = assert!(REASON_BYTES * 6 + 1024 < FROM_WORKER_BYTES, "a reason escaped as JSON fits");
 const _: () = assert!(crate::acme::ENTRY_BYTES * 4 / 3 + 1024 < FROM_WORKER_BYTES, "what is kept fits as base64");

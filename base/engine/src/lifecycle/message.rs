@@ -47,6 +47,8 @@ pub enum ToWorker {
     Accept,
     /// Answers `HostFilesWanted` where they are not what they were.
     HostFiles(HostFiles),
+    /// What a command found that `CheckWanted` asked for.
+    CheckEnded { id: u64, verdict: CheckVerdict, words: String },
     /// How a reload or an upgrade went that this worker process asked for. `text` says what changed,
     /// or is the report of what is wrong.
     ReloadResult { id: u64, ok: bool, text: String },
@@ -62,6 +64,15 @@ pub struct HostFiles {
     pub resolv_conf: String,
     /// /etc/hosts; empty where it cannot be read.
     pub hosts: String,
+}
+
+/// What comes of a command that checks a server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum CheckVerdict {
+    Good,
+    Bad,
+    /// It was not run, for a reason that is no server's.
+    None,
 }
 
 /// What a worker process begins with.
@@ -174,6 +185,16 @@ pub enum FromWorker {
     },
     /// A name is about to be looked up: `HostFiles` is wanted if it is news.
     HostFilesWanted,
+    /// A server is to be checked by the command that the config has for its pool: this process may
+    /// start none. Answered by `CheckEnded`.
+    CheckWanted {
+        id: u64,
+        pool: String,
+        /// As it is called.
+        server: String,
+        /// `10.0.0.1:80` or `unix:/run/x.sock`.
+        address: String,
+    },
     /// Somebody asked over the API to drain and end.
     StopRequested,
     /// The last connection is gone; the process is about to end.
@@ -218,6 +239,11 @@ enum Written {
     },
     Accept,
     HostFiles(HostFiles),
+    CheckEnded {
+        id: u64,
+        verdict: CheckVerdict,
+        words: String,
+    },
     ReloadResult {
         id: u64,
         ok: bool,
@@ -263,6 +289,7 @@ impl ToWorker {
             }
             Self::Accept => (Written::Accept, Vec::new()),
             Self::HostFiles(files) => (Written::HostFiles(files), Vec::new()),
+            Self::CheckEnded { id, verdict, words } => (Written::CheckEnded { id, verdict, words }, Vec::new()),
             Self::ReloadResult { id, ok, text } => (Written::ReloadResult { id, ok, text }, Vec::new()),
             Self::Stop => (Written::Stop, Vec::new()),
         };
@@ -292,6 +319,7 @@ impl ToWorker {
             Written::Ping { id } => (Self::Ping { id }, Vec::new()),
             Written::Accept => (Self::Accept, Vec::new()),
             Written::HostFiles(files) => (Self::HostFiles(files), Vec::new()),
+            Written::CheckEnded { id, verdict, words } => (Self::CheckEnded { id, verdict, words }, Vec::new()),
             Written::ReloadResult { id, ok, text } => (Self::ReloadResult { id, ok, text }, Vec::new()),
             Written::Stop => (Self::Stop, Vec::new()),
         };

@@ -24,4 +24,4 @@ pub use channel::{SupervisorEnd, WorkerEnd, WorkerSender};
 /// older one would misunderstand a newer one, and not for what it may ignore.
 pub const VERSION: u32 = 1;
 
-pub use message::{Apply, FromWorker, HostFiles, Label, Passed, Start, ToWorker};
+pub use message::{Apply, CheckVerdict, FromWorker, HostFiles, Label, Passed, Start, ToWorker};

@@ -127,8 +127,8 @@ fn until_nul(bytes: &[u8]) -> &[u8] {
 
 fn judge(answer: &Answer<'_>) -> Finding {
     match answer {
-        Answer::Authentication(0) => Ok("a session".to_owned()),
-        Answer::Authentication(_) => Ok("asked for a password".to_owned()),
+        Answer::Authentication(0) => Ok("accepting connections".to_owned()),
+        Answer::Authentication(_) => Ok("accepting connections, by password".to_owned()),
         Answer::Error { state, message } if CANNOT_SERVE.contains(state) => {
             Err(format!("the server says {} ({})", words::of(message), words::of(state)))
         }
@@ -197,11 +197,11 @@ mod tests {
         let startup = b"\0\0\0\x41\0\x03\0\0user\0health\0database\0shop\0application_name\0sumun-health\0\0";
         for piece in [1, 4, 1000] {
             let (finding, told) = found(&message(b'R', b"\0\0\0\x0aSCRAM-SHA-256\0\0"), piece).await;
-            assert_eq!(finding.unwrap(), "asked for a password");
+            assert_eq!(finding.unwrap(), "accepting connections, by password");
             assert_eq!(told, startup, "and no message that it would take for one");
             let welcome = [message(b'R', b"\0\0\0\0"), message(b'S', b"TimeZone\0UTC\0")].concat();
             let (finding, told) = found(&welcome, piece).await;
-            assert_eq!(finding.unwrap(), "a session");
+            assert_eq!(finding.unwrap(), "accepting connections");
             assert_eq!(told.strip_prefix(startup), Some(TERMINATE));
         }
         assert_eq!(startup.len(), 0x41);
@@ -248,7 +248,7 @@ mod tests {
         }
         let problem = found(b"HTTP/1.1 400 Bad Request\r\n", 3).await.0.unwrap_err();
         assert_eq!(problem, "not an answer of PostgreSQL: `HTTP/1`");
-        assert_eq!(found(&endless, 1).await.0.unwrap(), "a session");
+        assert_eq!(found(&endless, 1).await.0.unwrap(), "accepting connections");
         // Whatever comes, in whatever pieces, it is an answer or none.
         for seed in 0..64 {
             let mut random = fastrand::Rng::with_seed(seed);

@@ -114,6 +114,7 @@ fn server_json(server: &ServerStatus) -> Value {
         "address": server.address,
         "state": state(server),
         "reason": server.reason,
+        "last_check": server.last_check,
         "weight": server.weight,
         "in_flight": server.in_flight,
         "requests": server.counts.requests,

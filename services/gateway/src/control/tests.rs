@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use sumun_engine::access_log::AccessLog;
 use sumun_engine::tls::Tls;
 use sumun_engine::worker;
+use sumun_pools::external::ExternalChecks;
 use sumun_pools::{health, resolve};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
@@ -171,7 +172,7 @@ impl Control {
                 // Nobody answers there.
                 let name_servers = resolve::NameServers::At(vec!["127.0.0.1:9".parse().unwrap()]);
                 tokio::select! {
-                    () = health::run(Arc::clone(&pools), Tls::new(WORKERS)) => {}
+                    () = health::run(Arc::clone(&pools), Tls::new(WORKERS), ExternalChecks::of_nobody()) => {}
                     () = resolve::run(pools, name_servers) => {}
                     _ = stopped => {}
                 }
@@ -316,6 +317,8 @@ fn a_thousand_configs_leave_nothing_but_the_last() {
 fn sockets_that_cannot_be_taken_change_nothing() {
     let running = Running::start();
     running.apply(0);
+    // Those that accept begin when their worker comes to it.
+    eventually("all accept", || running.held().iter().all(|held| held.deadlines == held.accepting));
     let before = running.held();
     let descriptors = sumun_host::usage::open_descriptors().unwrap();
     for worker in 0..WORKERS {

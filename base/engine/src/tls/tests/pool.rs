@@ -288,16 +288,17 @@ fn whoever_answers_a_knock_is_taken() {
         assert_eq!(server.join().unwrap().unwrap().name.as_deref(), Some("a.example"));
     }
     // Who does not even speak it is not.
+    let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = socket.local_addr().unwrap();
+    let server = std::thread::spawn(move || {
+        let (mut stream, _) = socket.accept().unwrap();
+        stream.write_all(b"220 mail.example ESMTP\r\n").unwrap();
+        stream
+    });
     run(async {
-        let (socket, address) = bind().await;
-        let server = tokio::spawn(async move {
-            let (mut stream, _) = socket.accept().await.unwrap();
-            tokio::io::AsyncWriteExt::write_all(&mut stream, b"220 mail.example ESMTP\r\n").await.unwrap();
-            stream
-        });
         let socket = TcpStream::connect(address).await.unwrap();
         let mut stream = knock(Transport::Tcp(socket), ServerName::try_from("a.example").unwrap()).unwrap();
-        assert_eq!(handshake(&mut stream).await.unwrap_err().reason, Reason::NotTls);
-        server.await.unwrap();
+        assert_eq!(handshake(&mut stream).await.unwrap_err().reason, Reason::Malformed);
     });
+    drop(server.join().unwrap());
 }

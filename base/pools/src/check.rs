@@ -13,7 +13,7 @@ use std::future::poll_fn;
 use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Poll, ready};
 use std::time::{Duration, Instant};
 
 use sumun_config::checked::{Check, Health, Protocol};
@@ -37,6 +37,8 @@ pub(crate) struct Way<'a> {
     /// What its pool speaks.
     pub(crate) tls: Option<Arc<TlsPool>>,
     pub(crate) protocol: Protocol,
+    /// Said before everything else: a server that wants a PROXY protocol header wants one here too.
+    pub(crate) first: &'a [u8],
 }
 
 /// Checks once; ends within the check's timeout.
@@ -59,13 +61,32 @@ async fn look(health: &Health, way: Way<'_>, end: Instant) -> Finding {
     if let (Check::Dns { name, kind, over_tcp: false }, Target::Tcp(address)) = (&health.check, &target) {
         return dns::ask_udp(*address, way.source, name.as_deref(), *kind, health.timeout / 2).await;
     }
-    let transport = connect(&target, way.source).await.map_err(|error| format!("no connection: {error}"))?;
+    let no_connection = |error: io::Error| format!("no connection: {error}");
+    let mut transport = connect(&target, way.source).await.map_err(no_connection)?;
+    // Another port than that of the traffic speaks for itself.
+    let first = if health.port.is_none() { way.first } else { &[] };
+    say(&mut transport, first).await.map_err(no_connection)?;
     match (&health.check, &way.tls, transport) {
         (Check::Tls { name }, _, transport) => tls::knock(transport, name.as_deref(), &way.name).await,
         (_, Some(pool), transport) => ask_secured(&health.check, &way, pool, transport, (&address, end)).await,
         (_, None, Transport::Tcp(stream)) => ask(&health.check, plain(way.protocol), stream, &address).await,
         (_, None, Transport::Unix(stream)) => ask(&health.check, plain(way.protocol), stream, &address).await,
     }
+}
+
+async fn say(transport: &mut Transport, bytes: &[u8]) -> io::Result<()> {
+    let mut said = 0;
+    poll_fn(|context| {
+        while let Some(rest) = bytes.get(said..).filter(|rest| !rest.is_empty()) {
+            match ready!(transport.poll_write(context, rest)) {
+                Ok(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Ok(count) => said += count,
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
+        Poll::Ready(Ok(()))
+    })
+    .await
 }
 
 async fn connect(target: &Target, source: Option<IpAddr>) -> io::Result<Transport> {
@@ -225,7 +246,7 @@ mod tests {
 
     fn to(target: &Target) -> Way<'_> {
         let name = ServerName::try_from("a.example").unwrap();
-        Way { target, source: None, name, tls: None, protocol: Protocol::Http1 }
+        Way { target, source: None, name, tls: None, protocol: Protocol::Http1, first: b"" }
     }
 
     /// A server that answers one connection with `answer`, and what it was asked.
@@ -252,6 +273,23 @@ mod tests {
         assert!(finding.unwrap().starts_with("status 204 in "));
         assert!(request.starts_with("GET /healthz HTTP/1.1\r\nHost: 127.0.0.1:"));
         assert!(request.contains("\r\nConnection: close\r\n") && request.contains("\r\nUser-Agent: sumun-health\r\n"));
+    }
+
+    #[tokio::test]
+    async fn who_wants_a_proxy_header_gets_one() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let target = Target::Tcp(listener.local_addr().unwrap());
+        let server = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut request = vec![0; 1024];
+            let length = stream.read(&mut request).await.unwrap();
+            stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.unwrap();
+            request.truncate(length);
+            String::from_utf8(request).unwrap()
+        });
+        let way = Way { first: b"PROXY UNKNOWN\r\n", ..to(&target) };
+        run(&http(LONG), way).await.unwrap();
+        assert!(server.await.unwrap().starts_with("PROXY UNKNOWN\r\n"));
     }
 
     #[tokio::test]

@@ -28,6 +28,8 @@ use crate::tasks::Tasks;
 struct Job {
     health: config::Health,
     protocol: config::Protocol,
+    /// A PROXY protocol header that names nobody, where the servers want one.
+    first: Vec<u8>,
     source: Option<IpAddr>,
 }
 
@@ -80,7 +82,17 @@ fn job_of(pool: &Pool, server: &Server) -> Option<Job> {
         Target::Tcp(address) => settings.source.iter().copied().find(|source| source.is_ipv4() == address.is_ipv4()),
         Target::Unix(_) => None,
     };
-    Some(Job { health, protocol: settings.protocol, source })
+    Some(Job { health, protocol: settings.protocol, first: preface(settings.proxy_protocol), source })
+}
+
+fn preface(version: Option<config::ProxyProtocol>) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    match version {
+        None => {}
+        Some(config::ProxyProtocol::V1) => sumun_preface::write_v1(&mut bytes, None),
+        Some(config::ProxyProtocol::V2) => sumun_preface::write_v2(&mut bytes, sumun_preface::Transport::Stream, None),
+    }
+    bytes
 }
 
 async fn check_again_and_again(
@@ -107,6 +119,7 @@ async fn check_again_and_again(
                     name: server_name(&server.address()),
                     tls: tls.pool(pool.name()),
                     protocol: job.protocol,
+                    first: &job.first,
                 };
                 check::run(&job.health, way).await.into()
             }

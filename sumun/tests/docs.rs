@@ -108,6 +108,15 @@ fn every_reason_is_explained() {
 }
 
 #[test]
+fn every_reason_of_streams_is_explained() {
+    let events = read("services/stream/src/events.rs");
+    let (_, of_reasons) = events.split_once("pub enum Reason").expect("events.rs has the reasons");
+    let reasons: BTreeSet<String> = quoted_words(of_reasons, "=> \"");
+    assert!(reasons.contains("queue_full") && reasons.contains("client_reset"), "{reasons:?}");
+    assert_eq!(first_columns(&read("docs/l4.md")), reasons);
+}
+
+#[test]
 fn every_reason_of_http_2_is_explained() {
     let reasons: BTreeSet<String> = sumun_http2::REASONS.iter().map(|reason| (*reason).to_owned()).collect();
     let explained = first_columns(&read("docs/http2.md"));
@@ -125,6 +134,7 @@ fn every_metric_is_explained() {
         "base/engine/src/tls/metrics.rs",
         "services/admin/src/metrics.rs",
         "services/gateway/src/metrics/families.rs",
+        "services/stream/src/metrics.rs",
     ];
     let families: BTreeSet<String> = sources
         .iter()

@@ -13,9 +13,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ipnet::IpNet;
 pub use access::Access;
 pub use health::{Check, Health, RecordType, RedisLogin};
+use ipnet::IpNet;
 pub use stream::{Bandwidth, ByProtocol, Rate, Sni, Stream, Udp};
 pub use sumun_certificates::KeyType;
 

@@ -183,7 +183,10 @@ pub(crate) fn rate(text: &str) -> Result<Rate, Wrong> {
     let is_number = (1..=9).contains(&digits.len()) && digits.bytes().all(|byte| byte.is_ascii_digit());
     match digits.parse::<u32>() {
         Ok(count) if is_number && count > 0 => Ok(Rate { count, period: Duration::from_secs(period) }),
-        Ok(0) if is_number => Err(Wrong::new(format!("{} lets nobody through", quoted(text))).help("leave it out where there is no bound")),
+        Ok(0) if is_number => {
+            Err(Wrong::new(format!("{} lets nobody through", quoted(text)))
+                .help("leave it out where there is no bound"))
+        }
         _ => Err(Wrong::new(format!("{} is no rate", quoted(text))).help(form)),
     }
 }

@@ -80,6 +80,7 @@ fn defaults() {
             body_rate: 1024,
             connections: 10_000,
             per_client: 1000,
+            connection_rate: None,
             requests: 10_000,
         }
     );

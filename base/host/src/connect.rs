@@ -63,10 +63,8 @@ pub fn reconnect_udp(socket: impl AsFd, destination: SocketAddr) -> io::Result<(
 /// Has TCP probe a connection on which nothing comes for a minute, each quarter of a minute; it is
 /// broken off when four probes in a row stay unanswered.
 pub fn keep_alive(socket: &impl AsFd) -> io::Result<()> {
-    let probes = TcpKeepalive::new()
-        .with_time(Duration::from_secs(60))
-        .with_interval(Duration::from_secs(15))
-        .with_retries(4);
+    let probes =
+        TcpKeepalive::new().with_time(Duration::from_secs(60)).with_interval(Duration::from_secs(15)).with_retries(4);
     SockRef::from(socket).set_tcp_keepalive(&probes)
 }
 

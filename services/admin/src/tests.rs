@@ -193,6 +193,8 @@ fn config_with(servers: &[&str]) -> Config {
         keepalive: 1,
         tls: None,
         protocol: config::Protocol::Http1,
+        proxy_protocol: None,
+        bandwidth: 0,
     };
     Config {
         workers: 1,

@@ -217,16 +217,7 @@ impl LocalGateway {
         tokio::task::spawn_local(sweep_idle(Rc::clone(&pools), Rc::clone(&worker)));
         let files = FileCache::new(Arc::clone(&gateway.disk));
         tokio::task::spawn_local(expire_files(Rc::clone(&files), Rc::clone(&worker)));
-        Self {
-            gateway,
-            worker,
-            sites: HashMap::new(),
-            pools,
-            accepting: Vec::new(),
-            taken: Vec::new(),
-            files,
-            log,
-        }
+        Self { gateway, worker, sites: HashMap::new(), pools, accepting: Vec::new(), taken: Vec::new(), files, log }
     }
 
     /// Takes the sockets that are new in the next config. All that can go wrong with it goes wrong here,
@@ -275,7 +266,8 @@ impl LocalGateway {
             let door = Rc::new(RefCell::new(self.gateway.door(listener, &address)));
             let (site, door_too) = (Rc::clone(site), Rc::clone(&door));
             let listening = Listening { name: Arc::clone(&name), site, door: door_too };
-            let task = tokio::task::spawn_local(path::accept(listening, acceptor, Rc::clone(&self.worker))).abort_handle();
+            let task =
+                tokio::task::spawn_local(path::accept(listening, acceptor, Rc::clone(&self.worker))).abort_handle();
             self.accepting.push(Accepting { listener: name, address, task, door });
         }
     }

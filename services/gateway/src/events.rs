@@ -4,7 +4,6 @@ use sumun_engine::preface::Refusal;
 use sumun_engine::tls::Failure;
 use sumun_http::Reject;
 
-
 /// Whose doing the end of a request was. It decides the counter and the log level.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Side {

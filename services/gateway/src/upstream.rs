@@ -262,7 +262,11 @@ pub(crate) fn make_room(input: &mut Lease) {
 
 #[cfg(test)]
 mod tests {
+    use std::future::poll_fn;
     use std::io::Write;
+    use std::task::Poll;
+
+    use tokio::net::UnixStream;
 
     use super::*;
 

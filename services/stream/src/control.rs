@@ -82,9 +82,7 @@ impl Switch {
     fn pool_pace(&self, pool: &config::Pool) -> Option<Arc<Both<Pacer>>> {
         let bandwidth = pool.bandwidth;
         let key = (Arc::clone(&pool.name), bandwidth);
-        (bandwidth > 0).then(|| {
-            lock(&self.pool_paces).value(key, 0, || [Pacer::new(bandwidth), Pacer::new(bandwidth)])
-        })
+        (bandwidth > 0).then(|| lock(&self.pool_paces).value(key, 0, || [Pacer::new(bandwidth), Pacer::new(bandwidth)]))
     }
 
     /// All counters, and the connections that are open now.

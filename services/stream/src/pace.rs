@@ -86,7 +86,10 @@ impl Pace {
 
     fn pacers(&self, direction: usize) -> impl Iterator<Item = &Pacer> {
         let total = self.listener.as_ref().and_then(|listener| listener.total.as_ref());
-        [total, self.pool.as_deref(), self.own.as_ref()].into_iter().flatten().filter_map(move |both| both.get(direction))
+        [total, self.pool.as_deref(), self.own.as_ref()]
+            .into_iter()
+            .flatten()
+            .filter_map(move |both| both.get(direction))
     }
 
     fn clients(&self, direction: usize) -> Option<&Pacers> {

@@ -156,7 +156,8 @@ async fn pass(client: &mut Client, search: &mut Search, connected: Connected, un
         record.first_byte_at_us = worker.clock.now_us();
         lease.report(Outcome::Success, worker.clock.coarse_ms());
     };
-    let reason = relay.run(&mut client.end, &mut server, (&worker, &client.deadline), idle, first_byte).await;
+    let (times, cell) = ((&*worker, &client.deadline), Arc::clone(&client.front.cell));
+    let reason = relay.run(&mut client.end, &mut server, times, idle, &cell, first_byte).await;
     let now_ms = worker.clock.coarse_ms();
     let is_silent = relay.down.moved == 0 && matches!(reason, Reason::ServerEnded | Reason::ServerReset);
     if is_silent {
@@ -251,8 +252,6 @@ fn of_queue(refused: NotAdmitted) -> Reason {
 fn finish(client: &Client, reason: Reason, (up, down): (u64, u64)) {
     let (front, record) = (&client.front, &client.record);
     front.cell.ended(reason);
-    front.cell.bytes_in.add(up);
-    front.cell.bytes_out.add(down);
     if front.log.is_on() {
         write_line(client, reason, (up, down), record);
     }

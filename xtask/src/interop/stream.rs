@@ -133,8 +133,7 @@ zone:
 "
     );
     let config = stage.folder.write(&format!("nsd-{port}.conf"), config)?;
-    let mut running =
-        Running::start("nsd", Command::new("nsd").arg("-d").arg("-c").arg(config), &stage.folder)?;
+    let mut running = Running::start("nsd", Command::new("nsd").arg("-d").arg("-c").arg(config), &stage.folder)?;
     running.wait_for(loopback(port), START_LIMIT)?;
     Ok(running)
 }
@@ -227,10 +226,11 @@ listeners:
     let first = session(gateway.listen.port());
     ensure("the server that is no backup is taken", first == Some(main), first)?;
 
-    let benchmark = output(Command::new("redis-benchmark").args(["-n", "50000", "-c", "50", "--csv", "-t", "get"]).args([
-        "-p",
-        &redis_port.to_string(),
-    ]))?;
+    let benchmark = output(
+        Command::new("redis-benchmark")
+            .args(["-n", "50000", "-c", "50", "--csv", "-t", "get"])
+            .args(["-p", &redis_port.to_string()]),
+    )?;
     let (pings, sessions, spares) = (Tally::default(), Tally::default(), AtomicU32::new(0));
     let queries = stage.folder.write("queries", "www.example.test A\nns.example.test A\n")?;
     let sql_port = gateway.listen.port();

@@ -27,9 +27,8 @@ impl Access {
             return true;
         }
         let address = address.to_canonical();
-        let longest = |list: &[IpNet]| {
-            list.iter().filter(|network| network.contains(&address)).map(IpNet::prefix_len).max()
-        };
+        let longest =
+            |list: &[IpNet]| list.iter().filter(|network| network.contains(&address)).map(IpNet::prefix_len).max();
         match (longest(&self.allow), longest(&self.deny)) {
             (Some(allowed), Some(denied)) => allowed > denied,
             (Some(_), None) => true,

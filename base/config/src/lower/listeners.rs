@@ -119,7 +119,8 @@ impl Lower<'_> {
             match address::bind(&scalar.text) {
                 Ok(Bind::Tcp(sockets)) => {
                     if is_udp {
-                        let message = format!("{} is a TCP address, and the listener passes datagrams on", quoted(&scalar.text));
+                        let message =
+                            format!("{} is a TCP address, and the listener passes datagrams on", quoted(&scalar.text));
                         self.error(written.place, message, "write it with `/udp` behind it");
                     }
                     for socket in sockets {
@@ -133,7 +134,11 @@ impl Lower<'_> {
                 Ok(Bind::Udp(sockets)) => {
                     if !is_udp {
                         let message = format!("{} is a UDP address", quoted(&scalar.text));
-                        self.error(written.place, message, "datagrams are passed on by `udp: POOL`; for all else leave `/udp` out");
+                        self.error(
+                            written.place,
+                            message,
+                            "datagrams are passed on by `udp: POOL`; for all else leave `/udp` out",
+                        );
                     }
                     for socket in sockets {
                         if socket.port() != 0 {
@@ -143,7 +148,11 @@ impl Lower<'_> {
                     }
                 }
                 Ok(Bind::Unix(_)) if is_udp => {
-                    self.error(written.place, "datagrams of a Unix socket are not passed on", "write an address with `/udp`");
+                    self.error(
+                        written.place,
+                        "datagrams of a Unix socket are not passed on",
+                        "write an address with `/udp`",
+                    );
                 }
                 Ok(Bind::Unix(text)) => {
                     let path = self.path(written, &text);

@@ -7,7 +7,8 @@ use std::time::Duration;
 use super::process::Use;
 use super::{Lower, Section};
 use crate::checked::{
-    Balance, HashOn, HostHeader, Name, Outlier, Pool, Protocol, ProxyProtocol, Queue, Retries, Server, ServerAddress, Sticky, Timeouts,
+    Balance, HashOn, HostHeader, Name, Outlier, Pool, Protocol, ProxyProtocol, Queue, Retries, Server, ServerAddress,
+    Sticky, Timeouts,
 };
 use crate::limits;
 use crate::node::{Entry, Node, Place};

@@ -26,7 +26,8 @@ impl Lower<'_> {
         } else {
             let Some(node) = listener.given("udp") else {
                 if let Some(node) = listener.given("bandwidth") {
-                    let message = "`bandwidth` of a listener with `routes` is not built yet: it comes with overload control";
+                    let message =
+                        "`bandwidth` of a listener with `routes` is not built yet: it comes with overload control";
                     self.error(node.place, message, "take it out for now");
                 }
                 return None;

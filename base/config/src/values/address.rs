@@ -17,8 +17,7 @@ pub(crate) enum Bind {
 
 /// White space is written out in these patterns: what `\s` stands for beyond ASCII differs between
 /// the expressions of Rust and those of a JSON Schema.
-pub(crate) const BIND_PATTERN: &str =
-    r"^(unix:.+|[^/\x09-\x0d\x20]*:[0-9]{1,5}(-[0-9]{1,5})?(/(tcp|udp))?)$";
+pub(crate) const BIND_PATTERN: &str = r"^(unix:.+|[^/\x09-\x0d\x20]*:[0-9]{1,5}(-[0-9]{1,5})?(/(tcp|udp))?)$";
 
 /// `127.0.0.1:8080`, `[::1]:8080`, `:8080` for all addresses of both families, `:8080-8089` for ten of
 /// each, `127.0.0.1:53/udp`, `unix:PATH`.

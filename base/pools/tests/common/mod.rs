@@ -36,6 +36,8 @@ pub(crate) fn pool(addresses: &[&str]) -> Pool {
         keepalive: 1,
         tls: None,
         protocol: Protocol::Http1,
+        proxy_protocol: None,
+        bandwidth: 0,
     }
 }
 

@@ -34,8 +34,7 @@ fn ends(client: &Client) -> Option<(SocketAddr, SocketAddr)> {
 
 fn write_v2(bytes: &mut Vec<u8>, client: &Client) {
     let taken = client.record.preface.as_ref();
-    let mut tlvs: Vec<Tlv<'_>> =
-        taken.map(|taken| taken.header.tlvs(&taken.bytes).collect()).unwrap_or_default();
+    let mut tlvs: Vec<Tlv<'_>> = taken.map(|taken| taken.header.tlvs(&taken.bytes).collect()).unwrap_or_default();
     if let Some(name) = &client.record.name
         && !tlvs.iter().any(|tlv| matches!(tlv, Tlv::Authority(_)))
     {

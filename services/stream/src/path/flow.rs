@@ -12,9 +12,9 @@ use std::rc::Rc;
 use std::task::Poll;
 
 use sumun_config::checked::Udp;
-use sumun_engine::{Deadline, Worker};
 use sumun_engine::accept::{Admitted, client_key};
 use sumun_engine::access_log::Entry;
+use sumun_engine::{Deadline, Worker};
 use sumun_host::datagrams::{Outgoing, Sent};
 use sumun_pools::{Lease as ServerLease, Outcome, PickKey, Target, Tried};
 use tokio::io::{Interest, Ready};
@@ -123,6 +123,7 @@ impl Flow {
 
     /// So much is on its way to the server.
     pub(crate) fn note_asked(&self, datagrams: u64, bytes: u64) {
+        self.front.cell.bytes_in.add(bytes);
         self.bytes_in.set(self.bytes_in.get() + bytes);
         self.owed.set(self.owed.get().saturating_add(owed(&self.responses, datagrams)));
         self.deadline.set(self.front.config.bounds.idle);
@@ -203,6 +204,7 @@ impl Flow {
         {
             lease.report(Outcome::Success, self.deadline.now_ms());
         }
+        self.front.cell.bytes_out.add(bytes);
         self.bytes_out.set(self.bytes_out.get() + bytes);
         self.deadline.set(self.front.config.bounds.idle);
         let left = self.owed.get().saturating_sub(datagrams);
@@ -214,8 +216,6 @@ impl Flow {
 
     fn finish(&self, receiver: &Receiver, reason: Reason) {
         self.front.cell.ended(reason);
-        self.front.cell.bytes_in.add(self.bytes_in.get());
-        self.front.cell.bytes_out.add(self.bytes_out.get());
         if self.front.log.is_on() {
             self.write_line(receiver, reason);
         }

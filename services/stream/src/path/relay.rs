@@ -16,6 +16,7 @@ use sumun_engine::{Deadline, Lease, Worker};
 use crate::end::End;
 use crate::events::Reason;
 use crate::limits::{FULL_READS, REST, SMALL_MOVE_BYTES, SMALL_MOVES, SPLICE_BYTES};
+use crate::metrics::ListenerCell;
 use crate::pace::{Lane, Pace};
 
 /// One direction.
@@ -76,6 +77,7 @@ impl Relay {
         server: &mut End,
         (worker, deadline): (&Worker, &Deadline),
         idle: Duration,
+        cell: &ListenerCell,
         mut first_byte: impl FnMut(),
     ) -> Reason {
         let (idle_ms, rest_ms) = (idle.as_millis() as u64, REST.as_millis() as u64);
@@ -97,12 +99,16 @@ impl Relay {
                 }
                 self.note_end();
                 if waits.iter().all(Poll::is_ready) {
+                    cell.bytes_in.add(self.up.moved - before.0);
+                    cell.bytes_out.add(self.down.moved - before.1);
                     return Poll::Ready(self.first.unwrap_or(Reason::ServerEnded));
                 }
                 if (self.up.moved, self.down.moved) == before {
                     break;
                 }
                 moved_at_ms = deadline.now_ms();
+                cell.bytes_in.add(self.up.moved - before.0);
+                cell.bytes_out.add(self.down.moved - before.1);
             }
             let now_ms = deadline.now_ms();
             if now_ms > moved_at_ms.saturating_add(idle_ms) {

@@ -562,9 +562,10 @@ impl Supervisor {
 
 /// `web on 0.0.0.0:80, admin on 127.0.0.1:9900`.
 fn places(config: &Config) -> String {
-    let binds = config.listeners.values().flat_map(|listener| {
-        listener.bind.iter().map(|bind| format!("{} on {bind}", listener.name))
-    });
+    let binds = config
+        .listeners
+        .values()
+        .flat_map(|listener| listener.bind.iter().map(|bind| format!("{} on {bind}", listener.name)));
     let admin = config.admin.iter().map(|admin| format!("admin on {}", admin.address));
     binds.chain(admin).collect::<Vec<String>>().join(", ")
 }

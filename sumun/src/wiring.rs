@@ -18,9 +18,9 @@ use sumun_acme::Acme;
 use sumun_config::checked::{Config, LogFormat, Name};
 use sumun_engine::access_log::AccessLog;
 use sumun_engine::lifecycle::{FromWorker, HostFiles, Label, Passed, ToWorker, WorkerSender};
+use sumun_engine::listening::Socket;
 use sumun_engine::tls::{Material, Tls};
 use sumun_engine::{Worker, worker};
-use sumun_engine::listening::Socket;
 use sumun_gateway::{Gateway, LocalGateway};
 use sumun_pools::resolve::{Copies, NameServers};
 use sumun_pools::{Pools, health, resolve};
@@ -324,12 +324,7 @@ struct Workers {
 }
 
 impl Workers {
-    fn start(
-        services: &Services,
-        log: &Arc<AccessLog>,
-        count: usize,
-        process_start: Instant,
-    ) -> Result<Self, String> {
+    fn start(services: &Services, log: &Arc<AccessLog>, count: usize, process_start: Instant) -> Result<Self, String> {
         let mut threads = Vec::with_capacity(count);
         for index in 0..count {
             let (sender, commands) = mpsc::channel(COMMANDS);
@@ -486,9 +481,8 @@ struct Local {
 
 impl Local {
     fn take(&mut self, config: &Config, sockets: Vec<Socket>) -> Result<(), String> {
-        let is_stream = |socket: &Socket| {
-            config.listeners.get(&socket.listener).is_some_and(|listener| listener.stream.is_some())
-        };
+        let is_stream =
+            |socket: &Socket| config.listeners.get(&socket.listener).is_some_and(|listener| listener.stream.is_some());
         let (streams, others) = sockets.into_iter().partition(is_stream);
         let taken = self.gateway.take(others).and_then(|()| self.stream.take(streams));
         taken.map_err(|error| format!("a listening socket: {error}"))

@@ -227,7 +227,8 @@ fn one_response_ends_a_flow() {
         let servers = [(); 2].map(|()| server(place.ip));
         let addresses: Vec<SocketAddr> = servers.iter().map(address).collect();
         let pools = format!("app: {{ balance: round-robin, servers: [{}] }}", quoted(&addresses));
-        let listener = "bind: \"$L4/udp\", udp: { pool: app, responses: 1 }";
+        // It does not end by its age.
+        let listener = "bind: \"$L4/udp\", udp: { pool: app, responses: 1 }, bounds: { idle: 1h }";
         let switch = Switch::start(place, &config(&pools, listener));
         let client = client(&switch);
         let first = exchange(&client, &servers).0;
@@ -255,7 +256,10 @@ fn without_responses_each_datagram_is_alone() {
         let servers = [(); 2].map(|()| server(place.ip));
         let addresses: Vec<SocketAddr> = servers.iter().map(address).collect();
         let pools = format!("app: {{ balance: round-robin, servers: [{}] }}", quoted(&addresses));
-        let switch = Switch::start(place, &config(&pools, "bind: \"$L4/udp\", udp: { pool: app, responses: 0 }"));
+        let switch = Switch::start(
+            place,
+            &config(&pools, "bind: \"$L4/udp\", udp: { pool: app, responses: 0 }, bounds: { idle: 1h }"),
+        );
         let client = client(&switch);
         let mut counts = [0; 2];
         for number in 0..20_u8 {
@@ -266,6 +270,7 @@ fn without_responses_each_datagram_is_alone() {
         }
         assert_eq!(counts, [10, 10]);
         switch.await_nothing_open();
+        assert_eq!(switch.metric("sumun_stream_ended_total", &["reason=\"no_server\""]), 0, "there were two");
     });
 }
 

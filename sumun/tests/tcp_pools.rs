@@ -12,6 +12,7 @@ use support::client::End;
 use support::instance::{eventually, everywhere};
 use support::l4::{
     Backend, Switch, accept_any, connect_from, converse, end, quoted, receive, refused, reset, send, tcp_config,
+    turned_away,
 };
 
 /// An address at which nobody listens.
@@ -48,7 +49,7 @@ fn tries_are_bounded() {
         for (pool, tries) in [("retries: 1,", 2), ("retries: off,", 1)] {
             let switch =
                 Switch::tcp(place, &servers, &format!("{pool} balance: first, outlier: {{ failures: 0 }},"), "");
-            refused(switch.connect());
+            turned_away(switch.address);
             let line = switch.await_reason("connect_failed", 1);
             assert_eq!(line["tries"], tries, "{line}");
             switch.await_nothing_open();
@@ -122,12 +123,14 @@ fn a_server_that_fails_again_and_again_is_ejected() {
             converse(&client, &backend.accept());
         }
         switch.gateway.await_state("app", dead, "ejected");
-        drop(switch.connect());
         // It comes back after a while, alive.
         let back = Backend::at(dead);
-        switch.gateway.await_state("app", dead, "up");
-        let client = switch.connect();
-        converse(&client, &back.accept());
+        eventually("it is taken again", || {
+            let client = switch.connect();
+            let (at, server) = accept_any(&[&back, &backend]);
+            converse(&client, &server);
+            at == 0
+        });
     });
 }
 
@@ -210,7 +213,7 @@ fn a_connection_waits_for_a_place() {
         send(&third, "in line");
         let fourth = switch.connect();
         eventually("two wait", || queued() == 2);
-        refused(switch.connect());
+        turned_away(switch.address);
         switch.await_reason("queue_full", 1);
         assert!(backend.waiting().is_none());
         // One that goes away leaves the line.
@@ -225,7 +228,7 @@ fn a_connection_waits_for_a_place() {
         eventually("nobody waits", || queued() == 0);
 
         switch.reload(&bounded("queue: { size: 2, timeout: 300ms },"));
-        refused(switch.connect());
+        turned_away(switch.address);
         switch.await_reason("queue_timeout", 1);
         drop((third, server, kept));
         switch.await_nothing_open();
@@ -299,8 +302,8 @@ fn an_idle_connection_is_closed() {
     });
 }
 
-/// Whether it was let in: a server of its own answers.
-fn is_let_in(client: &TcpStream, backend: &Backend) -> bool {
+/// The server's side of a connection if it was let in, and not closed.
+fn let_in(client: &TcpStream, backend: &Backend) -> Option<TcpStream> {
     let mut server = None;
     client.set_nonblocking(true).expect("a socket");
     let mut closed = false;
@@ -311,13 +314,10 @@ fn is_let_in(client: &TcpStream, backend: &Backend) -> bool {
         server.is_some() || closed
     });
     client.set_nonblocking(false).expect("a socket");
-    if let Some(server) = server {
-        converse(client, &server);
-        // It stays open as long as the test wants.
-        std::mem::forget(server);
-        return true;
+    if let Some(server) = &server {
+        converse(client, server);
     }
-    false
+    server
 }
 
 #[test]
@@ -326,14 +326,20 @@ fn bounds_close_connections_unanswered() {
         let backend = Backend::new(place.ip);
         for (bounds, cause) in [("connections: 3", "full"), ("per_client: 3", "client")] {
             let switch = Switch::tcp(place, &[backend.address], "", &format!("bounds: {{ {bounds} }},"));
-            let mut open: Vec<TcpStream> = (0..3).map(|_| switch.connect()).collect();
-            assert!(open.iter().all(|client| is_let_in(client, &backend)), "{bounds}");
-            refused(switch.connect());
+            let mut open: Vec<_> = (0..3)
+                .map(|_| {
+                    let client = switch.connect();
+                    let server = let_in(&client, &backend).unwrap_or_else(|| panic!("{bounds}: closed"));
+                    (client, server)
+                })
+                .collect();
+            turned_away(switch.address);
             let labels = ["listener=\"l4\"", &format!("cause=\"{cause}\"")];
             eventually("it is counted", || switch.metric("sumun_listener_connections_refused_total", &labels) == 1);
             // One that ends makes room.
-            reset(open.remove(0));
-            eventually("there is room", || is_let_in(&switch.connect(), &backend));
+            drop(open.remove(0));
+            eventually("there is room", || switch.open() == 2);
+            assert!(let_in(&switch.connect(), &backend).is_some(), "{bounds}");
         }
     });
 }
@@ -351,8 +357,10 @@ fn networks_are_let_in_or_not() {
             (format!("deny: [{own}], allow: [{wider}],"), false),
         ] {
             let switch = Switch::tcp(place, &[backend.address], "", &listener);
-            assert_eq!(is_let_in(&switch.connect(), &backend), is_open, "{listener}");
-            if !is_open {
+            if is_open {
+                assert!(let_in(&switch.connect(), &backend).is_some(), "{listener}");
+            } else {
+                turned_away(switch.address);
                 let labels = ["listener=\"l4\"", "cause=\"denied\""];
                 eventually("it is counted", || switch.metric("sumun_listener_connections_refused_total", &labels) == 1);
             }

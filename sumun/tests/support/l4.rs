@@ -240,6 +240,14 @@ pub(crate) fn refused(stream: impl Read) {
     assert!(end != End::TimedOut, "it stays open");
 }
 
+/// Connects to where nobody is let in. That may be told before `connect` has returned.
+pub(crate) fn turned_away(address: SocketAddr) {
+    match client::connect(address, PATIENCE) {
+        Ok(stream) => refused(patient(stream)),
+        Err(error) => assert_eq!(error.kind(), ErrorKind::ConnectionReset, "{error}"),
+    }
+}
+
 /// Bytes pass in both directions.
 pub(crate) fn converse(client: &TcpStream, server: &TcpStream) {
     send(client, "from the client");

@@ -4,7 +4,8 @@
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use socket2::{Domain, SockRef, Socket, Type};
@@ -97,12 +98,17 @@ impl Switch {
 
     /// Waits until that many connections ended for this reason.
     pub(crate) fn await_reason(&self, reason: &str, count: usize) -> Value {
-        let mut found = Vec::new();
-        eventually(&format!("{count} lines with reason {reason}"), || {
-            found = self.lines();
-            found.retain(|line| line["reason"] == reason);
-            found.len() >= count
-        });
+        let until = Instant::now() + PATIENCE;
+        let mut found: Vec<Value>;
+        loop {
+            let lines = self.lines();
+            found = lines.iter().filter(|line| line["reason"] == reason).cloned().collect();
+            if found.len() >= count {
+                break;
+            }
+            assert!(Instant::now() < until, "not {count} lines with reason {reason}: {lines:#?}");
+            thread::sleep(Duration::from_millis(5));
+        }
         found.pop().unwrap_or_default()
     }
 

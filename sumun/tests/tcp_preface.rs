@@ -15,9 +15,10 @@ use support::talk::Client;
 
 const TRUSTED: &str = "trusted_proxies: [127.0.0.1, \"::1\"]\n";
 
-/// An address that documentation may use, of the place's family.
+/// An address that documentation may use, of the place's family; each is a client of its own, which with
+/// IPv6 is a network of 64 bits.
 fn named(place: Place, last: u8, port: u16) -> SocketAddr {
-    let text = if place.ip.is_ipv4() { format!("192.0.2.{last}") } else { format!("2001:db8::{last:x}") };
+    let text = if place.ip.is_ipv4() { format!("192.0.2.{last}") } else { format!("2001:db8:0:{last:x}::1") };
     SocketAddr::new(text.parse().expect("an address"), port)
 }
 

@@ -11,6 +11,7 @@ pub(crate) mod frames;
 pub(crate) mod gateway;
 pub(crate) mod http2;
 pub(crate) mod instance;
+pub(crate) mod l4;
 pub(crate) mod origin;
 pub(crate) mod server;
 pub(crate) mod site;

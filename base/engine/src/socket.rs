@@ -44,6 +44,17 @@ impl<'a> From<&'a Transport> for Socket<'a> {
 }
 
 impl Socket<'_> {
+    /// Returns when the other end has broken the connection off, whatever lies in it to be read. Of a
+    /// Unix socket, which knows no such thing, never.
+    pub async fn broken(self) {
+        let told = match self {
+            Self::Tcp(stream) => stream.ready(Interest::ERROR).await,
+            Self::Unix(_) => std::future::pending().await,
+        };
+        // There is no event loop any more: nobody waits for anything.
+        told.ok();
+    }
+
     /// A system call on a socket that has bytes.
     ///
     /// # Errors

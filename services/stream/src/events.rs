@@ -35,6 +35,8 @@ pub enum Reason {
     ClientReset,
     /// The server broke the connection off.
     ServerReset,
+    /// A flow whose every datagram has had its answers.
+    Answered,
     /// Nothing came from either side for too long.
     Idle,
     /// The end of a drain.
@@ -59,11 +61,12 @@ pub enum Reason {
 }
 
 impl Reason {
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::ClientEnded,
         Self::ServerEnded,
         Self::ClientReset,
         Self::ServerReset,
+        Self::Answered,
         Self::Idle,
         Self::Drained,
         Self::Preface,
@@ -86,6 +89,7 @@ impl Reason {
             Self::ServerEnded => "server_ended",
             Self::ClientReset => "client_reset",
             Self::ServerReset => "server_reset",
+            Self::Answered => "answered",
             Self::Idle => "idle",
             Self::Drained => "drained",
             Self::Preface => "preface",
@@ -105,7 +109,7 @@ impl Reason {
     #[must_use]
     pub fn side(self) -> Side {
         match self {
-            Self::ClientEnded | Self::ServerEnded | Self::Idle => Side::Nobody,
+            Self::ClientEnded | Self::ServerEnded | Self::Answered | Self::Idle => Side::Nobody,
             Self::ClientReset
             | Self::Preface
             | Self::Handshake

@@ -9,9 +9,12 @@ pub(crate) mod flow;
 pub(crate) mod open;
 pub(crate) mod relay;
 
+use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::Poll;
 
 use sumun_config::checked::Name;
 use sumun_engine::accept::{Admitted, client_key};
@@ -57,6 +60,12 @@ pub(crate) struct Record {
     pub(crate) preface: Option<Taken>,
     /// What the client's TLS asked for.
     pub(crate) name: Option<Box<str>>,
+}
+
+impl Search {
+    fn has_tries_left(&self) -> bool {
+        self.tried.len() < self.backend.config.retries.tries as usize
+    }
 }
 
 /// A connection that has found a server.
@@ -157,12 +166,13 @@ async fn pass(client: &mut Client, search: &mut Search, connected: Connected, un
         lease.report(Outcome::Success, worker.clock.coarse_ms());
     };
     let (times, cell) = ((&*worker, &client.deadline), Arc::clone(&client.front.cell));
-    let reason = relay.run(&mut client.end, &mut server, times, idle, &cell, first_byte).await;
+    let reason =
+        relay.run(&mut client.end, &mut server, times, (idle, search.has_tries_left()), &cell, first_byte).await;
     let now_ms = worker.clock.coarse_ms();
     let is_silent = relay.down.moved == 0 && matches!(reason, Reason::ServerEnded | Reason::ServerReset);
     if is_silent {
         lease.report(Outcome::CutOff, now_ms);
-        if relay.is_untouched() && may_try_again(search, &lease, now_ms) {
+        if relay.is_untouched() && may_try_again(search, &lease) {
             *unsent = relay.take_unsent();
             return Passed::Again;
         }
@@ -177,8 +187,13 @@ async fn pass(client: &mut Client, search: &mut Search, connected: Connected, un
 /// Finds a server and connects to it; one that is not there is no reason to give up while there are
 /// others.
 async fn connect(client: &mut Client, search: &mut Search) -> Result<Connected, Reason> {
+    let mut failure = None;
     loop {
-        let lease = pick(client, search).await?;
+        let lease = match pick(client, search).await {
+            // Where there is no other, what the last one did says more.
+            Err(Reason::NoServer) => return Err(failure.unwrap_or(Reason::NoServer)),
+            other => other?,
+        };
         client.record.tries += 1;
         client.record.server = Some(Arc::clone(lease.server().name()));
         let began_us = client.worker.clock.now_us();
@@ -190,18 +205,19 @@ async fn connect(client: &mut Client, search: &mut Search) -> Result<Connected, 
             Err(reason) => {
                 let now_ms = client.worker.clock.coarse_ms();
                 lease.report(Outcome::ConnectFailed, now_ms);
-                if !may_try_again(search, &lease, now_ms) {
+                if !may_try_again(search, &lease) {
                     return Err(reason);
                 }
+                failure = Some(reason);
             }
         }
     }
 }
 
 /// Nothing was said to the server that failed: another one costs nobody anything but time.
-fn may_try_again(search: &mut Search, failed: &ServerLease, _now_ms: u64) -> bool {
+fn may_try_again(search: &mut Search, failed: &ServerLease) -> bool {
+    let may = search.has_tries_left();
     search.tried.insert(failed.server());
-    let may = search.tried.len() <= search.backend.config.retries.tries as usize;
     if may {
         search.backend.cell.retries.increment();
     }
@@ -216,7 +232,10 @@ async fn pick(client: &mut Client, search: &mut Search) -> Result<ServerLease, R
         let admission = backend.pool.admission();
         search.permit = Some(match admission.try_acquire(Caller::Client).map_err(of_queue)? {
             Some(permit) => permit,
-            None => admission.acquire(Caller::Client, backend.config.queue.timeout).await.map_err(of_queue)?,
+            None => {
+                let waiting = admission.acquire(Caller::Client, backend.config.queue.timeout);
+                wait(client, waiting).await?.map_err(of_queue)?
+            }
         });
     }
     let key = PickKey { hash: client.address.map(source_key), ..PickKey::default() };
@@ -226,11 +245,28 @@ async fn pick(client: &mut Client, search: &mut Search) -> Result<ServerLease, R
         Err(Refused::NoServer) => return Err(Reason::NoServer),
         Err(Refused::AtCapacity) => {
             let timeout = backend.config.queue.timeout;
-            backend.pool.wait_for_place(&search.tried, timeout).await.map_err(of_queue)?
+            wait(client, backend.pool.wait_for_place(&search.tried, timeout)).await?.map_err(of_queue)?
         }
     };
     client.record.queue_us += client.worker.clock.now_us().saturating_sub(began_us);
     Ok(lease)
+}
+
+/// Waits in a queue, which a client that breaks off leaves. One that ends its direction may still want
+/// what the server says.
+async fn wait<T>(client: &Client, waiting: impl Future<Output = T>) -> Result<T, Reason> {
+    let mut waiting = pin!(waiting);
+    let mut broken = pin!(async {
+        match client.end.socket() {
+            Some(socket) => socket.broken().await,
+            None => std::future::pending().await,
+        }
+    });
+    poll_fn(|context| match waiting.as_mut().poll(context) {
+        Poll::Ready(result) => Poll::Ready(Ok(result)),
+        Poll::Pending => broken.as_mut().poll(context).map(|()| Err(Reason::ClientReset)),
+    })
+    .await
 }
 
 /// The same client address is the same key, whatever its port.

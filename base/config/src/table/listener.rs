@@ -93,7 +93,7 @@ pub(crate) static BOUNDS: Map = Map {
         key(
             "per_client",
             Shape::One(Kind::Integer { least: 0, most: 10_000_000 }),
-            "Connections of one client address at once; 0 turns it off.",
+            "Connections of one client address at once, with `udp` its flows; 0 turns it off.",
         )
         .default("1000"),
         key(
@@ -118,7 +118,7 @@ pub(crate) static UDP: Map = Map {
     keys: &[
         key("pool", POOL_NAME, "Where they go.").required(),
         key("responses", Shape::One(Kind::Integer { least: 0, most: 1_000_000 }),
-            "A flow ends when the server has answered so many times for each datagram of the client; the next datagram chooses a server anew. 1 suits DNS, 0 syslog.")
+            "A flow ends when the server has answered so many times for each datagram of the client; the next datagram chooses a server anew. 1 suits DNS. With 0, which suits syslog, every datagram chooses its server.")
             .by_default("flows end by `bounds.idle` alone"),
     ],
     choices: &[],

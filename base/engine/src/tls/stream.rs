@@ -313,6 +313,15 @@ impl TlsStream {
         self.transport.poll_shutdown(context)
     }
 
+    /// As the PROXY protocol calls it (its section 2.2.6); `None` before the handshake is done.
+    pub fn version(&self) -> Option<&'static str> {
+        match self.connection.common().protocol_version()? {
+            ProtocolVersion::TLSv1_2 => Some("TLSv1.2"),
+            ProtocolVersion::TLSv1_3 => Some("TLSv1.3"),
+            _ => None,
+        }
+    }
+
     /// The socket below.
     pub fn transport(&self) -> &Transport {
         &self.transport

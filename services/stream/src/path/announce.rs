@@ -8,7 +8,7 @@
 use std::net::SocketAddr;
 
 use sumun_config::checked::ProxyProtocol;
-use sumun_preface::{Ssl, Tlv, Transport};
+use sumun_preface::{Ssl, SslPart, Tlv, Transport};
 
 use super::Client;
 use crate::end::End;
@@ -40,11 +40,14 @@ fn write_v2(bytes: &mut Vec<u8>, client: &Client) {
     {
         tlvs.push(Tlv::Authority(name.as_bytes()));
     }
-    if matches!(client.end, End::Tls(_))
+    let mut parts = Vec::new();
+    if let End::Tls(stream) = &client.end
         && !tlvs.iter().any(|tlv| matches!(tlv, Tlv::Ssl(_)))
-        && let Some(ssl) = Ssl::new(Ssl::OVER_TLS, 1, b"")
     {
-        tlvs.push(Tlv::Ssl(ssl));
+        if let Some(version) = stream.version() {
+            SslPart::Version(version.as_bytes()).write(&mut parts);
+        }
+        tlvs.extend(Ssl::new(Ssl::OVER_TLS, 1, &parts).map(Tlv::Ssl));
     }
     let ends = ends(client);
     if sumun_preface::write_v2_with(bytes, Transport::Stream, ends, &tlvs, false).is_err() {

@@ -40,6 +40,8 @@ pub(crate) struct Flow {
     deadline: Deadline,
     /// Answers that are still to come.
     owed: Cell<u64>,
+    /// Every datagram has had its answers.
+    is_over: Cell<bool>,
     pace: Option<Rc<Pace>>,
     start_us: u64,
     bytes_in: Cell<u64>,
@@ -68,6 +70,7 @@ impl Flow {
             socket: OnceCell::new(),
             deadline,
             owed: Cell::new(0),
+            is_over: Cell::new(false),
             pace: Pace::new(front.pace.as_ref(), backend.pace.as_ref(), client_key(key.client.ip())),
             start_us: receiver.worker.clock.now_us(),
             bytes_in: Cell::new(0),
@@ -208,10 +211,8 @@ impl Flow {
         self.bytes_out.set(self.bytes_out.get() + bytes);
         self.deadline.set(self.front.config.bounds.idle);
         let left = self.owed.get().saturating_sub(datagrams);
-        if self.owed.replace(left) > 0 && left == 0 {
-            // The next datagram is one of a flow of its own.
-            *self.lease.borrow_mut() = None;
-        }
+        // The next datagram is one of a flow of its own.
+        self.is_over.set(self.owed.replace(left) > 0 && left == 0);
     }
 
     fn finish(&self, receiver: &Receiver, reason: Reason) {
@@ -256,6 +257,9 @@ pub(crate) async fn answer(receiver: Rc<Receiver>, flow: Rc<Flow>) {
                 if ready.is_readable() {
                     take_batch(socket, || flow.give_back(&receiver, socket));
                 }
+                if flow.is_over.get() {
+                    break Reason::Answered;
+                }
             }
         }
     };
@@ -287,7 +291,7 @@ async fn wait<'a>(receiver: &Receiver, flow: &'a Flow) -> Woken<'a> {
         if let (Poll::Ready(Ok(ready)), Some(socket)) = (ready.as_mut().poll(context), socket) {
             return Poll::Ready(Woken::Ready(socket, ready));
         }
-        let has_server = flow.bytes_out.get() > 0 || flow.lease.borrow().is_some();
+        let has_server = flow.servers.get() > 0;
         match () {
             () if flow.deadline.passed() && has_server => Poll::Ready(Woken::Over(Reason::Idle)),
             () if flow.deadline.passed() => Poll::Ready(Woken::Over(Reason::NoServer)),

@@ -28,8 +28,12 @@ pub(crate) type Door = Option<Arc<TlsListener>>;
 pub(crate) async fn open(mut client: Client, door: Door) {
     client.deadline.wake_this_task().await;
     client.deadline.set(client.front.config.bounds.header_timeout);
-    if client.front.config.proxy_protocol && take_header(&mut client).await.is_err() {
-        return;
+    if client.front.config.proxy_protocol {
+        match take_header(&mut client).await {
+            Ok(()) => {}
+            Err(Some(reason)) => return finish(&client, reason, (0, 0)),
+            Err(None) => return,
+        }
     }
     if client.to.is_none()
         && let Err(reason) = Box::pin(choose(&mut client)).await
@@ -45,19 +49,19 @@ pub(crate) async fn open(mut client: Client, door: Door) {
     tokio::task::spawn_local(serve(client));
 }
 
-/// Takes the header of a proxy, which says who the client is. `Err`: the connection has to be closed;
-/// why has been counted and logged.
-async fn take_header(client: &mut Client) -> Result<(), ()> {
+/// Takes the header of a proxy, which says who the client is. `Err`: the connection has to be closed; a
+/// client that may not be here is counted where that was found.
+async fn take_header(client: &mut Client) -> Result<(), Option<Reason>> {
     let Client { end, address, worker, front, deadline, admitted, record, .. } = client;
     let awaited = front.awaits_header(*address);
-    let taken = match preface::take_header(end.socket().ok_or(())?, deadline, awaited).await {
+    let socket = end.socket().ok_or(None)?;
+    let taken = match preface::take_header(socket, deadline, awaited).await {
         Ok(taken) => taken,
         Err(refusal) => {
-            front.cell.ended(Reason::Preface);
             if refusal.is_to_be_logged(worker.clock.coarse_ms()) {
                 Event::PrefaceRefused { listener: &front.config.name, peer: *address, refusal }.write();
             }
-            return Err(());
+            return Err(Some(Reason::Preface));
         }
     };
     if !awaited {
@@ -68,9 +72,9 @@ async fn take_header(client: &mut Client) -> Result<(), ()> {
     record.preface = taken;
     let ip = address.map(|address| address.ip());
     if !front.may_connect(ip) {
-        return Err(());
+        return Err(None);
     }
-    ip.map_or(Ok(()), |ip| admitted.count_for(ip).map_err(drop))
+    ip.map_or(Ok(()), |ip| admitted.count_for(ip).map_err(|_| None))
 }
 
 /// Finds the pool by what the client's TLS begins with, which stays where it is.
@@ -142,17 +146,20 @@ async fn secure(client: Client, tls: &Arc<TlsListener>) -> Option<Client> {
         other => other.map(|result| result.map(drop)),
     })
     .await;
+    let client = |end| Client { end, address, worker, front, to, deadline, admitted, record };
     match opened {
         // An authority that looked for a proof, which is in the certificate (RFC 8737 section 3).
         Ok(()) if stream.is_validation() => None,
-        Ok(()) => Some(Client { end: End::Tls(stream), address, worker, front, to, deadline, admitted, record }),
+        Ok(()) => Some(client(End::Tls(stream))),
         Err(failure) => {
-            Event::HandshakeFailed { listener: &front.config.name, client: address, failure: &failure }.write();
-            front.cell.ended(Reason::Handshake);
+            stream.say_goodbye();
+            let mut client = client(End::Plain(stream.into_plain().0));
+            let listener = &client.front.config.name;
+            Event::HandshakeFailed { listener, client: client.address, failure: &failure }.write();
+            finish(&client, Reason::Handshake, (0, 0));
             if !matches!(failure.reason, TlsReason::Gone | TlsReason::Timeout) {
-                stream.say_goodbye();
-                deadline.set(LINGER);
-                linger(&mut End::Plain(stream.into_plain().0), &deadline).await;
+                client.deadline.set(LINGER);
+                linger(&mut client.end, &client.deadline).await;
             }
             None
         }

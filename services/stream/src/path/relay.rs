@@ -31,6 +31,8 @@ pub(crate) struct Direction {
     can_splice: bool,
     /// It does.
     is_bulk: bool,
+    /// The end that has come is not passed on.
+    keeps_end: bool,
     /// In a row: reads that filled their buffer; of a bulk, moves of little.
     streak: u8,
     /// Bytes that the other side has taken.
@@ -69,14 +71,15 @@ impl Relay {
         Self { up: direction(0), down: direction(1), first: None }
     }
 
-    /// Runs until both directions have ended, and says why. `first_byte` is called when the first byte
+    /// Runs until both directions have ended, and says why; also when the server ends before anything was
+    /// said, where another one may be asked. `first_byte` is called when the first byte
     /// of the server has reached the client.
     pub(crate) async fn run(
         &mut self,
         client: &mut End,
         server: &mut End,
         (worker, deadline): (&Worker, &Deadline),
-        idle: Duration,
+        (idle, may_ask_another): (Duration, bool),
         cell: &ListenerCell,
         mut first_byte: impl FnMut(),
     ) -> Reason {
@@ -90,25 +93,31 @@ impl Relay {
             loop {
                 let before = (self.up.moved, self.down.moved);
                 let now = || worker.clock.now_us().saturating_mul(1000);
-                let waits = [
-                    self.up.poll(context, client, server, self.down.write_ended, &now),
-                    self.down.poll(context, server, client, self.up.write_ended, &now),
-                ];
+                let up = self.up.poll(context, client, server, self.down.write_ended, &now);
+                // An end that comes before everything else is not passed on yet: another server may be asked.
+                let may_ask_another = may_ask_another && self.is_untouched();
+                let is_last = self.up.write_ended;
+                self.down.keeps_end = may_ask_another;
+                let down = self.down.poll(context, server, client, is_last, &now);
                 if before.1 == 0 && self.down.moved > 0 {
                     first_byte();
                 }
                 self.note_end();
-                if waits.iter().all(Poll::is_ready) {
-                    cell.bytes_in.add(self.up.moved - before.0);
-                    cell.bytes_out.add(self.down.moved - before.1);
+                cell.bytes_in.add(self.up.moved - before.0);
+                cell.bytes_out.add(self.down.moved - before.1);
+                let is_over = (up.is_ready() && down.is_ready())
+                    // Nobody is there to be given what the other side says.
+                    || [(&self.up, up), (&self.down, down)]
+                        .into_iter()
+                        .any(|(direction, over)| over.is_ready() && direction.read == Reading::Broken)
+                    || (may_ask_another && self.is_untouched() && self.down.read == Reading::Ended);
+                if is_over {
                     return Poll::Ready(self.first.unwrap_or(Reason::ServerEnded));
                 }
                 if (self.up.moved, self.down.moved) == before {
                     break;
                 }
                 moved_at_ms = deadline.now_ms();
-                cell.bytes_in.add(self.up.moved - before.0);
-                cell.bytes_out.add(self.down.moved - before.1);
             }
             let now_ms = deadline.now_ms();
             if now_ms > moved_at_ms.saturating_add(idle_ms) {
@@ -188,6 +197,7 @@ impl Direction {
             write_ended: false,
             can_splice,
             is_bulk: false,
+            keeps_end: false,
             streak: 0,
             moved: 0,
             lane,
@@ -220,6 +230,7 @@ impl Direction {
                 _ if self.write_ended => return Poll::Ready(()),
                 (Held::Bytes(_), _) => self.poll_write(context, to),
                 (Held::Pipe(_), _) => self.poll_empty(context, to),
+                (Held::Nothing, Reading::Ended) if self.keeps_end => return Poll::Ready(()),
                 (Held::Nothing, Reading::Ended) => self.poll_end(context, to, is_last),
                 (Held::Nothing, Reading::Broken) => return Poll::Ready(()),
                 (Held::Nothing, Reading::GoesOn) if self.is_bulk => self.poll_fill(context, from, now_ns),

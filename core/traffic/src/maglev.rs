@@ -182,4 +182,23 @@ mod tests {
             assert!(mean <= 4 && worst <= 25, "{number} servers: mean {mean} %, worst {worst} %");
         }
     }
+
+    /// The bounds of the Maglev paper (section 5.3) from one server to a thousand.
+    #[test]
+    fn balance_and_disruption_hold_up_to_a_thousand_servers() {
+        for number in (1..=1000_usize).step_by(27).chain([1000]) {
+            let servers = candidates(&vec![1; number], number as u32);
+            let table = Table::new(&servers, number);
+            let mut counts = vec![0_usize; number];
+            table.entries().iter().for_each(|entry| counts[usize::from(*entry)] += 1);
+            let (least, most) = (counts.iter().min().unwrap(), counts.iter().max().unwrap());
+            assert!(most - least <= 1, "{number} servers: {least} to {most} entries");
+            if number > 1 {
+                let each: Vec<usize> =
+                    (0..8).map(|seed| moved_percent(number, seed as usize * 131 % number, seed)).collect();
+                let mean = each.iter().sum::<usize>() / each.len();
+                assert!(mean <= 4, "{number} servers: {each:?} %");
+            }
+        }
+    }
 }

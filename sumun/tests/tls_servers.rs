@@ -371,7 +371,7 @@ fn servers_are_told_that_a_connection_ends() {
             let end = rustls::Stream::new(&mut **tls, &mut peer.stream).read(&mut [0]);
             seen.lock().expect("no panic").push((request.target, end.ok()));
         });
-        let more = "timeouts: { first_byte: 300ms, idle: 300ms }, retries: { tries: 0 }, outlier: off,";
+        let more = "timeouts: { first_byte: 2s, idle: 2s }, retries: { tries: 0 }, outlier: off,";
         let gateway = start(place, &authority, TRUSTED, &[server.address()], more);
         gateway.get("/closing").expect(200);
         gateway.get("/silent").expect(504);

@@ -16,8 +16,9 @@ use std::time::Duration;
 pub use access::Access;
 pub use health::{Check, Health, RecordType, RedisLogin};
 use ipnet::IpNet;
-pub use stream::{Bandwidth, ByProtocol, Rate, Sni, Stream, Udp};
+pub use stream::{Bandwidth, BlockKey, ByProtocol, Quic, QuicServerId, Rate, Sni, Stream, Udp};
 pub use sumun_certificates::KeyType;
+pub use sumun_hello::quic_lb::ServerId;
 
 pub type Name = Arc<str>;
 
@@ -198,6 +199,8 @@ pub struct Server {
     /// Taken only when no server that is not a backup can be.
     pub backup: bool,
     pub zone: Option<Name>,
+    /// What it is called in connection ids of QUIC; no other server of the pool is.
+    pub quic_id: Option<ServerId>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

@@ -4,7 +4,7 @@ use regex::Regex;
 
 use crate::node::{Resolved, Scalar};
 use crate::report::{Rule, nearest, or_list, quoted};
-use crate::values::{self, Wrong, account, acme, address, health, http, log, password, tls};
+use crate::values::{self, Wrong, account, acme, address, health, http, log, password, quic, tls};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -72,6 +72,8 @@ pub(crate) enum Kind {
     Credential,
     DomainName,
     Argument,
+    QuicServerId,
+    BlockKey,
 }
 
 /// What JSON makes of a value of some kind.
@@ -158,6 +160,8 @@ impl Kind {
             Self::Credential => Form::Scalar(health::CREDENTIAL_PATTERN),
             Self::Argument => Form::Scalar(health::ARGUMENT_PATTERN),
             Self::DomainName => Form::Text(health::DOMAIN_NAME_PATTERN),
+            Self::QuicServerId => Form::Scalar(quic::SERVER_ID_PATTERN),
+            Self::BlockKey => Form::Scalar(quic::KEY_PATTERN),
         }
     }
 
@@ -223,6 +227,8 @@ impl Kind {
             Self::DomainName => "a name such as app.example.com",
             Self::Credential => "text that a server knows",
             Self::Bytes => "text, or bytes such as \"hex:0d 0a\"",
+            Self::QuicServerId => "1 to 15 bytes in hexadecimal such as 0a01",
+            Self::BlockKey => "a key of 16 bytes in hexadecimal",
         };
         text.to_owned()
     }
@@ -294,6 +300,8 @@ impl Kind {
             Self::Credential => health::credential(text),
             Self::DomainName => health::domain_name(text).map(drop),
             Self::Argument => health::argument(text),
+            Self::QuicServerId => quic::server_id(text).map(drop),
+            Self::BlockKey => quic::key(text).map(drop),
         }
     }
 

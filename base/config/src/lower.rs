@@ -10,6 +10,7 @@ mod listeners;
 mod pools;
 mod probe;
 mod process;
+mod quic;
 mod routes;
 mod section;
 mod streams;

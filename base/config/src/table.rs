@@ -8,7 +8,7 @@ mod route;
 mod tls;
 
 pub(crate) use health::{DNS_CHECK, HEALTH, HTTP_CHECK, POSTGRES_CHECK, REDIS_CHECK, TCP_CHECK, TLS_CHECK};
-pub(crate) use listener::{BANDWIDTH, BIND_ENTRY, BOUNDS, LISTENER, UDP};
+pub(crate) use listener::{BANDWIDTH, BIND_ENTRY, BOUNDS, LISTENER, QUIC, QUIC_SERVER_ID, UDP};
 pub(crate) use pool::{OUTLIER, POOL, QUEUE, RETRIES, SERVER, STICKY, TIMEOUTS};
 pub(crate) use route::{BASIC_AUTH, FILES, FORWARD_AUTH, REDIRECT, RESPOND, ROUTE};
 pub(crate) use tls::{ACME, CERTIFICATE, CLIENT_AUTH, EXTERNAL_ACCOUNT, HSTS, LISTENER_TLS, POOL_TLS, REDIRECT_HTTPS};
@@ -127,6 +127,8 @@ pub(crate) static MAPS: &[(&str, &Map)] = &[
     ("bind_entry", &BIND_ENTRY),
     ("bounds", &BOUNDS),
     ("udp", &UDP),
+    ("quic", &QUIC),
+    ("quic_server_id", &QUIC_SERVER_ID),
     ("bandwidth", &BANDWIDTH),
     ("listener_tls", &LISTENER_TLS),
     ("certificate", &CERTIFICATE),

@@ -10,6 +10,7 @@ pub(crate) mod health;
 pub(crate) mod http;
 pub(crate) mod log;
 pub(crate) mod password;
+pub(crate) mod quic;
 pub(crate) mod tls;
 
 use std::net::IpAddr;

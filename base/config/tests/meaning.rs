@@ -150,6 +150,35 @@ fn pools() {
 }
 
 #[test]
+fn quic() {
+    let udp = |text: &str| {
+        let servers = "{ address: 127.0.0.1:9001, quic_id: 0A01 }";
+        let text = format!(
+            "pools: {{ app: {{ servers: {servers} }} }}\nlisteners: {{ web: {{ bind: ':1/udp', udp: {text} }} }}"
+        );
+        let config = checked(&text);
+        let id = config.pools["app"].servers[0].quic_id;
+        assert_eq!(id.as_ref().map(|id| id.as_bytes()), Some(&[10, 1][..]));
+        let Some(Stream::Udp(udp)) = &config.listeners["web"].stream else { panic!("{text}") };
+        udp.quic.clone()
+    };
+    assert_eq!(udp("app"), None);
+    assert_eq!(udp("{ pool: app, quic: off, responses: 1 }"), None);
+    for learnt in ["on", "{}"] {
+        assert_eq!(udp(&format!("{{ pool: app, quic: {learnt} }}")), Some(Quic { server_id: None }));
+    }
+    let server_id = |text: &str| udp(&format!("{{ pool: app, quic: {{ server_id: {{ {text} }} }} }}"));
+    let plain = QuicServerId { bytes: 2, nonce_bytes: 17, config_id: 0, key: None };
+    assert_eq!(server_id("bytes: 2, nonce: 17"), Some(Quic { server_id: Some(plain) }));
+    let key = Some(BlockKey(std::array::from_fn(|at| at as u8)));
+    let encrypted = QuicServerId { bytes: 2, nonce_bytes: 4, config_id: 6, key };
+    let written = "bytes: 2, nonce: 4, config: 6, key: 000102030405060708090a0b0c0d0e0f";
+    let found = server_id(written);
+    assert!(!format!("{found:?}").contains("[0, 1, 2"), "a key is not shown");
+    assert_eq!(found, Some(Quic { server_id: Some(encrypted) }));
+}
+
+#[test]
 fn routes() {
     let found = route(
         "path: /x, proxy: app, header: { X-A: present, X-B: '~^a', X-C: 2 }, query: { Q: absent }, host: '*.Example.com'",

@@ -61,7 +61,7 @@ pub use admission::{Admission, AdmissionLimits, Caller, NotAdmitted, Permit};
 pub use dial::{DialError, Dialed, Dialer};
 pub use lease::{Lease, Outcome};
 pub use operations::{OperationError, PoolStatus, ServerCounts, ServerStatus};
-pub use picker::{PickKey, Picker, Refused, Wants};
+pub use picker::{Named, PickKey, Picker, Refused, Wants};
 pub use pool::Pool;
 pub use pools::Pools;
 pub use server::{AdminState, Server, Target};

@@ -306,6 +306,7 @@ pub(crate) fn added_server(settings: &config::Pool, address: &str) -> Option<con
         max_connections: None,
         backup: false,
         zone: settings.zone.clone(),
+        quic_id: None,
     })
 }
 

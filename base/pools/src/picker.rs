@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use sumun_config::checked as config;
+use sumun_hello::quic_lb::ServerId;
 use sumun_traffic::retry_budget::RetryShare;
 use sumun_traffic::{Balancer, Candidate};
 
@@ -34,6 +35,15 @@ pub struct PickKey<'a> {
 pub struct Wants {
     pub hash: bool,
     pub sticky: bool,
+}
+
+/// One server, as those know it who are with it already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Named {
+    /// [`Server::id`].
+    Id(u64),
+    /// By the connection ids of QUIC that it makes.
+    QuicId(ServerId),
 }
 
 /// Why there is no server for a request.
@@ -132,9 +142,7 @@ impl Picker {
     /// There is no server, or no place.
     #[inline]
     pub fn pick(&mut self, now_ms: u64, key: PickKey<'_>, tried: &Tried) -> Result<Lease, Refused> {
-        if now_ms >= self.valid_until_ms || self.pool.generation.load(Ordering::Acquire) != self.generation {
-            self.look_again(now_ms);
-        }
+        self.keep_up(now_ms);
         if tried.is_empty() {
             self.retries.note_request(now_ms);
         }
@@ -164,6 +172,18 @@ impl Picker {
         }
     }
 
+    /// A place at this very server, for who is with it already and would be a stranger to the others:
+    /// `None` where it is not there, down, disabled or full. Those who wait for a place are overtaken.
+    pub fn pick_named(&mut self, server: Named, now_ms: u64) -> Option<Lease> {
+        self.keep_up(now_ms);
+        let member = match server {
+            Named::Id(id) => self.set.by_id(id),
+            Named::QuicId(id) => self.set.by_quic_id(id),
+        }?;
+        let usable = member.server.keeps_sessions() && member.server.try_enter(member.max_connections);
+        usable.then(|| Lease::of_taken_place(Arc::clone(&member.server)))
+    }
+
     /// Whether the retry budget allows one more try of a request that a server may have seen; if
     /// so, it is taken from the budget.
     pub fn may_retry(&mut self, now_ms: u64) -> bool {
@@ -178,6 +198,13 @@ impl Picker {
         let server = &member.server;
         let usable = server.is_eligible_for_sticky(now_ms) && !tried.contains(server.id());
         (usable && server.try_enter(member.max_connections)).then(|| Lease::of_taken_place(Arc::clone(server)))
+    }
+
+    #[inline]
+    fn keep_up(&mut self, now_ms: u64) {
+        if now_ms >= self.valid_until_ms || self.pool.generation.load(Ordering::Acquire) != self.generation {
+            self.look_again(now_ms);
+        }
     }
 
     #[cold]

@@ -183,6 +183,7 @@ impl Roster {
                 backup: wanted.from.backup,
                 zone: wanted.from.zone.clone(),
                 cookie,
+                quic_id: wanted.from.quic_id,
             });
         }
         self.weights = weights;

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use sumun_config::checked::Name;
+use sumun_hello::quic_lb::ServerId;
 
 use crate::server::{Server, Target};
 
@@ -14,6 +15,8 @@ pub struct ServerSet {
     members: Vec<Member>,
     /// Cookie value to place in `members`; empty without sticky sessions.
     by_cookie: HashMap<Box<[u8]>, usize>,
+    /// The first of several where a name has several addresses.
+    by_quic_id: HashMap<ServerId, usize>,
     /// Addresses of the servers, sorted, without loopback ones.
     addresses: Vec<IpAddr>,
     bounded: bool,
@@ -29,6 +32,8 @@ pub struct Member {
     pub zone: Option<Name>,
     /// The value of the sticky cookie that names it.
     pub cookie: Option<Arc<str>>,
+    /// What it calls itself in connection ids of QUIC.
+    pub quic_id: Option<ServerId>,
 }
 
 impl ServerSet {
@@ -36,6 +41,8 @@ impl ServerSet {
         let cookies = members.iter().enumerate();
         let by_cookie =
             cookies.filter_map(|(place, member)| Some((member.cookie.as_ref()?.as_bytes().into(), place))).collect();
+        let quic_ids = members.iter().enumerate().rev();
+        let by_quic_id = quic_ids.filter_map(|(place, member)| Some((member.quic_id?, place))).collect();
         let mut addresses: Vec<IpAddr> = members
             .iter()
             .filter_map(|member| match member.server.target() {
@@ -47,7 +54,7 @@ impl ServerSet {
         addresses.sort_unstable();
         addresses.dedup();
         let bounded = members.iter().any(|member| member.max_connections.is_some());
-        Self { members, by_cookie, addresses, bounded }
+        Self { members, by_cookie, by_quic_id, addresses, bounded }
     }
 
     pub fn members(&self) -> &[Member] {
@@ -57,6 +64,10 @@ impl ServerSet {
     /// A cookie's value to the server it names; a made-up value names none.
     pub fn by_cookie(&self, value: &[u8]) -> Option<&Member> {
         self.members.get(*self.by_cookie.get(value)?)
+    }
+
+    pub fn by_quic_id(&self, id: ServerId) -> Option<&Member> {
+        self.members.get(*self.by_quic_id.get(&id)?)
     }
 
     pub fn by_name(&self, name: &str) -> Option<&Member> {

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use common::{config, pool, pools};
 use proptest::prelude::*;
-use sumun_config::checked::{Balance, Outlier, Retries, Sticky};
-use sumun_pools::{AdminState, Lease, Outcome, PickKey, Picker, Pools, Refused, Tried, key_of};
+use sumun_config::checked::{Balance, Outlier, Retries, ServerId, Sticky};
+use sumun_pools::{AdminState, Lease, Named, Outcome, PickKey, Picker, Pools, Refused, Tried, key_of};
 
 const A: &str = "10.0.0.1:80";
 const B: &str = "10.0.0.2:80";
@@ -156,6 +156,36 @@ fn sticky_cookie_leads_back_and_forged_ones_do_not() {
     assert_eq!(with(&cookie, &mut picker), home);
     pools.set_state("app", &home, AdminState::Disabled).unwrap();
     assert_ne!(with(&cookie, &mut picker), home);
+}
+
+#[test]
+fn a_named_server_is_the_one_or_none() {
+    let mut settings = pool(&[A, B, C]);
+    let id = |byte| ServerId::new(&[byte]).unwrap();
+    settings.servers[1].quic_id = Some(id(7));
+    settings.servers[1].max_connections = Some(2);
+    let pools = pools(&settings);
+    let mut picker = picker(&pools);
+    let by_quic_id = |picker: &mut Picker| picker.pick_named(Named::QuicId(id(7)), 0);
+    let first = by_quic_id(&mut picker).unwrap();
+    assert_eq!(name(&first), B);
+    let by_id = |picker: &mut Picker| picker.pick_named(Named::Id(first.server().id()), 0);
+    let second = by_id(&mut picker).unwrap();
+    assert_eq!((name(&second), second.server().in_flight()), (B, 2));
+    assert!(by_id(&mut picker).is_none() && by_quic_id(&mut picker).is_none(), "it is full");
+    drop(second);
+    for nobody in [Named::QuicId(id(8)), Named::Id(u64::MAX)] {
+        assert!(picker.pick_named(nobody, 0).is_none());
+    }
+    // Who is with a server that is drained stays there; a disabled one has nobody.
+    pools.set_state("app", B, AdminState::Draining).unwrap();
+    assert_eq!(name(&by_id(&mut picker).unwrap()), B);
+    pools.set_state("app", B, AdminState::Disabled).unwrap();
+    assert!(by_id(&mut picker).is_none());
+    pools.set_state("app", B, AdminState::Enabled).unwrap();
+    assert_eq!(name(&by_id(&mut picker).unwrap()), B);
+    pools.remove_server("app", B).unwrap();
+    assert!(by_id(&mut picker).is_none() && by_quic_id(&mut picker).is_none());
 }
 
 #[test]

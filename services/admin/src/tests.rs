@@ -173,6 +173,7 @@ fn config_with(servers: &[&str]) -> Config {
         max_connections: None,
         backup: false,
         zone: None,
+        quic_id: None,
     };
     let pool = config::Pool {
         name: "app".into(),

@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use sumun_config::checked::{self as config, Bandwidth, BindAddress, Config, Listener, Name, Stream};
+use sumun_config::checked::{self as config, Bandwidth, BindAddress, Config, Listener, Name, Quic, Stream};
 use sumun_engine::Worker;
 use sumun_engine::accept::Admittance;
 use sumun_engine::access_log::LogSender;
@@ -24,10 +24,12 @@ use tokio::task::AbortHandle;
 use crate::backend::{Backend, Backends};
 use crate::events::Event;
 use crate::front::{Front, Way};
+use crate::limits::{CONNECTION_IDS, ID_IDLE_TIMES};
 use crate::metrics::Metrics;
 use crate::pace::{Both, ListenerPace};
 use crate::path::datagrams::Desk;
 use crate::path::{self, open::Door};
+use crate::quic::{Learnt, Router};
 
 /// What the workers of one process share of the switch.
 #[derive(Debug)]
@@ -39,6 +41,8 @@ pub struct Switch {
     /// By their bandwidth, too: another one begins anew, and connections keep what they began with.
     listener_paces: Table<(Name, Bandwidth), ListenerPace>,
     pool_paces: Table<(Name, u64), Both<Pacer>>,
+    /// Connection ids of QUIC; workers share them, since a client that moves may come to any of them.
+    learnt: Table<Name, Learnt>,
 }
 
 impl Switch {
@@ -51,6 +55,7 @@ impl Switch {
             admittances: Table::default(),
             listener_paces: Table::default(),
             pool_paces: Table::default(),
+            learnt: Table::default(),
         })
     }
 
@@ -70,6 +75,10 @@ impl Switch {
         let mut paces = lock(&self.pool_paces);
         paces.name(|(name, bandwidth)| config.pools.get(name).is_some_and(|pool| pool.bandwidth == *bandwidth));
         paces.let_go(|_| {});
+        drop(paces);
+        let mut learnt = lock(&self.learnt);
+        learnt.name(|name| config.listeners.get(name).is_some_and(|listener| quic_of(listener).is_some()));
+        learnt.let_go(|_| {});
     }
 
     fn listener_pace(&self, listener: &Listener) -> Option<Arc<ListenerPace>> {
@@ -83,6 +92,13 @@ impl Switch {
         let bandwidth = pool.bandwidth;
         let key = (Arc::clone(&pool.name), bandwidth);
         (bandwidth > 0).then(|| lock(&self.pool_paces).value(key, 0, || [Pacer::new(bandwidth), Pacer::new(bandwidth)]))
+    }
+
+    fn router(&self, listener: &Listener) -> Option<Rc<Router>> {
+        let quic = quic_of(listener)?;
+        let learnt = lock(&self.learnt).value(Arc::clone(&listener.name), 0, || Learnt::new(CONNECTION_IDS));
+        let lifetime_ms = ID_IDLE_TIMES.saturating_mul(listener.bounds.idle.as_millis() as u64);
+        Some(Rc::new(Router::new(learnt, quic.server_id.as_ref(), lifetime_ms)))
     }
 
     /// All counters, and the connections that are open now.
@@ -231,6 +247,7 @@ impl LocalStream {
                 admittance: self.switch.admittance(listener),
                 cell: self.switch.metrics.listener(name, self.worker.index),
                 pace: self.switch.listener_pace(listener),
+                quic: self.switch.router(listener),
                 log: Rc::clone(&self.log),
             });
             match self.fronts.get(name) {
@@ -301,6 +318,13 @@ impl LocalStream {
             });
             self.backends.insert(Arc::clone(name), backend);
         }
+    }
+}
+
+fn quic_of(listener: &Listener) -> Option<&Quic> {
+    match &listener.stream {
+        Some(Stream::Udp(udp)) => udp.quic.as_ref(),
+        _ => None,
     }
 }
 

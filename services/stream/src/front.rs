@@ -14,6 +14,7 @@ use sumun_engine::preface;
 use crate::backend::{Backend, Backends};
 use crate::metrics::ListenerCell;
 use crate::pace::ListenerPace;
+use crate::quic::Router;
 
 pub(crate) struct Front {
     pub(crate) config: Arc<Listener>,
@@ -22,6 +23,8 @@ pub(crate) struct Front {
     pub(crate) admittance: Arc<Admittance>,
     pub(crate) cell: Arc<ListenerCell>,
     pub(crate) pace: Option<Arc<ListenerPace>>,
+    /// Its datagrams are those of QUIC.
+    pub(crate) quic: Option<Rc<Router>>,
     pub(crate) log: Rc<LogSender>,
 }
 

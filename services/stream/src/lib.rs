@@ -19,6 +19,7 @@ mod limits;
 mod metrics;
 mod pace;
 mod path;
+mod quic;
 
 pub use control::{LocalStream, Switch};
 pub use events::{Reason, Side};

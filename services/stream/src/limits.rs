@@ -23,5 +23,17 @@ pub(crate) const LINGER_BYTES: usize = 64 * 1024;
 /// longest is forgotten.
 pub(crate) const PACED_CLIENTS: usize = 65_536;
 
+/// Connection ids of QUIC of one listener whose server is known, 24 bytes each. Beyond it the one that was
+/// in use the longest ago is forgotten. Their lengths are 1 to 20 bytes, so that a datagram is looked up
+/// 20 times at most.
+pub(crate) const CONNECTION_IDS: usize = 65_536;
+
+/// An id is forgotten when it was in no use for so many times a listener's `idle`: NATs forget a silent
+/// client while its connection lives, and that is when it comes from elsewhere.
+pub(crate) const ID_IDLE_TIMES: u64 = 4;
+
+/// A flow says so many times in an id's life that it is in use.
+pub(crate) const ID_KEEPS: u64 = 8;
+
 /// A connection on which nothing has come for so long is asked by TCP whether its ends still live.
 pub(crate) const REST: Duration = Duration::from_secs(60);

@@ -6,6 +6,7 @@ use sumun_config::checked::{Config, Name};
 use sumun_engine::Counter;
 use sumun_engine::kept::{Table, lock};
 use sumun_engine::telemetry::Family;
+use sumun_pools::Named;
 
 use crate::events::Reason;
 
@@ -16,11 +17,26 @@ pub(crate) struct ListenerCell {
     ends: [Counter; Reason::ALL.len()],
     /// Datagrams that were lost here: no server, no room, or longer than what is passed on.
     pub(crate) dropped: Counter,
+    /// Flows of QUIC by how their server was found, as in [`FOUND`].
+    found: [Counter; FOUND.len()],
     pub(crate) bytes_in: Counter,
     pub(crate) bytes_out: Counter,
 }
 
+/// Why a flow of QUIC is at its server.
+const FOUND: [&str; 3] = ["balanced", "learnt", "server_id"];
+
 impl ListenerCell {
+    /// A flow of QUIC has its server, which it named.
+    pub(crate) fn quic_found(&self, named: Option<Named>) {
+        let found = match named {
+            None => 0,
+            Some(Named::Id(_)) => 1,
+            Some(Named::QuicId(_)) => 2,
+        };
+        self.found[found].increment();
+    }
+
     pub(crate) fn ended(&self, reason: Reason) {
         self.ends[reason as usize].increment();
     }
@@ -78,6 +94,10 @@ impl Metrics {
             "sumun_stream_datagrams_dropped_total",
             "Datagrams that came and were not passed on: no server, no room in a queue, a bound on flows.",
         );
+        let mut found = Family::counter(
+            "sumun_stream_quic_flows_total",
+            "Flows of QUIC by how their server was found: balanced, by a connection id that was learnt (learnt), or that names it (server_id).",
+        );
         for (name, cells) in lock(&self.listeners).iter() {
             let sum = |value: &dyn Fn(&ListenerCell) -> u64| cells.iter().map(|cell| value(cell)).sum::<u64>();
             let of_listener = ("listener", name);
@@ -90,6 +110,12 @@ impl Metrics {
                     ended.push(&[of_listener, ("reason", &reason), ("side", &side)], count);
                 }
             }
+            for (at, how) in FOUND.into_iter().enumerate() {
+                let count = sum(&|cell| cell.found[at].value());
+                if count > 0 {
+                    found.push(&[of_listener, ("found", &how.into())], count);
+                }
+            }
             bytes.push(&[of_listener, ("direction", &"in".into())], sum(&|cell| cell.bytes_in.value()));
             bytes.push(&[of_listener, ("direction", &"out".into())], sum(&|cell| cell.bytes_out.value()));
         }
@@ -100,6 +126,6 @@ impl Metrics {
             connects.push(&[("pool", name)], cells.iter().map(|cell| cell.connects.value()).sum::<u64>());
             retries.push(&[("pool", name)], cells.iter().map(|cell| cell.retries.value()).sum::<u64>());
         }
-        vec![accepted, ended, bytes, dropped, connects, retries]
+        vec![accepted, ended, bytes, dropped, found, connects, retries]
     }
 }

@@ -1,6 +1,7 @@
 //! What a listener passes on without understanding it.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::time::Duration;
 
 use super::Name;
@@ -40,6 +41,35 @@ pub struct Udp {
     /// Answers for each datagram of a client, behind which a flow ends; `None`: only its idle time
     /// ends it.
     pub responses: Option<u32>,
+    /// They are those of QUIC: where a client comes from elsewhere, its connection stays at its server.
+    pub quic: Option<Quic>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Quic {
+    /// Every server of the pool has a `quic_id` of so many bytes; `None`: connection ids are learnt alone.
+    pub server_id: Option<QuicServerId>,
+}
+
+/// How servers put their id into the connection ids that they make (draft-ietf-quic-load-balancers
+/// section 5.3). The numbers are within the bounds of [`sumun_hello::quic_lb::Config::new`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct QuicServerId {
+    pub bytes: usize,
+    pub nonce_bytes: usize,
+    pub config_id: u8,
+    /// `None`: ids are in the clear.
+    pub key: Option<BlockKey>,
+}
+
+/// A key of AES-128.
+#[derive(Clone, PartialEq, Eq)]
+pub struct BlockKey(pub [u8; 16]);
+
+impl fmt::Debug for BlockKey {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("BlockKey(…)")
+    }
 }
 
 /// Bytes a second in each direction; 0 is no bound.

@@ -8,7 +8,7 @@ use super::process::Use;
 use super::{Lower, Section};
 use crate::checked::{
     Balance, HashOn, HostHeader, Name, Outlier, Pool, Protocol, ProxyProtocol, Queue, Retries, Server, ServerAddress,
-    Sticky, Timeouts,
+    ServerId, Sticky, Timeouts,
 };
 use crate::limits;
 use crate::node::{Entry, Node, Place};
@@ -16,6 +16,7 @@ use crate::report::quoted;
 use crate::table;
 use crate::values;
 use crate::values::address::{self, ServerAt};
+use crate::values::quic;
 
 impl Lower<'_> {
     pub(super) fn all_pools(&mut self) -> BTreeMap<Name, Arc<Pool>> {
@@ -63,6 +64,7 @@ impl Lower<'_> {
     fn servers(&mut self, pool: Section<'_>) -> Vec<Server> {
         let mut servers = Vec::new();
         let mut seen: HashMap<String, Place> = HashMap::new();
+        let mut ids: HashMap<ServerId, Name> = HashMap::new();
         let mut refused = false;
         for node in pool.given("servers").map(Node::one_or_list).unwrap_or_default() {
             let long = Section::of(node, &table::SERVER);
@@ -89,13 +91,23 @@ impl Lower<'_> {
                     refused = true;
                     break;
                 }
+                let name_of_server = Name::from(text);
+                let quic_id = long.value("quic_id", quic::server_id);
+                if let Some((id, node)) = quic_id.zip(long.given("quic_id"))
+                    && let Some(other) = ids.insert(id, Arc::clone(&name_of_server))
+                {
+                    let message = format!("the server {} has this `quic_id`, too", quoted(&other));
+                    let help = "each server has one of its own; those of a range are written one by one";
+                    self.error(node.place, message, help);
+                }
                 servers.push(Server {
-                    name: Name::from(text),
+                    name: name_of_server,
                     address: self.server_address(written, at),
                     weight: long.number("weight"),
                     max_connections: long.optional_number("max_connections"),
                     backup: long.switch("backup"),
                     zone: name(long, "zone"),
+                    quic_id,
                 });
             }
         }

@@ -53,10 +53,11 @@ impl Lower<'_> {
 
     fn udp(&mut self, node: &Node) -> Option<Udp> {
         if node.scalar().is_some() {
-            return Some(Udp { pool: self.datagram_pool(node)?, responses: None });
+            return Some(Udp { pool: self.datagram_pool(node)?, responses: None, quic: None });
         }
         let section = Section::of(node, &table::UDP);
-        Some(Udp { pool: self.datagram_pool(section.given("pool")?)?, responses: section.optional_number("responses") })
+        let pool = self.datagram_pool(section.given("pool")?)?;
+        Some(Udp { responses: section.optional_number("responses"), quic: self.quic(section, &pool), pool })
     }
 
     /// The name of a pool whose servers take datagrams.

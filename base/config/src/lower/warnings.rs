@@ -11,6 +11,7 @@ pub(super) fn of_tree(lower: &mut Lower<'_>, tree: &Node) {
     for entry in tree.find("pools").map(Node::entries).unwrap_or_default() {
         pool(lower, Section::of(&entry.value, &table::POOL));
     }
+    quic_ids_without_effect(lower, tree);
     for entry in tree.find("listeners").map(Node::entries).unwrap_or_default() {
         tls_without_effect(lower, Section::of(&entry.value, &table::LISTENER));
         let routes = entry.value.find("routes").and_then(Node::list).unwrap_or_default();
@@ -90,6 +91,22 @@ fn tls_without_effect(lower: &mut Lower<'_>, listener: Section<'_>) {
     {
         let message = "`hsts` has no effect: no address of this listener speaks TLS";
         lower.problems.warn(node.place, message, "clients believe it only over TLS (RFC 6797 section 8.1)");
+    }
+}
+
+fn quic_ids_without_effect(lower: &mut Lower<'_>, tree: &Node) {
+    let entries = |key| tree.find(key).map(Node::entries).unwrap_or_default();
+    let udp = entries("listeners").iter().map(|entry| Section::of(&entry.value, &table::LISTENER).section("udp"));
+    let goes_by_ids = udp.filter(|udp| udp.section("quic").given("server_id").is_some());
+    let pools: Vec<&str> = goes_by_ids.filter_map(|udp| udp.text("pool")).collect();
+    for entry in entries("pools").iter().filter(|entry| !pools.contains(&entry.key.as_str())) {
+        let servers = Section::of(&entry.value, &table::POOL).given("servers");
+        let servers = servers.map(Node::one_or_list).unwrap_or_default();
+        if let Some(node) = servers.iter().find_map(|server| server.find("quic_id")) {
+            let message = "`quic_id` has no effect: no `udp` listener goes by the ids of this pool";
+            let help = "write `quic: { server_id: { bytes: …, nonce: … } }` in its `udp`";
+            lower.problems.warn(node.place, message, help);
+        }
     }
 }
 

@@ -1,5 +1,7 @@
 //! Listeners and the bounds of what clients may ask for.
 
+use sumun_hello::limits;
+
 use super::{HSTS, LISTENER_TLS, NETWORKS, OFF, ON_OR_OFF, PATH, REDIRECT_HTTPS};
 use crate::kind::Kind;
 use crate::shape::{Choice, Map, Names, Shape, key};
@@ -120,6 +122,49 @@ pub(crate) static UDP: Map = Map {
         key("responses", Shape::One(Kind::Integer { least: 0, most: 1_000_000 }),
             "A flow ends when the server has answered so many times for each datagram of the client; the next datagram chooses a server anew. 1 suits DNS. With 0, which suits syslog, every datagram chooses its server.")
             .by_default("flows end by `bounds.idle` alone"),
+        key("quic", Shape::Either(&[ON_OR_OFF, Shape::Map(&QUIC)]),
+            "The datagrams are those of QUIC: a connection whose client comes from another address or UDP port stays at its server, which is told by the connection id. `on` goes by the ids that servers were seen to use.")
+            .default("off"),
+    ],
+    choices: &[],
+};
+
+pub(crate) static QUIC: Map = Map {
+    title: "QUIC",
+    about: "The long form of `quic`.",
+    keys: &[key(
+        "server_id",
+        Shape::Map(&QUIC_SERVER_ID),
+        "Servers say in each connection id who they are, so that it is known without having been seen: behind several gateways, after an upgrade, and where a client changes its ids. Every server of the pool then has a `quic_id`.",
+    )
+    .by_default("ids are learnt alone")],
+    choices: &[],
+};
+
+const SERVER_ID_BYTES: Kind =
+    Kind::Integer { least: *limits::SERVER_ID_BYTES.start() as u64, most: *limits::SERVER_ID_BYTES.end() as u64 };
+const NONCE_BYTES: Kind =
+    Kind::Integer { least: *limits::NONCE_BYTES.start() as u64, most: *limits::NONCE_BYTES.end() as u64 };
+
+pub(crate) static QUIC_SERVER_ID: Map = Map {
+    title: "a server id of QUIC",
+    about: "How the servers make connection ids (draft-ietf-quic-load-balancers-21 section 5.3), as they have been told themselves.",
+    keys: &[
+        key("bytes", Shape::One(SERVER_ID_BYTES), "Length of every `quic_id`.").required(),
+        key("nonce", Shape::One(NONCE_BYTES), "Length of the nonce; it and `bytes` are at most 19 together.")
+            .required(),
+        key(
+            "config",
+            Shape::One(Kind::Integer { least: 0, most: 6 }),
+            "Which configuration it is: the first three bits of such ids.",
+        )
+        .default("0"),
+        key(
+            "key",
+            Shape::One(Kind::BlockKey),
+            "Encrypts ids by AES-128. Best taken from the environment: `${QUIC_KEY}`.",
+        )
+        .by_default("ids are in the clear"),
     ],
     choices: &[],
 };

@@ -70,6 +70,12 @@ pub(crate) static SERVER: Map = Map {
         key("max_connections", COUNT, "Connections to it at once, of all workers together.").by_default("no bound"),
         key("backup", ON_OR_OFF, "Taken only when no other server can be.").default("off"),
         key("zone", Shape::One(Kind::Name), "Where it stands; see the pool's `zone`.").by_default("none"),
+        key(
+            "quic_id",
+            Shape::One(Kind::QuicServerId),
+            "What it calls itself in connection ids of QUIC; for `udp` listeners with `quic: { server_id: … }`.",
+        )
+        .by_default("none"),
         later("tls", TLS),
     ],
     choices: &[],

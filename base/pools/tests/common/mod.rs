@@ -49,7 +49,15 @@ pub(crate) fn server(address: &str) -> Server {
             ServerAddress::Name { host: host.to_owned(), port: port.parse().unwrap() }
         }
     };
-    Server { name: address.into(), address: parsed, weight: 1, max_connections: None, backup: false, zone: None }
+    Server {
+        name: address.into(),
+        address: parsed,
+        weight: 1,
+        max_connections: None,
+        backup: false,
+        zone: None,
+        quic_id: None,
+    }
 }
 
 pub(crate) fn config(pool: &Pool) -> Config {

@@ -111,7 +111,7 @@ impl Receiver {
                 if let Some((_, flow)) = last.take() {
                     flow.flush(outgoing, batch.pool());
                 }
-                last = self.flow(front, key).map(|flow| (key, flow));
+                last = self.flow(front, key, message.bytes).map(|flow| (key, flow));
             }
             match &last {
                 Some((_, flow)) if flow.may_pass(0, message.bytes.len(), &self.worker) && flow.find_server() => {
@@ -128,7 +128,7 @@ impl Receiver {
     }
 
     /// The flow that a datagram belongs to; a new one where there is none and one may be.
-    fn flow(self: &Rc<Self>, front: &Rc<Front>, key: Key) -> Option<Rc<Flow>> {
+    fn flow(self: &Rc<Self>, front: &Rc<Front>, key: Key, datagram: &[u8]) -> Option<Rc<Flow>> {
         match self.flows.borrow_mut().entry(key) {
             Entry::Occupied(there) => Some(Rc::clone(there.get())),
             Entry::Vacant(place) => {
@@ -139,7 +139,7 @@ impl Receiver {
                 let admitted = front.admittance.admit(ip).ok()?;
                 let Way::Datagrams(backend, udp) = &front.way else { return None };
                 front.cell.accepted.increment();
-                let flow = Flow::new(self, front, key, (backend, udp), admitted);
+                let flow = Flow::new(self, front, (key, datagram), (backend, udp), admitted);
                 tokio::task::spawn_local(flow::answer(Rc::clone(self), Rc::clone(&flow)));
                 Some(Rc::clone(place.insert(flow)))
             }

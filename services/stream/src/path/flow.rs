@@ -7,6 +7,7 @@
 use std::cell::{Cell, OnceCell, RefCell};
 use std::future::{Future as _, poll_fn};
 use std::io;
+use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
 use std::task::Poll;
@@ -16,7 +17,7 @@ use sumun_engine::accept::{Admitted, client_key};
 use sumun_engine::access_log::Entry;
 use sumun_engine::{Deadline, Worker};
 use sumun_host::datagrams::{Outgoing, Sent};
-use sumun_pools::{Lease as ServerLease, Outcome, PickKey, Target, Tried};
+use sumun_pools::{Lease as ServerLease, Named, Outcome, PickKey, Target, Tried};
 use tokio::io::{Interest, Ready};
 use tokio::net::UdpSocket;
 
@@ -26,6 +27,7 @@ use crate::backend::Backend;
 use crate::events::Reason;
 use crate::front::Front;
 use crate::pace::Pace;
+use crate::quic::Connection;
 
 pub(crate) struct Flow {
     key: Key,
@@ -42,6 +44,8 @@ pub(crate) struct Flow {
     owed: Cell<u64>,
     /// Every datagram has had its answers.
     is_over: Cell<bool>,
+    /// What is in it, where that is QUIC.
+    connection: Option<Connection>,
     pace: Option<Rc<Pace>>,
     start_us: u64,
     bytes_in: Cell<u64>,
@@ -55,12 +59,13 @@ impl Flow {
     pub(crate) fn new(
         receiver: &Receiver,
         front: &Rc<Front>,
-        key: Key,
+        (key, first): (Key, &[u8]),
         (backend, udp): (&Rc<Backend>, &Udp),
         admitted: Admitted,
     ) -> Rc<Self> {
         let deadline = receiver.worker.deadlines.reserve();
         deadline.set(front.config.bounds.idle);
+        let connection = front.quic.as_ref().map(|router| Connection::new(router, first, deadline.now_ms()));
         Rc::new(Self {
             key,
             front: Rc::clone(front),
@@ -71,6 +76,7 @@ impl Flow {
             deadline,
             owed: Cell::new(0),
             is_over: Cell::new(false),
+            connection,
             pace: Pace::new(front.pace.as_ref(), backend.pace.as_ref(), client_key(key.client.ip())),
             start_us: receiver.worker.clock.now_us(),
             bytes_in: Cell::new(0),
@@ -86,18 +92,43 @@ impl Flow {
         if lease.as_ref().is_some_and(|lease| lease.server().keeps_sessions()) {
             return true;
         }
-        *lease = None;
+        *lease = self.find_home();
+        if lease.is_some() {
+            return true;
+        }
         let mut tried = Tried::default();
         let key = PickKey { hash: Some(source_key(self.key.client)), ..PickKey::default() };
         while let Ok(found) = self.backend.picker.borrow_mut().pick(self.deadline.now_ms(), key, &tried) {
             if self.connect(&found).is_ok() {
-                self.servers.set(self.servers.get() + 1);
+                self.note_found(None);
                 *lease = Some(found);
                 return true;
             }
             tried.insert(found.server());
         }
         false
+    }
+
+    /// The server that knows its connection already, if it can be had.
+    fn find_home(&self) -> Option<ServerLease> {
+        let connection = self.connection.as_ref()?;
+        if let Some(home) = connection.take_home() {
+            let found = self.backend.picker.borrow_mut().pick_named(home, self.deadline.now_ms());
+            let found = found.filter(|lease| self.connect(lease).is_ok());
+            if found.is_some() {
+                self.note_found(Some(home));
+                return found;
+            }
+        }
+        connection.begin_anew();
+        None
+    }
+
+    fn note_found(&self, named: Option<Named>) {
+        self.servers.set(self.servers.get() + 1);
+        if self.connection.is_some() {
+            self.front.cell.quic_found(named);
+        }
     }
 
     fn connect(&self, lease: &ServerLease) -> io::Result<()> {
@@ -130,6 +161,9 @@ impl Flow {
         self.bytes_in.set(self.bytes_in.get() + bytes);
         self.owed.set(self.owed.get().saturating_add(owed(&self.responses, datagrams)));
         self.deadline.set(self.front.config.bounds.idle);
+        if let Some(connection) = &self.connection {
+            connection.keep(self.deadline.now_ms());
+        }
     }
 
     /// Sends what was collected for its server.
@@ -191,6 +225,9 @@ impl Flow {
                 self.front.cell.dropped.add(message.datagrams() as u64);
                 continue;
             }
+            if let Some(connection) = &self.connection {
+                self.learn(connection, message.bytes, message.from);
+            }
             datagrams += message.datagrams() as u64;
             bytes += message.bytes.len() as u64;
             outgoing.push(message.range, Some(self.key.client), self.key.from(), message.segment);
@@ -199,6 +236,15 @@ impl Flow {
         self.front.cell.dropped.add(sent.dropped as u64);
         self.note_answered(datagrams, bytes);
         Ok(count < batch.capacity())
+    }
+
+    /// An answer may still be one of the server before.
+    fn learn(&self, connection: &Connection, datagram: &[u8], from: SocketAddr) {
+        if let Some(lease) = &*self.lease.borrow()
+            && *lease.target() == Target::Tcp(from)
+        {
+            connection.note_answer(datagram, lease.server().id(), self.deadline.now_ms());
+        }
     }
 
     fn note_answered(&self, datagrams: u64, bytes: u64) {
@@ -210,6 +256,9 @@ impl Flow {
         self.front.cell.bytes_out.add(bytes);
         self.bytes_out.set(self.bytes_out.get() + bytes);
         self.deadline.set(self.front.config.bounds.idle);
+        if let Some(connection) = &self.connection {
+            connection.keep(self.deadline.now_ms());
+        }
         let left = self.owed.get().saturating_sub(datagrams);
         // The next datagram is one of a flow of its own.
         self.is_over.set(self.owed.replace(left) > 0 && left == 0);

@@ -126,9 +126,9 @@ fn many_in_a_row_keep_their_order_and_their_bounds() {
                 client.send(&datagram(at)).expect("sent");
             });
             let mut peer = None;
-            for at in 0..sizes.len() {
+            for (at, size) in sizes.iter().enumerate() {
                 let (bytes, from) = receive(&server);
-                assert!(bytes == datagram(at), "number {at} of round {round}: {} of {}", bytes.len(), sizes[at]);
+                assert!(bytes == datagram(at), "number {at} of round {round}: {} of {size}", bytes.len());
                 assert_eq!(*peer.get_or_insert(from), from);
             }
             let peer = peer.expect("there was one");

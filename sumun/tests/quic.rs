@@ -3,6 +3,7 @@
 
 mod support;
 
+use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::net::{SocketAddr, UdpSocket};
 
@@ -26,11 +27,24 @@ fn address(socket: &UdpSocket) -> SocketAddr {
     socket.local_addr().expect("a bound socket has an address")
 }
 
-/// A client of the switch, from a UDP port of its own.
-fn client(place: Place, switch: &Switch) -> UdpSocket {
-    let socket = socket(place);
-    socket.connect(switch.address).expect("it is an address");
-    socket
+/// Clients of a switch, each from a UDP port that no other one has had: its flow is there for a while.
+struct Clients {
+    place: Place,
+    switch: SocketAddr,
+    all: RefCell<Vec<UdpSocket>>,
+}
+
+impl Clients {
+    fn of(place: Place, switch: &Switch) -> Self {
+        Self { place, switch: switch.address, all: RefCell::default() }
+    }
+
+    fn next(&self) -> UdpSocket {
+        let socket = socket(self.place);
+        socket.connect(self.switch).expect("it is an address");
+        self.all.borrow_mut().push(socket.try_clone().expect("a descriptor"));
+        socket
+    }
 }
 
 fn servers(place: Place) -> [UdpSocket; SERVERS] {
@@ -121,16 +135,17 @@ fn a_client_from_another_port_stays_at_its_server() {
     everywhere(|place| {
         let servers = servers(place);
         let switch = Switch::start(place, &with(&addresses(&servers), LEARNT));
+        let clients = Clients::of(place, &switch);
         let mut homes = BTreeSet::new();
         for number in 0..CLIENTS {
             // Ids of the same beginning and of several lengths.
             let id = [&[0x77; 3][..], &number.to_be_bytes(), &vec![number as u8; number % 8]].concat();
-            let first = client(place, &switch);
+            let first = clients.next();
             let home = shake_hands(&first, &servers, &id);
             homes.insert(home);
             // From so many ports that both workers see some of them.
             for round in 0..8 {
-                let other = client(place, &switch);
+                let other = clients.next();
                 let datagram = if round == 0 { long(HANDSHAKE, &id, b"client") } else { short(&id) };
                 let (at, from) = send(&other, &datagram, &servers);
                 assert_eq!(at, home, "client {number}, round {round}");
@@ -151,7 +166,8 @@ fn ids_that_nobody_used_are_balanced() {
     everywhere(|place| {
         let servers = servers(place);
         let switch = Switch::start(place, &with(&addresses(&servers), LEARNT));
-        let home = shake_hands(&client(place, &switch), &servers, b"known to us");
+        let clients = Clients::of(place, &switch);
+        let home = shake_hands(&clients.next(), &servers, b"known to us");
         let mut seen = BTreeSet::new();
         for number in 0..8 * SERVERS {
             let datagram = match number % 4 {
@@ -160,10 +176,10 @@ fn ids_that_nobody_used_are_balanced() {
                 2 => long(HANDSHAKE, b"known to us, too", b"x"),
                 _ => b"\xff\0\0".to_vec(),
             };
-            seen.insert(send(&client(place, &switch), &datagram, &servers).0);
+            seen.insert(send(&clients.next(), &datagram, &servers).0);
         }
         assert_eq!(seen.len(), SERVERS, "they come to all of them");
-        assert_eq!(send(&client(place, &switch), &short(b"known to us"), &servers).0, home);
+        assert_eq!(send(&clients.next(), &short(b"known to us"), &servers).0, home);
     });
 }
 
@@ -172,8 +188,9 @@ fn without_quic_ids_are_bytes_like_others() {
     everywhere(|place| {
         let servers = servers(place);
         let switch = Switch::start(place, &with(&addresses(&servers), "bind: \"$L4/udp\", udp: app"));
-        shake_hands(&client(place, &switch), &servers, b"known to us");
-        let send = |_| send(&client(place, &switch), &short(b"known to us"), &servers).0;
+        let clients = Clients::of(place, &switch);
+        shake_hands(&clients.next(), &servers, b"known to us");
+        let send = |_| send(&clients.next(), &short(b"known to us"), &servers).0;
         assert_eq!((0..4 * SERVERS).map(send).collect::<BTreeSet<usize>>().len(), SERVERS);
         assert_eq!(found(&switch, "balanced"), 0);
     });
@@ -185,23 +202,24 @@ fn a_server_that_is_gone_is_not_looked_for() {
         let servers = servers(place);
         let all = addresses(&servers);
         let switch = Switch::start(place, &with(&all, LEARNT));
-        let home = shake_hands(&client(place, &switch), &servers, b"the server's");
+        let clients = Clients::of(place, &switch);
+        let home = shake_hands(&clients.next(), &servers, b"the server's");
         // What is known lives on over a reload.
         switch.reload(&with(&all, &format!("{LEARNT} bounds: {{ connections: 5000 }}")));
-        let elsewhere = client(place, &switch);
+        let elsewhere = clients.next();
         assert_eq!(send(&elsewhere, &short(b"the server's"), &servers).0, home);
         let mut others = all.clone();
         others.remove(home);
         switch.reload(&with(&others, LEARNT));
         let mut seen = BTreeSet::new();
         for _ in 0..4 * SERVERS {
-            seen.insert(send(&client(place, &switch), &short(b"the server's"), &servers).0);
+            seen.insert(send(&clients.next(), &short(b"the server's"), &servers).0);
         }
         assert_eq!(seen, (0..SERVERS).filter(|&at| at != home).collect());
         // The connection begins anew, and its id is another server's.
-        let again = shake_hands(&client(place, &switch), &servers, b"the server's");
+        let again = shake_hands(&clients.next(), &servers, b"the server's");
         assert_ne!(again, home);
-        assert_eq!(send(&client(place, &switch), &short(b"the server's"), &servers).0, again);
+        assert_eq!(send(&clients.next(), &short(b"the server's"), &servers).0, again);
     });
 }
 
@@ -212,7 +230,8 @@ fn a_client_that_was_silent_comes_back_to_its_server() {
         let servers = servers(place);
         let listener = format!("{LEARNT} bounds: {{ idle: 2s }}");
         let switch = Switch::start(place, &with(&addresses(&servers), &listener));
-        let client = client(place, &switch);
+        let clients = Clients::of(place, &switch);
+        let client = clients.next();
         let home = shake_hands(&client, &servers, b"the server's");
         switch.await_nothing_open();
         assert_eq!(send(&client, &short(b"the server's"), &servers).0, home);
@@ -225,21 +244,22 @@ fn ids_that_name_their_server_need_not_be_known() {
     everywhere(|place| {
         let servers = servers(place);
         let switch = Switch::start(place, &with_ids(&addresses(&servers), "bytes: 1, nonce: 6, config: 2"));
+        let clients = Clients::of(place, &switch);
         for number in 0..3 * SERVERS {
             let at = number % SERVERS;
             let id = [0x40 | 7, at as u8, 1, 2, 3, 4, 5, 6];
-            assert_eq!(send(&client(place, &switch), &short(&id), &servers).0, at);
-            assert_eq!(send(&client(place, &switch), &long(HANDSHAKE, &id, b"x"), &servers).0, at);
+            assert_eq!(send(&clients.next(), &short(&id), &servers).0, at);
+            assert_eq!(send(&clients.next(), &long(HANDSHAKE, &id, b"x"), &servers).0, at);
         }
         assert_eq!(found(&switch, "server_id"), 6 * SERVERS as u64);
         // Of another configuration; of a server that is not there; too short.
         for id in [&[0x67, 0, 1, 2, 3, 4, 5, 6][..], &[0x47, 99, 1, 2, 3, 4, 5, 6]] {
-            let send = |_| send(&client(place, &switch), &short(id), &servers).0;
+            let send = |_| send(&clients.next(), &short(id), &servers).0;
             assert_eq!((0..4 * SERVERS).map(send).collect::<BTreeSet<usize>>().len(), SERVERS);
         }
         // What a server was seen to use is learnt all the same.
-        let home = shake_hands(&client(place, &switch), &servers, b"\xe0 of no server");
-        assert_eq!(send(&client(place, &switch), &short(b"\xe0 of no server"), &servers).0, home);
+        let home = shake_hands(&clients.next(), &servers, b"\xe0 of no server");
+        assert_eq!(send(&clients.next(), &short(b"\xe0 of no server"), &servers).0, home);
     });
 }
 
@@ -258,9 +278,10 @@ fn encrypted_ids_name_their_server() {
         let listener = format!("bind: \"$L4/udp\", udp: {{ pool: app, quic: {{ server_id: {{ {server_id} }} }} }}");
         let pools = format!("app: {{ balance: round-robin, servers: [{}] }}", list.join(", "));
         let switch = Switch::start(place, &config(&pools, &listener));
+        let clients = Clients::of(place, &switch);
         for _ in 0..2 * SERVERS {
             let id = [0x07, 0x20, 0xb1, 0xd0, 0x7b, 0x35, 0x9d, 0x3c];
-            assert_eq!(send(&client(place, &switch), &short(&id), &servers).0, 1);
+            assert_eq!(send(&clients.next(), &short(&id), &servers).0, 1);
         }
     });
 }

@@ -11,7 +11,9 @@ use support::certificates::{Authority, VERSIONS};
 use support::client::End;
 use support::gateway;
 use support::instance::{Instance, eventually, everywhere, with_spare};
-use support::l4::{Backend, Switch, config, connect, converse, end, receive, refused, rest, send, tcp_config};
+use support::l4::{
+    Backend, Switch, config, connect, converse, end, receive, refused, rest, send, tcp_config, turned_away,
+};
 use support::server::Server;
 use support::talk::Client;
 
@@ -47,6 +49,34 @@ fn a_reload_leaves_connections_alone() {
         assert_eq!(rest(&client), (b"the last word".to_vec(), End::Closed));
         converse(&second, &second_server);
         assert_eq!(switch.gateway.worker_process(), process);
+    });
+}
+
+/// A listener keeps its name and its address, and is another service: nobody gets the one before.
+#[test]
+fn a_listener_may_become_one_of_http_and_back() {
+    everywhere(|place| {
+        let backend = Backend::new(place.ip);
+        let tcp = tcp_config(&[backend.address], "", "");
+        let switch = Switch::start(place, &tcp);
+        let listener = tcp.lines().find(|line| line.starts_with("  l4:")).expect("it is there").to_owned();
+        let http = tcp.replace(&listener, "  l4: { bind: \"$L4\", routes: [{ path: /, respond: { status: 418 } }] }");
+        let old = switch.connect();
+        let old_server = backend.accept();
+        converse(&old, &old_server);
+        for _ in 0..2 {
+            switch.reload(&http);
+            eventually("HTTP is answered", || {
+                let mut client = Client::connect(switch.address);
+                client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+                client.try_answer(false).is_ok_and(|answer| answer.status == 418)
+            });
+            switch.reload(&tcp);
+            let client = switch.connect();
+            let server = backend.accept();
+            converse(&client, &server);
+        }
+        converse(&old, &old_server);
     });
 }
 
@@ -187,7 +217,7 @@ fn a_server_that_cannot_be_verified_is_not_spoken_with() {
                 fs::write(directory.join("authority.pem"), &authority.pem).expect("a file");
             })
         });
-        refused(switch.connect());
+        turned_away(switch.address);
         switch.await_reason("server_handshake", 1);
         // One that speaks no TLS at all.
         let plain = Backend::new(place.ip);

@@ -9,7 +9,7 @@ use support::client::End;
 use support::instance::{Instance, Place, eventually, everywhere};
 use support::l4::{
     Backend, Named, Switch, accept_any, config, connect_from, converse, end, quoted, read_v1, read_v2, receive,
-    refused, reset, send, v1, v2,
+    refused, reset, send, turned_away, v1, v2,
 };
 use support::talk::Client;
 
@@ -148,7 +148,7 @@ fn a_header_has_its_time() {
             })
             .collect();
         clients.iter().for_each(refused);
-        refused(switch.connect());
+        turned_away(switch.address);
         switch.await_nothing_open();
         switch.await_reason("preface", 3);
         assert!(backend.waiting().is_none());

@@ -14,6 +14,9 @@ use slab::Slab;
 
 const NEVER: u64 = u64::MAX;
 
+/// So much further on the next sweep begins: a prime, so that it comes to all of them.
+const SWEEP_STEP: usize = 7919;
+
 struct Entry {
     at_ms: u64,
     waker: Waker,
@@ -25,6 +28,8 @@ pub struct Deadlines {
     entries: RefCell<Slab<Entry>>,
     /// The clock of the last sweep.
     now_ms: Cell<u64>,
+    /// Which entry is woken first in the next one.
+    first: Cell<usize>,
 }
 
 impl std::fmt::Debug for Deadlines {
@@ -52,10 +57,15 @@ impl Deadlines {
     /// Wakes every task whose deadline is not after `now_ms`.
     pub fn sweep(&self, now_ms: u64) {
         self.now_ms.set(now_ms);
-        for (_, entry) in self.entries.borrow().iter() {
-            if entry.at_ms <= now_ms {
-                entry.waker.wake_by_ref();
-            }
+        let entries = self.entries.borrow();
+        // Each time another one comes first: they may wait for the same thing, of which there is not
+        // enough for all.
+        let first = self.first.get() % entries.capacity().max(1);
+        self.first.set(first.wrapping_add(SWEEP_STEP));
+        let is_due = |(_, entry): &(usize, &Entry)| entry.at_ms <= now_ms;
+        let (behind, before) = (|(key, _): &(usize, &Entry)| *key >= first, |(key, _): &(usize, &Entry)| *key < first);
+        for (_, entry) in entries.iter().filter(behind).chain(entries.iter().filter(before)).filter(is_due) {
+            entry.waker.wake_by_ref();
         }
     }
 

@@ -55,11 +55,6 @@ pub fn connected_udp_socket(destination: SocketAddr, source: Option<IpAddr>) -> 
     Ok(socket.into())
 }
 
-/// Gives such a socket another destination: what the one before still sends is not received.
-pub fn reconnect_udp(socket: impl AsFd, destination: SocketAddr) -> io::Result<()> {
-    Ok(rustix::net::connect(socket, &destination)?)
-}
-
 /// Has TCP probe a connection on which nothing comes for a minute, each quarter of a minute; it is
 /// broken off when four probes in a row stay unanswered.
 pub fn keep_alive(socket: &impl AsFd) -> io::Result<()> {

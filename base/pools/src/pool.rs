@@ -79,6 +79,11 @@ impl Pool {
         self.settings.load_full()
     }
 
+    /// Another number whenever something about its servers has changed.
+    pub fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
+    }
+
     /// Its servers now.
     pub fn servers(&self) -> Arc<ServerSet> {
         self.set.load_full()

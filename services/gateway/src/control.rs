@@ -252,14 +252,16 @@ impl LocalGateway {
         }
         let gateway = Arc::clone(&self.gateway);
         self.accepting.retain(|Accepting { listener: name, address, task, door }| {
-            let listener = config.listeners.get(name).filter(|listener| listener.bind.contains(address));
+            let is_ours =
+                |listener: &&Arc<config::Listener>| listener.stream.is_none() && listener.bind.contains(address);
+            let listener = config.listeners.get(name).filter(is_ours);
             match listener {
                 Some(listener) => *door.borrow_mut() = gateway.door(listener, address),
                 None => task.abort(),
             }
             listener.is_some()
         });
-        self.sites.retain(|name, _| config.listeners.contains_key(name));
+        self.sites.retain(|name, _| config.listeners.get(name).is_some_and(|listener| listener.stream.is_none()));
         for Taken { listener: name, address, acceptor } in std::mem::take(&mut self.taken) {
             let found = self.sites.get(&name).zip(config.listeners.get(&name));
             let Some((site, listener)) = found else { continue };

@@ -65,6 +65,14 @@ impl End {
         }
     }
 
+    /// The socket below, whatever is spoken on it.
+    pub(crate) fn transport_socket(&self) -> Socket<'_> {
+        match self {
+            Self::Plain(transport) => transport.into(),
+            Self::Tls(stream) => stream.transport().into(),
+        }
+    }
+
     /// Which address of ours it is connected with; `None` for a Unix socket.
     pub(crate) fn local_address(&self) -> Option<SocketAddr> {
         match self {

@@ -37,3 +37,9 @@ pub(crate) const ID_KEEPS: u64 = 8;
 
 /// A connection on which nothing has come for so long is asked by TCP whether its ends still live.
 pub(crate) const REST: Duration = Duration::from_secs(60);
+
+/// A flow of one datagram that nobody has answered is forgotten after this.
+pub(crate) const UNANSWERED: Duration = Duration::from_secs(2);
+
+/// Answers have so long to come once datagrams are received by another process.
+pub(crate) const LAST_ANSWERS: Duration = Duration::from_secs(2);

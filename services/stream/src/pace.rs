@@ -1,6 +1,5 @@
 //! Bandwidths: who shares them, and what of them one direction of a connection may have now.
 
-use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -31,11 +30,6 @@ impl ListenerPace {
     }
 }
 
-/// What all connections to a pool share.
-pub(crate) fn pool_pace(bandwidth: u64) -> Option<Both<Pacer>> {
-    both(bandwidth, || Pacer::new(bandwidth))
-}
-
 fn both<T>(bandwidth: u64, make: impl Fn() -> T) -> Option<Both<T>> {
     (bandwidth > 0).then(|| [make(), make()])
 }
@@ -57,7 +51,7 @@ impl Pace {
         client: u64,
     ) -> Option<Rc<Self>> {
         (listener.is_some() || pool.is_some()).then(|| {
-            let own = listener.and_then(|listener| pool_pace(listener.connection));
+            let own = listener.and_then(|listener| both(listener.connection, || Pacer::new(listener.connection)));
             Rc::new(Self { listener: listener.cloned(), pool: pool.cloned(), own, client })
         })
     }
@@ -97,34 +91,51 @@ impl Pace {
     }
 }
 
-/// One direction of it, with a note that somebody waits for its share.
+/// One direction of it. A tick of the worker's clock brings one piece, so that others of whom somebody
+/// shares the bandwidth get theirs.
 #[derive(Debug, Default)]
 pub(crate) struct Lane {
     pace: Option<Rc<Pace>>,
     direction: usize,
-    waits: Cell<bool>,
+    tick: u64,
+    /// What is left of this tick's piece; `None`: it has not been asked for.
+    left: Option<u64>,
 }
 
 impl Lane {
     pub(crate) fn new(pace: Option<&Rc<Pace>>, direction: usize) -> Self {
-        Self { pace: pace.cloned(), direction, waits: Cell::new(false) }
+        Self { pace: pace.cloned(), direction, tick: u64::MAX, left: None }
     }
 
-    /// At most so many bytes may go now; 0: it waits.
-    pub(crate) fn allows(&self, now_ns: impl FnOnce() -> u64) -> usize {
-        let Some(pace) = &self.pace else { return usize::MAX };
-        let bytes = pace.allows(self.direction, now_ns());
-        self.waits.set(bytes == 0);
-        usize::try_from(bytes).unwrap_or(usize::MAX)
-    }
-
-    pub(crate) fn note(&self, bytes: usize, now_ns: impl FnOnce() -> u64) {
-        if let Some(pace) = &self.pace {
-            pace.note(self.direction, bytes as u64, now_ns());
+    /// The time goes on.
+    pub(crate) fn begin(&mut self, tick: u64) {
+        if self.tick != tick {
+            self.tick = tick;
+            self.left = None;
         }
     }
 
+    /// At most so many bytes may go now; 0: none in this tick.
+    pub(crate) fn allows(&mut self, now_ns: impl FnOnce() -> u64) -> usize {
+        let Some(pace) = &self.pace else { return usize::MAX };
+        // Two thirds of what there is, which is all that a tick brings where nobody else takes of it.
+        let piece = || {
+            let bytes = pace.allows(self.direction, now_ns());
+            bytes.div_ceil(3).saturating_mul(2).min(bytes)
+        };
+        let left = *self.left.get_or_insert_with(piece);
+        usize::try_from(left).unwrap_or(usize::MAX)
+    }
+
+    pub(crate) fn note(&mut self, bytes: usize, now_ns: impl FnOnce() -> u64) {
+        if let Some(pace) = &self.pace {
+            pace.note(self.direction, bytes as u64, now_ns());
+            self.left = self.left.map(|left| left.saturating_sub(bytes as u64));
+        }
+    }
+
+    /// It has had its piece, and waits for that of the next tick.
     pub(crate) fn waits(&self) -> bool {
-        self.waits.get()
+        self.left == Some(0)
     }
 }

@@ -170,9 +170,10 @@ async fn pass(client: &mut Client, search: &mut Search, connected: Connected, un
         relay.run(&mut client.end, &mut server, times, (idle, search.has_tries_left()), &cell, first_byte).await;
     let now_ms = worker.clock.coarse_ms();
     let is_silent = relay.down.moved == 0 && matches!(reason, Reason::ServerEnded | Reason::ServerReset);
-    if is_silent {
+    // Behind the client's first byte, what it said may be why: anybody could have a server taken out.
+    if is_silent && relay.is_untouched() {
         lease.report(Outcome::CutOff, now_ms);
-        if relay.is_untouched() && may_try_again(search, &lease) {
+        if may_try_again(search, &lease) {
             *unsent = relay.take_unsent();
             return Passed::Again;
         }
@@ -257,10 +258,7 @@ async fn pick(client: &mut Client, search: &mut Search) -> Result<ServerLease, R
 async fn wait<T>(client: &Client, waiting: impl Future<Output = T>) -> Result<T, Reason> {
     let mut waiting = pin!(waiting);
     let mut broken = pin!(async {
-        match client.end.socket() {
-            Some(socket) => socket.broken().await,
-            None => std::future::pending().await,
-        }
+        client.end.transport_socket().broken().await;
     });
     poll_fn(|context| match waiting.as_mut().poll(context) {
         Poll::Ready(result) => Poll::Ready(Ok(result)),

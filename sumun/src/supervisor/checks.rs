@@ -8,7 +8,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{BorrowedFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
@@ -22,6 +22,7 @@ use sumun_pools::external::{first_line, in_units};
 
 use super::Supervisor;
 use crate::limits::{CHECK_NAME_BYTES, CHECK_OUTPUT_BYTES};
+use crate::sandbox::Plan;
 
 /// Where commands look for others if this process has no PATH.
 const USUAL_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -86,11 +87,12 @@ impl Supervisor {
         let asked = Asked { number, id };
         // A config on its way is in force in the worker process before this one hears of it.
         let pending = self.reload.as_ref().map(|reload| &reload.config);
-        let command = [Some(&self.config), pending].into_iter().flatten().find_map(|config| command_of(config, pool));
-        let Some(command) = command else {
+        let configs = [Some(&self.config), pending].into_iter().flatten();
+        let found = configs.filter_map(|config| Some((config, command_of(config, pool)?))).next();
+        let Some((config, command)) = found else {
             return self.answer_check(asked, CheckVerdict::None, "the config has no command for this pool".to_owned());
         };
-        let place = Place::read(address, command.port).filter(|_| is_name(server));
+        let place = Place::read(address, command.port).filter(|place| is_name(server) && place.is_within(config));
         let Some(place) = place else {
             let words = "its name or its address cannot be told to a command".to_owned();
             return self.answer_check(asked, CheckVerdict::None, words);
@@ -167,7 +169,10 @@ impl Checks {
             if !running.given_up {
                 answers.push((running.asked, answer.0, answer.1));
             }
-            running.give_up();
+            // The number of a group that has ended may be somebody else's by now.
+            if ended.is_none() {
+                running.give_up();
+            }
             ended.is_none()
         });
         answers
@@ -256,6 +261,18 @@ struct Place {
 }
 
 impl Place {
+    /// The worker process could go there itself: a command is no way around its sandbox.
+    fn is_within(&self, config: &Config) -> bool {
+        if config.sandbox == Sandbox::Off {
+            return true;
+        }
+        let plan = Plan::of(config);
+        match self.port.parse() {
+            Ok(port) => plan.connect.contains(&port),
+            Err(_) => plan.unix.contains(Path::new(&self.address)),
+        }
+    }
+
     /// `port` comes before the one in the address.
     fn read(text: &str, port: Option<u16>) -> Option<Self> {
         if let Some(path) = text.strip_prefix("unix:") {
@@ -267,8 +284,10 @@ impl Place {
     }
 }
 
+/// Nothing that a shell would take for more than a word.
 fn is_name(text: &str) -> bool {
-    !text.is_empty() && text.len() <= CHECK_NAME_BYTES && !text.contains(char::is_control)
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"._:@/[]-".contains(&byte);
+    !text.is_empty() && text.len() <= CHECK_NAME_BYTES && text.bytes().all(fits) && !text.starts_with('-')
 }
 
 fn judge(status: ExitStatus, said: &[u8]) -> (CheckVerdict, String) {

@@ -48,6 +48,14 @@ pub(super) struct Pending {
     pub(super) refused: Option<String>,
 }
 
+/// A listener that both configs have goes from HTTP to TCP or back.
+fn has_moving_listener(before: &Config, after: &Config) -> bool {
+    before
+        .listeners
+        .iter()
+        .any(|(name, old)| after.listeners.get(name).is_some_and(|new| old.stream.is_some() != new.stream.is_some()))
+}
+
 impl Supervisor {
     pub(super) fn ask_for_reload(&mut self, requester: Requester) {
         if self.stopping {
@@ -120,7 +128,9 @@ impl Supervisor {
         }
         // More workers, or what the program that started this process did not know of.
         let lacks = pending.added.are_needed_by(&self.config);
-        let sent = if pending.config.workers == self.config.workers && forbidden.is_none() && !lacks {
+        // Its socket is with the service that it leaves.
+        let moves = has_moving_listener(&self.config, &pending.config);
+        let sent = if pending.config.workers == self.config.workers && forbidden.is_none() && !lacks && !moves {
             pending.applied_by = Some(current);
             self.send_apply(current, &pending)
         } else {

@@ -5,7 +5,6 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 use std::future::poll_fn;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -13,15 +12,14 @@ use std::os::fd::AsFd;
 use std::rc::Rc;
 use std::task::{Poll, ready};
 
-use sumun_config::checked::Udp;
 use sumun_engine::Worker;
 use sumun_host::datagrams::{Batch, Local, Outgoing};
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
 
 use super::flow::{self, Flow};
-use crate::backend::Backend;
 use crate::control::Listening;
+use crate::events::Reason;
 use crate::front::{Front, Way};
 
 /// What all sockets of a worker share: memory for datagrams, which are gone again when a call returns.
@@ -63,6 +61,7 @@ pub(crate) async fn receive(listening: Listening, socket: UdpSocket, desk: Rc<Re
     // Never set: it is there to be woken by when a drain begins.
     let wake = worker.deadlines.enter().await;
     let receiver = Rc::new(Receiver { socket, desk, worker, flows: RefCell::default() });
+    let _closing = Closing(Rc::clone(&receiver));
     poll_fn(|context| {
         loop {
             if receiver.worker.is_draining() {
@@ -71,22 +70,40 @@ pub(crate) async fn receive(listening: Listening, socket: UdpSocket, desk: Rc<Re
             let front = Rc::clone(&listening.front.borrow());
             // An error of the socket is one of some datagram.
             ready!(receiver.socket.poll_recv_ready(context)).ok();
-            take_batch(&receiver.socket, || receiver.forward(&front));
+            if !take_batch(&receiver.socket, || receiver.forward(&front)) {
+                // There is more of it; others have their turn first.
+                context.waker().wake_by_ref();
+                return Poll::Pending;
+            }
         }
     })
     .await;
     drop(wake);
 }
 
-/// Calls `take` on a socket that is ready. It says whether that was all; then the next wait is for
-/// what is not here yet, and no system call is spent on hearing that there is nothing.
-pub(crate) fn take_batch(socket: &UdpSocket, mut take: impl FnMut() -> io::Result<bool>) {
+/// Nobody receives at this socket any more: its flows end too, and let go of it. In a drain they give
+/// back first what answers are on their way.
+struct Closing(Rc<Receiver>);
+
+impl Drop for Closing {
+    fn drop(&mut self) {
+        let is_draining = self.0.worker.is_draining();
+        for flow in self.0.flows.borrow().values() {
+            if is_draining { flow.linger() } else { flow.end_with(Reason::Drained) }
+        }
+    }
+}
+
+/// Calls `take` on a socket that is ready. It says whether that was all, as is said here in turn; then
+/// the next wait is for what is not here yet, and no system call is spent on hearing that there is
+/// nothing.
+pub(crate) fn take_batch(socket: &UdpSocket, mut take: impl FnMut() -> io::Result<bool>) -> bool {
     let taken = socket.try_io(Interest::READABLE, || match take() {
         Ok(true) => Err(io::ErrorKind::WouldBlock.into()),
         other => other.map(drop),
     });
-    // An error of the socket is one of some datagram, and `take` has seen it.
-    taken.ok();
+    // Another error of the socket is one of some datagram, and `take` has seen it.
+    matches!(taken, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
 }
 
 impl Receiver {
@@ -114,9 +131,14 @@ impl Receiver {
                 last = self.flow(front, key, message.bytes).map(|flow| (key, flow));
             }
             match &last {
-                Some((_, flow)) if flow.may_pass(0, message.bytes.len(), &self.worker) && flow.find_server() => {
+                Some((_, flow)) if flow.may_pass(0, message.bytes.len(), &self.worker) => {
                     flow.note_asked(message.datagrams() as u64, message.bytes.len() as u64);
                     outgoing.push(message.range, None, None, message.segment);
+                    if flow.is_one_way() {
+                        flow.flush(outgoing, batch.pool());
+                        flow.end_with(Reason::Answered);
+                        last = None;
+                    }
                 }
                 _ => front.cell.dropped.add(message.datagrams() as u64),
             }
@@ -127,46 +149,44 @@ impl Receiver {
         Ok(count < batch.capacity())
     }
 
-    /// The flow that a datagram belongs to; a new one where there is none and one may be.
+    /// The flow that a datagram belongs to; a new one where there is none that it can go on with, and
+    /// one may be.
     fn flow(self: &Rc<Self>, front: &Rc<Front>, key: Key, datagram: &[u8]) -> Option<Rc<Flow>> {
-        match self.flows.borrow_mut().entry(key) {
-            Entry::Occupied(there) => Some(Rc::clone(there.get())),
-            Entry::Vacant(place) => {
-                let ip = Some(key.client.ip());
-                if !front.may_connect(ip) {
-                    return None;
-                }
-                let admitted = front.admittance.admit(ip).ok()?;
-                let Way::Datagrams(backend, udp) = &front.way else { return None };
-                front.cell.accepted.increment();
-                let flow = Flow::new(self, front, (key, datagram), (backend, udp), admitted);
-                tokio::task::spawn_local(flow::answer(Rc::clone(self), Rc::clone(&flow)));
-                Some(Rc::clone(place.insert(flow)))
-            }
+        let before = self.flows.borrow().get(&key).map(Rc::clone);
+        if let Some(flow) = before.as_ref().filter(|flow| flow.stays(front)) {
+            return Some(Rc::clone(flow));
         }
+        if let Some(flow) = &before {
+            flow.end_with(Reason::ServerReset);
+            self.flows.borrow_mut().remove(&key);
+        }
+        let refused = before.filter(|flow| flow.end() == Some(Reason::ServerReset));
+        let ip = Some(key.client.ip());
+        if !front.may_connect(ip) {
+            return None;
+        }
+        let admitted = front.admittance.admit(ip).ok()?;
+        let Way::Datagrams(backend, udp) = &front.way else { return None };
+        let avoided = refused.as_ref().map(|flow| &**flow.server());
+        let flow = Flow::begin(self, front, (key, datagram), (backend, udp), admitted, avoided)?;
+        front.cell.accepted.increment();
+        tokio::task::spawn_local(flow::answer(Rc::clone(self), Rc::clone(&flow)));
+        self.flows.borrow_mut().insert(key, Rc::clone(&flow));
+        Some(flow)
     }
 
-    /// The flow is over.
-    pub(crate) fn forget(&self, key: &Key) {
+    /// The flow is over; another one may be in its place already.
+    pub(crate) fn forget(&self, flow: &Rc<Flow>) {
         let mut flows = self.flows.borrow_mut();
-        flows.remove(key);
+        if flows.get(flow.key()).is_some_and(|there| Rc::ptr_eq(there, flow)) {
+            flows.remove(flow.key());
+        }
         // What a crowd took is given back once it has gone.
         if flows.capacity() > 64 && flows.capacity() / 8 > flows.len() {
             let kept = flows.len() * 2;
             flows.shrink_to(kept);
         }
     }
-}
-
-/// For how many answers a flow waits.
-pub(crate) fn owed(udp: &Udp, asked: u64) -> u64 {
-    udp.responses.map_or(0, |responses| asked.saturating_mul(u64::from(responses)))
-}
-
-/// A socket to a server, and who is at its other end.
-pub(crate) fn open(backend: &Backend, server: SocketAddr) -> io::Result<UdpSocket> {
-    let source = backend.dialer.source_for(server.ip());
-    UdpSocket::from_std(sumun_host::connect::connected_udp_socket(server, source)?.into())
 }
 
 impl std::fmt::Debug for Receiver {

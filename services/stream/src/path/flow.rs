@@ -1,31 +1,32 @@
-//! A flow: the datagrams of one client address and UDP port, and the answers to them.
+//! A flow: the datagrams of one client address and UDP port to one server, and the answers to them.
 //!
 //! It has a socket of its own towards its server, so that answers are known by the socket that they
-//! come to. A server that is taken out or refuses datagrams loses its flows: the next datagram of the
-//! client chooses another.
+//! come to. Where the server is taken out or refuses datagrams the flow is over, and the next datagram
+//! of the client begins another one, at another server.
 
-use std::cell::{Cell, OnceCell, RefCell};
+use std::cell::Cell;
 use std::future::{Future as _, poll_fn};
 use std::io;
-use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::Poll;
 
 use sumun_config::checked::Udp;
 use sumun_engine::accept::{Admitted, client_key};
 use sumun_engine::access_log::Entry;
 use sumun_engine::{Deadline, Worker};
-use sumun_host::datagrams::{Outgoing, Sent};
-use sumun_pools::{Lease as ServerLease, Named, Outcome, PickKey, Target, Tried};
+use sumun_host::datagrams::Outgoing;
+use sumun_pools::{Lease as ServerLease, Named, Outcome, PickKey, Server, Target, Tried};
 use tokio::io::{Interest, Ready};
 use tokio::net::UdpSocket;
 
-use super::datagrams::{Desk, Key, Receiver, open, owed, take_batch};
+use super::datagrams::{Desk, Key, Receiver, take_batch};
 use super::source_key;
 use crate::backend::Backend;
 use crate::events::Reason;
-use crate::front::Front;
+use crate::front::{Front, Way};
+use crate::limits::{LAST_ANSWERS, UNANSWERED};
 use crate::pace::Pace;
 use crate::quic::Connection;
 
@@ -33,114 +34,124 @@ pub(crate) struct Flow {
     key: Key,
     front: Rc<Front>,
     backend: Rc<Backend>,
-    responses: Udp,
-    /// Where it goes; `None` once it is to choose anew.
-    lease: RefCell<Option<ServerLease>>,
-    /// Made with the first datagram, and connected to another server where the flow changes it.
-    socket: OnceCell<UdpSocket>,
+    responses: Option<u32>,
+    lease: ServerLease,
+    socket: UdpSocket,
     /// The time without a datagram; also wakes the task that waits for answers.
     deadline: Deadline,
+    /// Somebody is there: there was an answer, or a second datagram.
+    is_known: Cell<bool>,
+    /// The client's datagrams come to somebody else from now on.
+    is_last: Cell<bool>,
     /// Answers that are still to come.
     owed: Cell<u64>,
-    /// Every datagram has had its answers.
-    is_over: Cell<bool>,
+    end: Cell<Option<Reason>>,
+    /// The pool as it was when the server was last looked for in it.
+    generation: Cell<u64>,
     /// What is in it, where that is QUIC.
     connection: Option<Connection>,
     pace: Option<Rc<Pace>>,
     start_us: u64,
     bytes_in: Cell<u64>,
     bytes_out: Cell<u64>,
-    servers: Cell<u32>,
     #[expect(dead_code, reason = "it does what it is for when it is dropped")]
     admitted: Admitted,
 }
 
+/// A server, a socket to it, and how it was found where the datagram named it.
+type Found = (ServerLease, UdpSocket, Option<Named>);
+
 impl Flow {
-    pub(crate) fn new(
+    /// Begins with a first datagram, which has not been sent. `None`: there is no server, but for
+    /// `avoided` perhaps, which has just refused another datagram of this client.
+    pub(crate) fn begin(
         receiver: &Receiver,
         front: &Rc<Front>,
         (key, first): (Key, &[u8]),
         (backend, udp): (&Rc<Backend>, &Udp),
         admitted: Admitted,
-    ) -> Rc<Self> {
+        avoided: Option<&Server>,
+    ) -> Option<Rc<Self>> {
         let deadline = receiver.worker.deadlines.reserve();
-        deadline.set(front.config.bounds.idle);
         let connection = front.quic.as_ref().map(|router| Connection::new(router, first, deadline.now_ms()));
-        Rc::new(Self {
+        let generation = backend.pool.generation();
+        let (lease, socket, named) = find(backend, connection.as_ref(), key, deadline.now_ms(), avoided)?;
+        if connection.is_some() {
+            front.cell.quic_found(named);
+        }
+        let flow = Self {
             key,
             front: Rc::clone(front),
             backend: Rc::clone(backend),
-            responses: udp.clone(),
-            lease: RefCell::new(None),
-            socket: OnceCell::new(),
+            responses: udp.responses,
+            lease,
+            socket,
             deadline,
+            is_known: Cell::new(false),
+            is_last: Cell::new(false),
             owed: Cell::new(0),
-            is_over: Cell::new(false),
+            end: Cell::new(None),
+            generation: Cell::new(generation),
             connection,
             pace: Pace::new(front.pace.as_ref(), backend.pace.as_ref(), client_key(key.client.ip())),
             start_us: receiver.worker.clock.now_us(),
             bytes_in: Cell::new(0),
             bytes_out: Cell::new(0),
-            servers: Cell::new(0),
             admitted,
-        })
+        };
+        flow.touch();
+        Some(Rc::new(flow))
     }
 
-    /// Whether there is a server for the next datagram: the one before if it is still there.
-    pub(crate) fn find_server(&self) -> bool {
-        let mut lease = self.lease.borrow_mut();
-        if lease.as_ref().is_some_and(|lease| lease.server().keeps_sessions()) {
+    pub(crate) fn server(&self) -> &Arc<Server> {
+        self.lease.server()
+    }
+
+    /// Why it is over, if it is.
+    pub(crate) fn end(&self) -> Option<Reason> {
+        self.end.get()
+    }
+
+    /// It is over, for the first of the reasons that are given.
+    pub(crate) fn end_with(&self, reason: Reason) {
+        if self.end.get().is_none() {
+            self.end.set(Some(reason));
+            self.deadline.wake_task();
+        }
+    }
+
+    /// The client's next datagram can go this way too: the listener still has this pool, and the pool
+    /// this server.
+    pub(crate) fn stays(&self, front: &Front) -> bool {
+        let pool = &self.backend.pool;
+        let is_its_pool = matches!(&front.way, Way::Datagrams(backend, _) if Arc::ptr_eq(&backend.pool, pool));
+        if self.end.get().is_some() || !is_its_pool || !self.server().keeps_sessions() {
+            return false;
+        }
+        let generation = pool.generation();
+        if self.generation.replace(generation) == generation {
             return true;
         }
-        *lease = self.find_home();
-        if lease.is_some() {
-            return true;
-        }
-        let mut tried = Tried::default();
-        let key = PickKey { hash: Some(source_key(self.key.client)), ..PickKey::default() };
-        while let Ok(found) = self.backend.picker.borrow_mut().pick(self.deadline.now_ms(), key, &tried) {
-            if self.connect(&found).is_ok() {
-                self.note_found(None);
-                *lease = Some(found);
-                return true;
-            }
-            tried.insert(found.server());
-        }
-        false
+        pool.servers().members().iter().any(|member| member.server.id() == self.server().id())
     }
 
-    /// The server that knows its connection already, if it can be had.
-    fn find_home(&self) -> Option<ServerLease> {
-        let connection = self.connection.as_ref()?;
-        if let Some(home) = connection.take_home() {
-            let found = self.backend.picker.borrow_mut().pick_named(home, self.deadline.now_ms());
-            let found = found.filter(|lease| self.connect(lease).is_ok());
-            if found.is_some() {
-                self.note_found(Some(home));
-                return found;
-            }
-        }
-        connection.begin_anew();
-        None
+    /// Every datagram is a flow of its own, since no answer is waited for.
+    pub(crate) fn is_one_way(&self) -> bool {
+        self.responses == Some(0)
     }
 
-    fn note_found(&self, named: Option<Named>) {
-        self.servers.set(self.servers.get() + 1);
-        if self.connection.is_some() {
-            self.front.cell.quic_found(named);
-        }
+    /// Gives back what answers still come in the next moments, and ends.
+    pub(crate) fn linger(&self) {
+        self.deadline.set(LAST_ANSWERS.min(self.front.config.bounds.idle));
+        self.is_last.set(true);
     }
 
-    fn connect(&self, lease: &ServerLease) -> io::Result<()> {
-        let Target::Tcp(server) = *lease.target() else { return Err(io::ErrorKind::Unsupported.into()) };
-        match self.socket.get() {
-            Some(socket) => sumun_host::connect::reconnect_udp(socket, server),
-            None => {
-                // Set by nobody else: this is the one place, and it is not waited in.
-                self.socket.set(open(&self.backend, server)?).ok();
-                self.deadline.wake_task();
-                Ok(())
-            }
+    /// A datagram has passed. One that nobody has answered and nothing followed may be one of very many
+    /// whose senders are made up: they are not to hold places for long.
+    fn touch(&self) {
+        let idle = self.front.config.bounds.idle;
+        if !self.is_last.get() {
+            self.deadline.set(if self.is_known.get() { idle } else { idle.min(UNANSWERED) });
         }
     }
 
@@ -158,9 +169,11 @@ impl Flow {
     /// So much is on its way to the server.
     pub(crate) fn note_asked(&self, datagrams: u64, bytes: u64) {
         self.front.cell.bytes_in.add(bytes);
-        self.bytes_in.set(self.bytes_in.get() + bytes);
-        self.owed.set(self.owed.get().saturating_add(owed(&self.responses, datagrams)));
-        self.deadline.set(self.front.config.bounds.idle);
+        self.is_known.set(self.is_known.get() || datagrams > 1 || self.bytes_in.get() > 0);
+        self.bytes_in.set(self.bytes_in.get() + bytes.max(1));
+        let owed = self.responses.map_or(0, |responses| datagrams.saturating_mul(u64::from(responses)));
+        self.owed.set(self.owed.get().saturating_add(owed));
+        self.touch();
         if let Some(connection) = &self.connection {
             connection.keep(self.deadline.now_ms());
         }
@@ -168,16 +181,14 @@ impl Flow {
 
     /// Sends what was collected for its server.
     pub(crate) fn flush(&self, outgoing: &mut Outgoing, pool: &[u8]) {
-        let Some(socket) = self.socket.get().filter(|_| !outgoing.is_empty()) else { return };
-        let sent = outgoing.flush(socket, pool);
-        self.note_sent(&sent);
-        if self.responses.responses == Some(0) {
-            *self.lease.borrow_mut() = None;
+        if outgoing.is_empty() {
+            return;
         }
-    }
-
-    fn note_sent(&self, sent: &Sent) {
+        let sent = outgoing.flush(&self.socket, pool);
         self.front.cell.dropped.add(sent.dropped as u64);
+        // What has not gone out is not answered.
+        let lost = (sent.dropped as u64).saturating_mul(self.responses.unwrap_or_default().into());
+        self.owed.set(self.owed.get().saturating_sub(lost));
         if sent.refused {
             self.refused();
         }
@@ -185,24 +196,25 @@ impl Flow {
 
     /// Nobody listens at the server's address: its host said so.
     fn refused(&self) {
-        if let Some(lease) = self.lease.borrow_mut().take() {
-            lease.report(Outcome::ConnectFailed, self.deadline.now_ms());
+        if self.end.get().is_none() {
+            self.lease.report(Outcome::ConnectFailed, self.deadline.now_ms());
+            self.end_with(Reason::ServerReset);
         }
     }
 
     /// Hears what the server's host has said, and that it has been heard.
-    fn take_error(&self, socket: &UdpSocket) {
-        if matches!(socket.take_error(), Ok(Some(_))) {
+    fn take_error(&self) {
+        if matches!(self.socket.take_error(), Ok(Some(_))) {
             self.refused();
         }
-        socket.try_io(Interest::ERROR, || Err::<(), _>(io::ErrorKind::WouldBlock.into())).ok();
+        self.socket.try_io(Interest::ERROR, || Err::<(), _>(io::ErrorKind::WouldBlock.into())).ok();
     }
 
     /// One batch of answers to the client. True: there was no more.
-    fn give_back(&self, receiver: &Receiver, socket: &UdpSocket) -> io::Result<bool> {
+    fn give_back(&self, receiver: &Receiver) -> io::Result<bool> {
         let mut desk = receiver.desk.borrow_mut();
         let Desk { batch, outgoing } = &mut *desk;
-        let count = match batch.recv(socket) {
+        let count = match batch.recv(&self.socket) {
             Ok(count) => count,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Err(error),
             // It was about a datagram sent before, and is said once.
@@ -216,7 +228,7 @@ impl Flow {
                 if is_refusal {
                     self.refused();
                 }
-                return Ok(!is_refusal);
+                return Ok(false);
             }
         };
         let (mut datagrams, mut bytes) = (0, 0);
@@ -226,7 +238,7 @@ impl Flow {
                 continue;
             }
             if let Some(connection) = &self.connection {
-                self.learn(connection, message.bytes, message.from);
+                connection.note_answer(message.bytes, self.server().id(), self.deadline.now_ms());
             }
             datagrams += message.datagrams() as u64;
             bytes += message.bytes.len() as u64;
@@ -238,30 +250,24 @@ impl Flow {
         Ok(count < batch.capacity())
     }
 
-    /// An answer may still be one of the server before.
-    fn learn(&self, connection: &Connection, datagram: &[u8], from: SocketAddr) {
-        if let Some(lease) = &*self.lease.borrow()
-            && *lease.target() == Target::Tcp(from)
-        {
-            connection.note_answer(datagram, lease.server().id(), self.deadline.now_ms());
-        }
-    }
-
     fn note_answered(&self, datagrams: u64, bytes: u64) {
-        if self.bytes_out.get() == 0
-            && let Some(lease) = &*self.lease.borrow()
-        {
-            lease.report(Outcome::Success, self.deadline.now_ms());
+        if datagrams == 0 {
+            return;
+        }
+        if self.bytes_out.get() == 0 {
+            self.lease.report(Outcome::Success, self.deadline.now_ms());
         }
         self.front.cell.bytes_out.add(bytes);
         self.bytes_out.set(self.bytes_out.get() + bytes);
-        self.deadline.set(self.front.config.bounds.idle);
+        self.is_known.set(true);
+        self.touch();
         if let Some(connection) = &self.connection {
             connection.keep(self.deadline.now_ms());
         }
         let left = self.owed.get().saturating_sub(datagrams);
-        // The next datagram is one of a flow of its own.
-        self.is_over.set(self.owed.replace(left) > 0 && left == 0);
+        if self.owed.replace(left) > 0 && left == 0 {
+            self.end_with(Reason::Answered);
+        }
     }
 
     fn finish(&self, receiver: &Receiver, reason: Reason) {
@@ -275,78 +281,105 @@ impl Flow {
     fn write_line(&self, receiver: &Receiver, reason: Reason) {
         let clock = &receiver.worker.clock;
         let total_us = clock.now_us().saturating_sub(self.start_us);
-        let lease = self.lease.borrow();
         self.front.log.write(&Entry {
             unix_ms: clock.unix_ms().saturating_sub(total_us / 1000),
             total_us,
             bytes_received: self.bytes_in.get(),
             bytes_sent: self.bytes_out.get(),
-            tries: self.servers.get(),
+            tries: 1,
             reason: reason.as_str(),
             client: Some(self.key.client),
             listener: self.front.config.name.as_bytes(),
             pool: self.backend.config.name.as_bytes(),
-            server: lease.as_ref().map_or(&b""[..], |lease| lease.server().name().as_bytes()),
+            server: self.server().name().as_bytes(),
             ..Entry::default()
         });
     }
+}
+
+/// The server of a flow that begins, by what its first datagram names or by balance.
+fn find(
+    backend: &Backend,
+    connection: Option<&Connection>,
+    key: Key,
+    now_ms: u64,
+    avoided: Option<&Server>,
+) -> Option<Found> {
+    if let Some(home) = connection.and_then(Connection::take_home)
+        && let Some(lease) = backend.picker.borrow_mut().pick_named(home, now_ms)
+        && let Ok(socket) = open(backend, &lease)
+    {
+        return Some((lease, socket, Some(home)));
+    }
+    if let Some(connection) = connection {
+        connection.begin_anew();
+    }
+    let mut tried = Tried::default();
+    if let Some(server) = avoided {
+        tried.insert(server);
+    }
+    let source = PickKey { hash: Some(source_key(key.client)), ..PickKey::default() };
+    loop {
+        let lease = backend.picker.borrow_mut().pick(now_ms, source, &tried).ok()?;
+        match open(backend, &lease) {
+            Ok(socket) => return Some((lease, socket, None)),
+            Err(_) => tried.insert(lease.server()),
+        }
+    }
+}
+
+/// A socket to a server.
+fn open(backend: &Backend, lease: &ServerLease) -> io::Result<UdpSocket> {
+    let Target::Tcp(server) = *lease.target() else { return Err(io::ErrorKind::Unsupported.into()) };
+    let source = backend.dialer.source_for(server.ip());
+    UdpSocket::from_std(sumun_host::connect::connected_udp_socket(server, source)?.into())
 }
 
 /// Gives answers back until none can come any more.
 pub(crate) async fn answer(receiver: Rc<Receiver>, flow: Rc<Flow>) {
     flow.deadline.wake_this_task().await;
     let reason = loop {
-        match wait(&receiver, &flow).await {
-            Woken::Over(reason) => break reason,
-            Woken::Again => {}
-            Woken::Ready(socket, ready) => {
-                if ready.is_error() {
-                    flow.take_error(socket);
-                }
-                if ready.is_readable() {
-                    take_batch(socket, || flow.give_back(&receiver, socket));
-                }
-                if flow.is_over.get() {
-                    break Reason::Answered;
-                }
-            }
+        let ready = match wait(&receiver, &flow).await {
+            Ok(ready) => ready,
+            Err(reason) => break reason,
+        };
+        if ready.is_error() {
+            flow.take_error();
+        }
+        if ready.is_readable() && !take_batch(&flow.socket, || flow.give_back(&receiver)) {
+            // There is more of it; others have their turn first.
+            tokio::task::yield_now().await;
         }
     };
-    receiver.forget(&flow.key);
+    receiver.forget(&flow);
     flow.finish(&receiver, reason);
 }
 
-/// What the task of a flow has to see to.
-enum Woken<'a> {
-    Ready(&'a UdpSocket, Ready),
-    /// There is a socket now.
-    Again,
-    Over(Reason),
-}
-
-async fn wait<'a>(receiver: &Receiver, flow: &'a Flow) -> Woken<'a> {
-    let socket = flow.socket.get();
-    // An answer, or the word of the server's host that nobody listens there.
-    let mut ready = pin!(async {
-        match socket {
-            Some(socket) => socket.ready(Interest::READABLE | Interest::ERROR).await,
-            None => std::future::pending().await,
-        }
-    });
+/// Waits for an answer, or for the word of the server's host that nobody listens there. An error: the
+/// flow is over.
+async fn wait(receiver: &Receiver, flow: &Flow) -> Result<Ready, Reason> {
+    let mut ready = pin!(flow.socket.ready(Interest::READABLE | Interest::ERROR));
     poll_fn(|context| {
+        if let Some(reason) = flow.end.get() {
+            return Poll::Ready(Err(reason));
+        }
         if receiver.worker.is_over() {
-            return Poll::Ready(Woken::Over(Reason::Drained));
+            return Poll::Ready(Err(Reason::Drained));
         }
-        if let (Poll::Ready(Ok(ready)), Some(socket)) = (ready.as_mut().poll(context), socket) {
-            return Poll::Ready(Woken::Ready(socket, ready));
+        if let Poll::Ready(Ok(ready)) = ready.as_mut().poll(context) {
+            return Poll::Ready(Ok(ready));
         }
-        let has_server = flow.servers.get() > 0;
-        match () {
-            () if flow.deadline.passed() && has_server => Poll::Ready(Woken::Over(Reason::Idle)),
-            () if flow.deadline.passed() => Poll::Ready(Woken::Over(Reason::NoServer)),
-            () if socket.is_none() && flow.socket.get().is_some() => Poll::Ready(Woken::Again),
-            () => Poll::Pending,
+        match flow.deadline.passed() {
+            true if flow.is_last.get() => Poll::Ready(Err(Reason::Drained)),
+            true => Poll::Ready(Err(Reason::Idle)),
+            false => Poll::Pending,
         }
     })
     .await
+}
+
+impl Flow {
+    pub(crate) fn key(&self) -> &Key {
+        &self.key
+    }
 }

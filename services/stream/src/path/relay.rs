@@ -90,6 +90,9 @@ impl Relay {
             if worker.is_over() {
                 return Poll::Ready(Reason::Drained);
             }
+            let tick = deadline.now_ms();
+            self.up.lane.begin(tick);
+            self.down.lane.begin(tick);
             loop {
                 let before = (self.up.moved, self.down.moved);
                 let now = || worker.clock.now_us().saturating_mul(1000);
@@ -120,6 +123,11 @@ impl Relay {
                 moved_at_ms = deadline.now_ms();
             }
             let now_ms = deadline.now_ms();
+            let waits_for_share = self.up.lane.waits() || self.down.lane.waits();
+            if waits_for_share {
+                // That is our doing: nobody is idle.
+                moved_at_ms = now_ms;
+            }
             if now_ms > moved_at_ms.saturating_add(idle_ms) {
                 return Poll::Ready(Reason::Idle);
             }
@@ -130,7 +138,7 @@ impl Relay {
             }
             // Who waits for its share of a bandwidth looks again at the next tick.
             let next_ms = match () {
-                () if self.up.lane.waits() || self.down.lane.waits() => now_ms,
+                () if waits_for_share => now_ms,
                 () if is_watched => moved_at_ms.saturating_add(idle_ms),
                 () => moved_at_ms.saturating_add(idle_ms.min(rest_ms)),
             };

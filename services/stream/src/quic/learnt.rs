@@ -104,9 +104,11 @@ impl Set {
             .find_map(|(place, found, server)| (found == key.0).then_some((place, server)))
     }
 
+    /// A free place, or that of the one that was in use the longest ago.
     fn oldest(&self) -> usize {
-        let seen_ms = self.seen_ms.iter().enumerate().map(|(place, at)| (at.load(Relaxed), place));
-        seen_ms.min().map_or(0, |(_, place)| place)
+        let taken = self.checks.iter().map(|check| check.load(Relaxed) != 0);
+        let seen_ms = self.seen_ms.iter().map(|at| at.load(Relaxed));
+        taken.zip(seen_ms).enumerate().min_by_key(|(_, age)| *age).map_or(0, |(place, _)| place)
     }
 }
 

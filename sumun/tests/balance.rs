@@ -115,8 +115,8 @@ fn in_both_families() -> [Server; 2] {
     loop {
         let four = Server::saying(Ipv4Addr::LOCALHOST.into(), "named");
         let six = SocketAddr::new(Ipv6Addr::LOCALHOST.into(), four.address().port());
-        if TcpListener::bind(six).is_ok() {
-            return [four, Server::start_at(six, |peer| peer.answer_all(&|_| ok("named")))];
+        if let Ok(listener) = TcpListener::bind(six) {
+            return [four, Server::start_on(listener, |peer| peer.answer_all(&|_| ok("named")))];
         }
     }
 }

@@ -67,10 +67,14 @@ pub(crate) fn ok(body: impl AsRef<[u8]>) -> Vec<u8> {
     [head.as_bytes(), body].concat()
 }
 
+fn bound(address: SocketAddr) -> TcpListener {
+    TcpListener::bind(address).unwrap_or_else(|error| panic!("{address}: {error}"))
+}
+
 impl Server {
     /// `serve` has each connection for as long as it likes.
     pub(crate) fn start(ip: IpAddr, serve: impl Fn(&mut Peer) + Send + Sync + 'static) -> Self {
-        Self::start_at(SocketAddr::new(ip, 0), serve)
+        Self::start_on(bound(SocketAddr::new(ip, 0)), serve)
     }
 
     /// Answers every request, with keep-alive.
@@ -84,7 +88,12 @@ impl Server {
     }
 
     pub(crate) fn start_at(address: SocketAddr, serve: impl Fn(&mut Peer) + Send + Sync + 'static) -> Self {
-        Self::start_over(None, address, serve)
+        Self::start_on(bound(address), serve)
+    }
+
+    /// Over a socket that is bound already: an address that was free a moment ago may not be any more.
+    pub(crate) fn start_on(listener: TcpListener, serve: impl Fn(&mut Peer) + Send + Sync + 'static) -> Self {
+        Self::start_over(None, listener, serve)
     }
 
     /// The same over TLS.
@@ -93,15 +102,14 @@ impl Server {
         config: &Arc<ServerConfig>,
         serve: impl Fn(&mut Peer) + Send + Sync + 'static,
     ) -> Self {
-        Self::start_over(Some(Arc::clone(config)), SocketAddr::new(ip, 0), serve)
+        Self::start_over(Some(Arc::clone(config)), bound(SocketAddr::new(ip, 0)), serve)
     }
 
     fn start_over(
         config: Option<Arc<ServerConfig>>,
-        address: SocketAddr,
+        listener: TcpListener,
         serve: impl Fn(&mut Peer) + Send + Sync + 'static,
     ) -> Self {
-        let listener = TcpListener::bind(address).unwrap_or_else(|error| panic!("{address}: {error}"));
         let address = listener.local_addr().expect("a bound socket has an address");
         let shared = Arc::new(Shared::default());
         let (own, serve) = (Arc::clone(&shared), Arc::new(serve));

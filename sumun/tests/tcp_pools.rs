@@ -4,7 +4,7 @@ mod support;
 
 use std::collections::BTreeSet;
 use std::io::{ErrorKind, Read as _};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::thread;
 use std::time::Duration;
 
@@ -67,6 +67,28 @@ fn where_all_are_down_the_connection_is_closed() {
         switch.await_nothing_open();
         let line = switch.await_lines(1).remove(0);
         assert_eq!(line["reason"], "connect_failed", "{line}");
+    });
+}
+
+/// Who says nothing and ends gives a server reason enough to leave: no client can have one taken out so.
+#[test]
+fn a_client_that_leaves_at_once_is_no_fault_of_the_server() {
+    everywhere(|place| {
+        let [first, other] = [(); 2].map(|()| Backend::new(place.ip));
+        let servers = [first.address, other.address];
+        let switch = Switch::tcp(place, &servers, "balance: first, outlier: { failures: 1, eject: 300s },", "");
+        for _ in 0..3 {
+            let client = switch.connect();
+            client.shutdown(Shutdown::Write).expect("it is open");
+            let server = first.accept();
+            assert_eq!(end(&server), End::Closed);
+            reset(server);
+            refused(&client);
+        }
+        switch.await_nothing_open();
+        assert!(other.waiting().is_none(), "nobody was sent elsewhere");
+        let client = switch.connect();
+        converse(&client, &first.accept());
     });
 }
 

@@ -62,12 +62,6 @@ pub(crate) struct Record {
     pub(crate) name: Option<Box<str>>,
 }
 
-impl Search {
-    fn has_tries_left(&self) -> bool {
-        self.tried.len() < self.backend.config.retries.tries as usize
-    }
-}
-
 /// A connection that has found a server.
 struct Connected {
     server: End,
@@ -80,6 +74,12 @@ struct Search {
     tried: Tried,
     /// A place in the pool's `concurrency`.
     permit: Option<Permit>,
+}
+
+impl Search {
+    fn has_tries_left(&self) -> bool {
+        self.tried.len() < self.backend.config.retries.tries as usize
+    }
 }
 
 impl Client {
@@ -257,9 +257,7 @@ async fn pick(client: &mut Client, search: &mut Search) -> Result<ServerLease, R
 /// what the server says.
 async fn wait<T>(client: &Client, waiting: impl Future<Output = T>) -> Result<T, Reason> {
     let mut waiting = pin!(waiting);
-    let mut broken = pin!(async {
-        client.end.transport_socket().broken().await;
-    });
+    let mut broken = pin!(client.end.transport_socket().broken());
     poll_fn(|context| match waiting.as_mut().poll(context) {
         Poll::Ready(result) => Poll::Ready(Ok(result)),
         Poll::Pending => broken.as_mut().poll(context).map(|()| Err(Reason::ClientReset)),

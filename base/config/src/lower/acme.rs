@@ -163,11 +163,14 @@ impl Lower<'_> {
                 .filter(|(_, tls)| tls.acme.iter().any(|acme| key(acme) == wanted))
                 .map(|(address, tls)| (port(address), Arc::clone(tls)))
                 .collect();
-            let refuses = |tls: &ListenerTls| tls.client_auth.as_ref().is_some_and(|auth| auth.required);
+            // Beside the one protocol of the challenge a listener of streams has none, and whoever offers
+            // some would be turned away.
+            let refuses =
+                |tls: &ListenerTls| !tls.is_http || tls.client_auth.as_ref().is_some_and(|auth| auth.required);
             if order.is_chosen {
                 if order.found.challenge == AcmeChallenge::TlsAlpn01 && places.iter().any(|(_, tls)| refuses(tls)) {
-                    let message = "`tls-alpn-01` cannot be answered where clients have to show a certificate";
-                    self.error(order.place, message, "the authority shows none: write `challenge: http-01`");
+                    let message = "`tls-alpn-01` cannot be answered where clients have to show a certificate, or by `tcp` and `sni`";
+                    self.error(order.place, message, "write `challenge: http-01`");
                 }
             } else if !plain.contains(&HTTP_PORT)
                 && places.iter().any(|(port, tls)| *port == Some(TLS_PORT) && !refuses(tls))

@@ -72,8 +72,8 @@ impl Relay {
     }
 
     /// Runs until both directions have ended, and says why; also when the server ends before anything was
-    /// said, where another one may be asked. `first_byte` is called when the first byte
-    /// of the server has reached the client.
+    /// said, where another one may be asked. `first_byte` is called when the first byte of the server has
+    /// reached the client.
     pub(crate) async fn run(
         &mut self,
         client: &mut End,
@@ -164,9 +164,10 @@ impl Relay {
         self.first = broken.or(self.first).or_else(ended);
     }
 
-    /// Nothing has gone from either side to the other.
+    /// Nothing has gone from either side to the other, not even the client's end, which would be reason
+    /// enough for a server to leave.
     pub(crate) fn is_untouched(&self) -> bool {
-        self.up.moved == 0 && self.down.moved == 0
+        self.up.moved == 0 && self.down.moved == 0 && self.up.read == Reading::GoesOn
     }
 
     /// What was taken from the client and no server has.

@@ -18,21 +18,27 @@
 //! keyed          a time for each of very many keys, in a table of fixed size
 //! rates          token buckets of very many keys in a table of fixed size
 //! pacer          a bandwidth that several share
-//! queue          bounded first-in-first-out with deadlines
+//! priority       who goes first
+//! queue          bounded, by priority, newest first while it does not empty
+//! adaptive       how many requests at once a server serves best, found out from its answers
+//! level          who is refused while a pool is overloaded, the same ones for a while
 //! self_calls     how much of a pool its own servers may hold by calling it
 //! ```
 //!
 //! Not here: who the servers are, their shared counters, waiting and waking (`sumun-pools`).
 
+pub mod adaptive;
 pub mod balance;
 mod draw;
 pub mod health;
 pub mod key;
 mod keyed;
+pub mod level;
 pub mod limits;
 mod maglev;
 pub mod outlier;
 pub mod pacer;
+pub mod priority;
 pub mod queue;
 pub mod rates;
 mod rendezvous;
@@ -43,3 +49,4 @@ pub mod token_bucket;
 mod turns;
 
 pub use balance::{Balancer, Candidate, Method};
+pub use priority::Priority;

@@ -41,3 +41,44 @@ pub const SLOW_START_FLOOR_PERCENT: u32 = 10;
 
 /// Ejections that are remembered; the time of ejection no longer grows beyond it.
 pub const EJECTIONS_MAX: u32 = 1000;
+
+/// A queue that has not been empty for so long, in milliseconds, does not work off a burst: it is
+/// overloaded (the interval of controlled delay, RFC 8289 section 4.3).
+pub const CALM_MS: u64 = 100;
+
+/// Requests at once that an adaptive limit begins with, and does not fall below by itself while nobody
+/// needs more.
+pub const LIMIT_FIRST: f64 = 4.0;
+
+/// The least and the most that an adaptive limit can be.
+pub const LIMIT_LEAST: f64 = 1.0;
+pub const LIMIT_MOST: f64 = 100_000.0;
+
+/// Answers may take so much longer than without waiting before an adaptive limit falls.
+pub const TOLERANCE: f64 = 1.2;
+
+/// A window of an adaptive limit, in microseconds: as long as an answer takes, within these.
+pub const WINDOW_LEAST_US: u64 = 50_000;
+pub const WINDOW_MOST_US: u64 = 1_000_000;
+
+/// Answers that make a window, unless it gets too long; more where their times vary, until the standard
+/// error of the mean of their logarithms is no greater than this.
+pub const SAMPLES_LEAST: u32 = 10;
+pub const ERROR_MOST: f64 = 0.2;
+
+/// While it binds, an adaptive limit is put down for the time of two answers once in so many
+/// microseconds, and no sooner than so many times as long as that took, to this share of what should be
+/// enough: so the base is found, at the cost of a part in a hundred.
+pub const DIP_EVERY_US: u64 = 3_000_000;
+pub const DIP_PAUSE: u64 = 30;
+pub const DIP_SHARE: f64 = 0.95;
+
+/// More faults than this share of the answers take a tenth off an adaptive limit.
+pub const FAULT_SHARE: f64 = 0.05;
+
+/// Draws that clients of one priority have: as fine as those who are refused can be told from the others.
+pub const LEVELS_PER_PRIORITY: usize = 128;
+
+/// So much of what is served is let in to the queue while it is overloaded: enough that no place stays
+/// free because chance brought nobody.
+pub const LEVEL_ROOM: f64 = 1.15;

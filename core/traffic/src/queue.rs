@@ -1,15 +1,31 @@
-//! A bounded first-in-first-out queue whose members give up at a deadline or leave by themselves.
+//! A bounded queue for those who find no place: by priority; in order while it empties now and then,
+//! newest first while it does not.
+//!
+//! A queue that is never empty serves nobody sooner by being fair: whoever comes waits as long as the
+//! queue is, and by then has often given up. So a class that has had no calm moment within
+//! [`CALM_MS`] is served from its new end, and each newcomer may push out those who have waited for
+//! longer than they should, since they would be served last (adaptive LIFO and controlled delay:
+//! Maurer, "Fail at Scale", ACM Queue 13.8, 2015). Without newcomers nobody is pushed out: a single
+//! burst is worked off to its end.
 //!
 //! It holds whatever stands for a waiter (an index, an id, a handle); who sleeps and who wakes is
 //! the caller's business.
 
 use std::collections::VecDeque;
 
-/// A member's place: smaller ones are served first. Never given twice.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Ticket(u64);
+use crate::limits::CALM_MS;
+use crate::priority::Priority;
 
-/// The queue had no room.
+const CLASSES: usize = Priority::ALL.len();
+
+/// A member's place in its class. Never given twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Ticket {
+    number: u64,
+    priority: Priority,
+}
+
+/// The queue had no room for one of this priority.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Full;
 
@@ -25,154 +41,135 @@ pub enum Offer<R> {
 
 #[derive(Debug)]
 pub struct Queue<T> {
-    /// In the order of the tickets.
-    members: VecDeque<Member<T>>,
-    next_ticket: u64,
+    /// By priority; each in the order of the tickets.
+    classes: [VecDeque<Member<T>>; CLASSES],
+    /// When nobody of this class or of one before it waited for the last time.
+    calm_ms: [u64; CLASSES],
+    next_number: u64,
 }
 
 #[derive(Debug)]
 struct Member<T> {
-    ticket: Ticket,
-    deadline_ms: u64,
+    number: u64,
+    joined_ms: u64,
     value: T,
 }
 
 impl<T> Default for Queue<T> {
     fn default() -> Self {
-        Self { members: VecDeque::new(), next_ticket: 0 }
+        Self { classes: [const { VecDeque::new() }; CLASSES], calm_ms: [0; CLASSES], next_number: 0 }
     }
 }
 
 impl<T> Queue<T> {
+    #[must_use]
     pub fn len(&self) -> usize {
-        self.members.len()
+        self.classes.iter().map(VecDeque::len).sum()
     }
 
+    #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.members.is_empty()
+        self.classes.iter().all(VecDeque::is_empty)
     }
 
-    /// Joins the end.
+    /// Whoever of this priority joined now would wait behind a queue that does not empty any more.
+    #[must_use]
+    pub fn is_overloaded(&self, priority: Priority, now_ms: u64) -> bool {
+        let class = priority.index();
+        self.waits_up_to(class) && now_ms.saturating_sub(self.calm_ms[class]) >= CALM_MS
+    }
+
+    /// Joins its class. Where `size` wait already, it takes the place of one of the least class, if
+    /// that is behind its own; that one is given back.
     ///
     /// # Errors
-    /// `size` members wait already.
-    pub fn push(&mut self, value: T, deadline_ms: u64, size: usize) -> Result<Ticket, Full> {
-        if self.members.len() >= size {
-            return Err(Full);
+    /// Nobody waits who is less important.
+    pub fn push(
+        &mut self,
+        value: T,
+        priority: Priority,
+        now_ms: u64,
+        size: usize,
+    ) -> Result<(Ticket, Option<T>), Full> {
+        let ousted = if self.len() >= size { Some(self.oust(priority, now_ms).ok_or(Full)?) } else { None };
+        for class in priority.index()..CLASSES {
+            if !self.waits_up_to(class) {
+                self.calm_ms[class] = now_ms;
+            }
         }
-        let ticket = Ticket(self.next_ticket);
-        self.next_ticket += 1;
-        self.members.push_back(Member { ticket, deadline_ms, value });
+        let number = self.next_number;
+        self.next_number += 1;
+        self.classes[priority.index()].push_back(Member { number, joined_ms: now_ms, value });
         self.check_invariants();
-        Ok(ticket)
+        Ok((Ticket { number, priority }, ousted))
     }
 
-    /// The first member whose deadline has not come; those before it that are late are dropped
-    /// (their own timers tell them).
-    pub fn pop(&mut self, now_ms: u64) -> Option<T> {
-        while let Some(member) = self.members.pop_front() {
-            if now_ms < member.deadline_ms {
-                return Some(member.value);
+    /// The member of the least class behind `priority` that is served last in it.
+    fn oust(&mut self, priority: Priority, now_ms: u64) -> Option<T> {
+        let least = Priority::ALL.into_iter().rev().find(|class| !self.classes[class.index()].is_empty())?;
+        if least <= priority {
+            return None;
+        }
+        let newest_first = self.is_overloaded(least, now_ms);
+        let class = &mut self.classes[least.index()];
+        let member = if newest_first { class.pop_front() } else { class.pop_back() };
+        member.map(|member| member.value)
+    }
+
+    /// Takes out one that has waited for `patience_ms` in a class that is served newest first: it
+    /// would be served last. To be asked at most twice for each that joins, see above.
+    pub fn give_up(&mut self, now_ms: u64, patience_ms: u64) -> Option<T> {
+        let hopeless = |queue: &Self, priority: Priority| {
+            let oldest = queue.classes[priority.index()].front();
+            oldest.is_some_and(|member| now_ms.saturating_sub(member.joined_ms) >= patience_ms)
+                && queue.is_overloaded(priority, now_ms)
+        };
+        let priority = Priority::ALL.into_iter().rev().find(|priority| hopeless(self, *priority))?;
+        let member = self.classes[priority.index()].pop_front();
+        self.check_invariants();
+        member.map(|member| member.value)
+    }
+
+    /// Offers to the members, the most important first, until one takes; that one is taken out.
+    /// Members that the offer does not suit stay where they are.
+    pub fn take_first<R>(&mut self, now_ms: u64, mut offer: impl FnMut(&T) -> Offer<R>) -> Option<(T, R)> {
+        for priority in Priority::ALL {
+            let newest_first = self.is_overloaded(priority, now_ms);
+            let class = &mut self.classes[priority.index()];
+            for step in 0..class.len() {
+                let place = if newest_first { class.len() - 1 - step } else { step };
+                match offer(&class[place].value) {
+                    Offer::Take(result) => {
+                        let member = class.remove(place)?;
+                        self.check_invariants();
+                        return Some((member.value, result));
+                    }
+                    Offer::NotThis => {}
+                    Offer::Nobody => return None,
+                }
             }
         }
         None
     }
 
-    /// Offers to the members in their order until one takes; that one is taken out. Members that
-    /// the offer does not suit stay where they are.
-    pub fn take_first<R>(&mut self, mut offer: impl FnMut(&T) -> Offer<R>) -> Option<(T, R)> {
-        let mut place = 0;
-        let result = loop {
-            match offer(&self.members.get(place)?.value) {
-                Offer::Take(result) => break result,
-                Offer::NotThis => place += 1,
-                Offer::Nobody => return None,
-            }
-        };
-        let member = self.members.remove(place)?;
-        self.check_invariants();
-        Some((member.value, result))
-    }
-
-    /// Leaves the queue; `None` if the member was served before.
+    /// Leaves the queue; `None` if the member was taken out before.
     pub fn remove(&mut self, ticket: Ticket) -> Option<T> {
-        let place = self.members.binary_search_by_key(&ticket, |member| member.ticket).ok()?;
-        let member = self.members.remove(place)?;
+        let class = &mut self.classes[ticket.priority.index()];
+        let place = class.binary_search_by_key(&ticket.number, |member| member.number).ok()?;
+        let member = class.remove(place)?;
         self.check_invariants();
         Some(member.value)
     }
 
+    /// Somebody of this class or of one before it waits.
+    fn waits_up_to(&self, class: usize) -> bool {
+        self.classes.iter().take(class + 1).any(|class| !class.is_empty())
+    }
+
     fn check_invariants(&self) {
-        debug_assert!(
-            self.members.iter().zip(self.members.iter().skip(1)).all(|(left, right)| left.ticket < right.ticket)
-        );
+        debug_assert!(self.classes.iter().all(|class| class.iter().is_sorted_by(|one, next| one.number < next.number)));
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    #[test]
-    fn late_members_are_passed_over() {
-        let mut queue = Queue::default();
-        queue.push('a', 10, 3).unwrap();
-        queue.push('b', 20, 3).unwrap();
-        assert_eq!(queue.pop(10), Some('b'));
-        assert_eq!(queue.pop(10), None);
-    }
-
-    #[test]
-    fn full_is_full() {
-        let mut queue = Queue::default();
-        let ticket = queue.push(1, 10, 1).unwrap();
-        assert_eq!(queue.push(2, 10, 1), Err(Full));
-        assert_eq!(queue.remove(ticket), Some(1));
-        assert_eq!(queue.remove(ticket), None);
-        assert!(queue.push(2, 10, 1).is_ok());
-        assert!(queue.push(3, 10, 0).is_err());
-    }
-
-    #[test]
-    fn the_first_that_can_be_served_is() {
-        let mut queue = Queue::default();
-        for number in 1..=4 {
-            queue.push(number, 10, 9).unwrap();
-        }
-        let even = |number: &i32| {
-            if number % 2 == 0 { Offer::Take(number * 10) } else { Offer::NotThis }
-        };
-        assert_eq!(queue.take_first(even), Some((2, 20)));
-        assert_eq!(queue.take_first(|_| Offer::<()>::Nobody), None);
-        assert_eq!(queue.take_first(|_| Offer::<()>::NotThis), None);
-        assert_eq!(queue.len(), 3);
-    }
-
-    proptest! {
-        /// Against a plain list.
-        #[test]
-        fn order_is_kept(operations in proptest::collection::vec((0_u8..3, 0_usize..8), 1..200)) {
-            let mut queue = Queue::default();
-            let mut model: Vec<(Ticket, usize)> = Vec::new();
-            for (number, (operation, place)) in operations.into_iter().enumerate() {
-                match operation {
-                    0 => match queue.push(number, u64::MAX, 6) {
-                        Ok(ticket) => model.push((ticket, number)),
-                        Err(Full) => prop_assert_eq!(model.len(), 6),
-                    },
-                    1 => {
-                        let expected = (!model.is_empty()).then(|| model.remove(0).1);
-                        prop_assert_eq!(queue.pop(0), expected);
-                    }
-                    _ => if place < model.len() {
-                        let (ticket, expected) = model.remove(place);
-                        prop_assert_eq!(queue.remove(ticket), Some(expected));
-                    },
-                }
-                prop_assert_eq!(queue.len(), model.len());
-            }
-        }
-    }
-}
+mod tests;

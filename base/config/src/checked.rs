@@ -19,6 +19,7 @@ use ipnet::IpNet;
 pub use stream::{Bandwidth, BlockKey, ByProtocol, Quic, QuicServerId, Rate, Sni, Stream, Udp};
 pub use sumun_certificates::KeyType;
 pub use sumun_hello::quic_lb::ServerId;
+pub use sumun_traffic::Priority;
 
 pub type Name = Arc<str>;
 
@@ -150,8 +151,8 @@ pub struct Pool {
     pub slow_start: Duration,
     /// Addresses to connect from, used in turn; empty lets the kernel choose.
     pub source: Vec<IpAddr>,
-    /// Requests in flight to the whole pool; `None` is unbounded.
-    pub concurrency: Option<u32>,
+    /// Requests in flight to the whole pool.
+    pub concurrency: Concurrency,
     pub queue: Queue,
     /// The Host header that servers see.
     pub host: HostHeader,
@@ -166,6 +167,26 @@ pub struct Pool {
     pub proxy_protocol: Option<ProxyProtocol>,
     /// Bytes a second in each direction, of streams alone; 0 is no bound.
     pub bandwidth: u64,
+}
+
+/// Requests in flight at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Concurrency {
+    Unbounded,
+    Fixed(u32),
+    /// As many as the servers work on best, see `sumun_traffic::adaptive`.
+    Adaptive,
+}
+
+impl Concurrency {
+    /// The bound, where it is a number.
+    #[must_use]
+    pub const fn fixed(self) -> Option<u32> {
+        match self {
+            Self::Fixed(places) => Some(places),
+            Self::Unbounded | Self::Adaptive => None,
+        }
+    }
 }
 
 /// A version of the PROXY protocol.
@@ -530,8 +551,10 @@ pub struct Route {
     pub access: Access,
     pub basic_auth: Option<BasicAuth>,
     pub forward_auth: Option<ForwardAuth>,
-    /// Requests in flight on this route; `None` is unbounded.
-    pub concurrency: Option<u32>,
+    /// Requests in flight on this route.
+    pub concurrency: Concurrency,
+    /// Who goes first where requests wait for a place.
+    pub priority: Priority,
     pub queue: Queue,
     /// The whole request has to be answered within this.
     pub deadline: Option<Duration>,

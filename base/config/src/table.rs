@@ -20,7 +20,6 @@ use crate::shape::{Key, Map, Names, Shape, key, later};
 const CACHE: &str = "the HTTP cache";
 const LIMITS: &str = "rate limits";
 const TLS: &str = "further parts of TLS";
-const OVERLOAD: &str = "overload control";
 
 const ON_OR_OFF: Shape = Shape::One(Kind::Switch);
 const PATH: Shape = Shape::One(Kind::Path);

@@ -63,7 +63,7 @@ fn defaults() {
     );
     assert_eq!(app.retries, Retries { tries: 2, budget_percent: 20, floor_per_second: 10, body: 65_536 });
     assert_eq!(app.queue, Queue { size: 1000, timeout: Duration::from_secs(1) });
-    assert_eq!((app.slow_start, app.concurrency, app.keepalive), (Duration::ZERO, None, 1024));
+    assert_eq!((app.slow_start, app.concurrency, app.keepalive), (Duration::ZERO, Concurrency::Unbounded, 1024));
     assert_eq!(app.host, HostHeader::Keep);
     assert_eq!((app.servers[0].weight, app.servers[0].backup), (1, false));
 

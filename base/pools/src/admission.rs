@@ -4,14 +4,22 @@
 //! out is another; the lock of the waiting room is touched only at the limit.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering, Ordering::Relaxed};
+use std::time::{Duration, Instant};
 
+use sumun_config::checked::Concurrency;
+use sumun_traffic::Priority;
+use sumun_traffic::adaptive::Step;
 use sumun_traffic::queue::Offer;
+use sumun_traffic::self_calls;
 
-use crate::capacity::WaitingRoom;
+use crate::capacity::{Manner, WaitingRoom};
+use crate::door::Door;
+use crate::limits::{PATIENCE_LEAST_MS, PATIENCE_MOST_MS};
+use crate::meter::{Beginning, Meter};
+use crate::pool::milliseconds;
 
-/// Who asks.
+/// Whose request it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Caller {
     Client,
@@ -19,36 +27,64 @@ pub enum Caller {
     OwnServer,
 }
 
+/// Who asks for a place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Asker {
+    pub caller: Caller,
+    pub priority: Priority,
+    /// A hash of who sent it: one is in or out for a while, see `sumun_traffic::level`.
+    pub client: u64,
+}
+
 /// Why a request may not come in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NotAdmitted {
     /// All places and the queue are taken.
     Full,
+    /// Overload: others go first, or it could not be answered in time.
+    Shed,
     /// No place came free in time.
     TimedOut,
     /// The pool's own servers hold as many places as they may.
     SelfCall,
 }
 
-/// Places at once, `None` is unbounded.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+/// Places at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AdmissionLimits {
-    pub concurrency: Option<u32>,
+    pub concurrency: Concurrency,
     /// Requests that may wait.
     pub queue: u32,
+    /// Who has waited for so long in a queue that does not empty may be pushed out by newcomers;
+    /// where the concurrency is adaptive, half of the time of an answer if that is less.
+    pub patience_ms: u64,
+    /// Where the concurrency is adaptive, half of it.
     pub self_calls: Option<u32>,
+}
+
+impl Default for AdmissionLimits {
+    fn default() -> Self {
+        Self { concurrency: Concurrency::Unbounded, queue: 0, patience_ms: u64::MAX, self_calls: None }
+    }
 }
 
 /// Counts who is inside.
 #[derive(Debug)]
 pub struct Admission {
+    started: Instant,
     inside: AtomicU32,
     /// `UNBOUNDED` for no limit.
     limit: AtomicU32,
     self_calls: AtomicU32,
     self_calls_limit: AtomicU32,
     queue: AtomicU32,
+    patience_ms: AtomicU64,
+    is_adaptive: AtomicBool,
+    meter: Meter,
+    door: Door,
     room: Arc<WaitingRoom<Place, ()>>,
+    /// Requests that were told to go since the process started.
+    shed: AtomicU64,
 }
 
 const UNBOUNDED: u32 = u32::MAX;
@@ -56,40 +92,67 @@ const UNBOUNDED: u32 = u32::MAX;
 /// The right to be inside, given back on drop. Costs nothing where there is no limit.
 #[derive(Debug)]
 pub struct Permit {
-    /// Dropped before the self call is uncounted; the order does not matter.
-    _place: Option<Place>,
-    _self_call: Option<SelfCall>,
+    place: Option<Place>,
+    self_call: Option<SelfCall>,
 }
 
 #[derive(Debug)]
-struct Place(Arc<Admission>);
+struct Place {
+    admission: Arc<Admission>,
+    beginning: Beginning,
+}
 
 #[derive(Debug)]
 struct SelfCall(Arc<Admission>);
 
 impl Admission {
-    pub fn new(limits: AdmissionLimits) -> Self {
-        Self {
+    /// `started` is the zero of the workers' clocks.
+    #[must_use]
+    pub fn new(limits: AdmissionLimits, started: Instant) -> Self {
+        let admission = Self {
+            started,
             inside: AtomicU32::new(0),
-            limit: AtomicU32::new(limits.concurrency.unwrap_or(UNBOUNDED)),
+            limit: AtomicU32::new(UNBOUNDED),
             self_calls: AtomicU32::new(0),
-            self_calls_limit: AtomicU32::new(limits.self_calls.unwrap_or(UNBOUNDED)),
-            queue: AtomicU32::new(limits.queue),
+            self_calls_limit: AtomicU32::new(UNBOUNDED),
+            queue: AtomicU32::new(0),
+            patience_ms: AtomicU64::new(u64::MAX),
+            is_adaptive: AtomicBool::new(false),
+            meter: Meter::default(),
+            door: Door::default(),
             room: Arc::default(),
-        }
+            shed: AtomicU64::new(0),
+        };
+        admission.store_limits(limits);
+        admission
     }
 
-    /// Changes the limits. A higher one lets waiters in at once; a lower one asks nobody to leave.
+    /// Changes the limits. A higher one lets waiters in at once; a lower one asks nobody to leave. What
+    /// an adaptive one has found out it keeps.
     pub fn set_limits(self: &Arc<Self>, limits: AdmissionLimits) {
-        self.limit.store(limits.concurrency.unwrap_or(UNBOUNDED), Ordering::SeqCst);
-        self.self_calls_limit.store(limits.self_calls.unwrap_or(UNBOUNDED), Ordering::Relaxed);
-        self.queue.store(limits.queue, Ordering::Relaxed);
+        self.store_limits(limits);
         self.serve();
+    }
+
+    fn store_limits(&self, limits: AdmissionLimits) {
+        let (limit, self_calls) = match limits.concurrency {
+            Concurrency::Unbounded => (UNBOUNDED, limits.self_calls),
+            Concurrency::Fixed(places) => (places, limits.self_calls),
+            Concurrency::Adaptive => {
+                let places = self.meter.limit();
+                (places, self_calls::self_calls_max(Some(places), std::iter::empty()))
+            }
+        };
+        self.is_adaptive.store(limits.concurrency == Concurrency::Adaptive, Relaxed);
+        self.limit.store(limit, Ordering::SeqCst);
+        self.self_calls_limit.store(self_calls.unwrap_or(UNBOUNDED), Relaxed);
+        self.queue.store(limits.queue, Relaxed);
+        self.patience_ms.store(limits.patience_ms, Relaxed);
     }
 
     /// Requests inside; not counted while there is no limit.
     pub fn inside(&self) -> u32 {
-        self.inside.load(Ordering::Relaxed)
+        self.inside.load(Relaxed)
     }
 
     /// Requests that wait to come in.
@@ -99,7 +162,36 @@ impl Admission {
 
     /// Calls of own servers that are inside or wait.
     pub fn self_calls(&self) -> u32 {
-        self.self_calls.load(Ordering::Relaxed)
+        self.self_calls.load(Relaxed)
+    }
+
+    /// Places now; `None`: no limit.
+    pub fn places(&self) -> Option<u32> {
+        Some(self.limit.load(Relaxed)).filter(|&limit| limit != UNBOUNDED)
+    }
+
+    /// What an adaptive limit has found out: places, and microseconds of an answer without waiting (0:
+    /// nothing yet). `None` where it is not adaptive.
+    pub fn found_out(&self) -> Option<(u32, u64)> {
+        self.is_adaptive.load(Relaxed).then(|| (self.meter.limit(), self.meter.base_us()))
+    }
+
+    /// Goes on from what another process found out.
+    pub(crate) fn restore(&self, places: u32, base_us: u64) {
+        if self.is_adaptive.load(Relaxed) && base_us > 0 {
+            self.meter.restore(places, base_us);
+            self.limit.store(self.meter.limit(), Ordering::SeqCst);
+        }
+    }
+
+    /// The share of clients and priorities that is let in to the queue, in thousandths.
+    pub fn level_permille(&self) -> u32 {
+        self.door.level_permille()
+    }
+
+    /// Requests that were refused because of overload.
+    pub fn shed(&self) -> u64 {
+        self.shed.load(Relaxed)
     }
 
     /// Comes in if there is a place and nobody waits for it; `Ok(None)` if it would have to wait.
@@ -109,33 +201,84 @@ impl Admission {
     #[inline]
     pub fn try_acquire(self: &Arc<Self>, caller: Caller) -> Result<Option<Permit>, NotAdmitted> {
         let self_call = self.enter_self_call(caller)?;
-        Ok(self.try_place().map(|place| Permit { _place: place, _self_call: self_call }))
+        Ok(self.try_place().map(|place| Permit { place, self_call }))
     }
 
-    /// Comes in, or waits for a place, first come, first served. Dropping the future leaves the queue.
+    /// Comes in, or waits for a place, in the order of `sumun_traffic::queue`, for at most `timeout`.
+    /// One that could not be answered within `deadline` does not wait. Dropping the future leaves the
+    /// queue.
     ///
     /// # Errors
     /// See [`NotAdmitted`].
-    pub async fn acquire(self: &Arc<Self>, caller: Caller, timeout: Duration) -> Result<Permit, NotAdmitted> {
-        let self_call = self.enter_self_call(caller)?;
-        if let Some(place) = self.try_place() {
-            return Ok(Permit { _place: place, _self_call: self_call });
+    pub async fn acquire(
+        self: &Arc<Self>,
+        asker: Asker,
+        timeout: Duration,
+        deadline: Option<Duration>,
+    ) -> Result<Permit, NotAdmitted> {
+        let result = self.wait(asker, timeout, deadline).await;
+        if matches!(result, Err(NotAdmitted::Shed | NotAdmitted::Full)) {
+            self.shed.fetch_add(1, Relaxed);
         }
-        let queue = self.queue.load(Ordering::Relaxed);
-        let waiting = self.room.join((), queue, |()| self.offer()).map_err(|_| NotAdmitted::Full)?;
+        result
+    }
+
+    async fn wait(
+        self: &Arc<Self>,
+        asker: Asker,
+        mut timeout: Duration,
+        deadline: Option<Duration>,
+    ) -> Result<Permit, NotAdmitted> {
+        let self_call = self.enter_self_call(asker.caller)?;
+        if let Some(place) = self.try_place() {
+            return Ok(Permit { place, self_call });
+        }
+        let now_us = self.now_us();
+        let now_ms = now_us / 1000;
+        // The queue is where everybody comes while nothing else does.
+        self.look(now_us);
+        let base_us = if self.is_adaptive.load(Relaxed) { self.meter.base_us() } else { 0 };
+        if let Some(deadline) = deadline {
+            let left = deadline.checked_sub(Duration::from_micros(base_us)).ok_or(NotAdmitted::Shed)?;
+            timeout = timeout.min(left);
+        }
+        if !self.door.lets_in(asker.priority, asker.client, now_ms, || self.room.is_overloaded(now_ms)) {
+            return Err(NotAdmitted::Shed);
+        }
+        let manner = Manner {
+            priority: asker.priority,
+            size: self.queue.load(Relaxed),
+            patience_ms: self.patience_ms(base_us),
+            now_ms,
+        };
+        let waiting = self.room.join((), manner, |()| self.offer())?;
         match tokio::time::timeout(timeout, waiting).await {
-            Ok(place) => Ok(Permit { _place: Some(place), _self_call: self_call }),
+            Ok(place) => Ok(Permit { place: Some(place?), self_call }),
             Err(_) => Err(NotAdmitted::TimedOut),
+        }
+    }
+
+    /// While an adaptive limit has found out nothing, nobody is pushed out: it is about to grow.
+    fn patience_ms(&self, base_us: u64) -> u64 {
+        let patience_ms = self.patience_ms.load(Relaxed);
+        match (self.is_adaptive.load(Relaxed), base_us) {
+            (false, _) => patience_ms,
+            (true, 0) => u64::MAX,
+            (true, _) => (base_us / 2000).clamp(PATIENCE_LEAST_MS, PATIENCE_MOST_MS).min(patience_ms),
         }
     }
 
     /// `Some(None)` is a place that needs no counting.
     #[inline]
     fn try_place(self: &Arc<Self>) -> Option<Option<Place>> {
-        if self.limit.load(Ordering::Relaxed) == UNBOUNDED {
+        if self.limit.load(Relaxed) == UNBOUNDED {
             return Some(None);
         }
-        (self.room.waiting() == 0 && self.enter()).then(|| Some(Place(Arc::clone(self))))
+        (self.room.waiting() == 0 && self.enter()).then(|| Some(self.place()))
+    }
+
+    fn place(self: &Arc<Self>) -> Place {
+        Place { admission: Arc::clone(self), beginning: Beginning::default() }
     }
 
     #[inline]
@@ -146,12 +289,40 @@ impl Admission {
     }
 
     fn offer(self: &Arc<Self>) -> Offer<Place> {
-        if self.enter() { Offer::Take(Place(Arc::clone(self))) } else { Offer::Nobody }
+        if !self.enter() {
+            return Offer::Nobody;
+        }
+        self.door.note_served();
+        Offer::Take(self.place())
     }
 
     #[cold]
     fn serve(self: &Arc<Self>) {
-        self.room.serve(|()| self.offer());
+        self.room.serve(milliseconds(self.started.elapsed()), |()| self.offer());
+    }
+
+    fn now_us(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX)
+    }
+
+    /// Lets an adaptive limit look at what was gathered.
+    #[inline]
+    fn look(self: &Arc<Self>, now_us: u64) {
+        if self.is_adaptive.load(Relaxed)
+            && let Some(step) = self.meter.look(now_us, self.inside.load(Relaxed))
+        {
+            self.follow(step);
+        }
+    }
+
+    #[cold]
+    fn follow(self: &Arc<Self>, step: Step) {
+        let self_calls = self_calls::self_calls_max(Some(step.limit), std::iter::empty());
+        self.self_calls_limit.store(self_calls.unwrap_or(UNBOUNDED), Relaxed);
+        let before = self.limit.swap(step.limit, Ordering::SeqCst);
+        if step.limit > before && self.room.waiting() != 0 {
+            self.serve();
+        }
     }
 
     #[inline]
@@ -159,11 +330,66 @@ impl Admission {
         if caller == Caller::Client {
             return Ok(None);
         }
-        let limit = self.self_calls_limit.load(Ordering::Relaxed);
+        let limit = self.self_calls_limit.load(Relaxed);
         let more = |inside: u32| (inside < limit).then_some(inside + 1);
-        match self.self_calls.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more) {
+        match self.self_calls.fetch_update(Relaxed, Relaxed, more) {
             Ok(_) => Ok(Some(SelfCall(Arc::clone(self)))),
             Err(_) => Err(NotAdmitted::SelfCall),
+        }
+    }
+}
+
+impl Permit {
+    /// A server is asked now. `now_us` is the time of [`Admission::new`]'s `started`.
+    #[inline]
+    pub fn begin(&mut self, now_us: u64) {
+        if let Some(place) = self.measured() {
+            place.beginning = place.admission.meter.begin(now_us, place.admission.inside.load(Relaxed));
+        }
+    }
+
+    /// The head of the answer is here. An adaptive limit counts those who wait for one: this one is out.
+    #[inline]
+    pub fn answered(&mut self, now_us: u64) {
+        if let Some(place) = self.measured() {
+            place.admission.meter.answered(place.beginning, now_us);
+            self.leave(now_us);
+        }
+    }
+
+    /// The server did not answer in time, or refused to.
+    pub fn failed(&mut self, now_us: u64) {
+        if let Some(place) = self.measured() {
+            place.admission.meter.failed();
+            place.admission.look(now_us);
+        }
+    }
+
+    /// The client has gone before there was an answer.
+    pub fn abandoned(&mut self, now_us: u64) {
+        if let Some(place) = self.measured() {
+            place.admission.meter.abandoned(place.beginning, now_us);
+            self.leave(now_us);
+        }
+    }
+
+    /// The server is free again, whatever the client still has to read.
+    pub fn release(&mut self) {
+        self.place = None;
+        self.self_call = None;
+    }
+
+    #[inline]
+    fn measured(&mut self) -> Option<&mut Place> {
+        self.place.as_mut().filter(|place| place.admission.is_adaptive.load(Relaxed))
+    }
+
+    /// Out first, so that the look counts those who are inside.
+    fn leave(&mut self, now_us: u64) {
+        if let Some(place) = self.place.take() {
+            let admission = Arc::clone(&place.admission);
+            drop(place);
+            admission.look(now_us);
         }
     }
 }
@@ -171,16 +397,16 @@ impl Admission {
 impl Drop for Place {
     #[inline]
     fn drop(&mut self) {
-        self.0.inside.fetch_sub(1, Ordering::SeqCst);
+        self.admission.inside.fetch_sub(1, Ordering::SeqCst);
         // In this order, see `capacity`.
-        if self.0.room.waiting() != 0 {
-            self.0.serve();
+        if self.admission.room.waiting() != 0 {
+            self.admission.serve();
         }
     }
 }
 
 impl Drop for SelfCall {
     fn drop(&mut self) {
-        self.0.self_calls.fetch_sub(1, Ordering::Relaxed);
+        self.0.self_calls.fetch_sub(1, Relaxed);
     }
 }

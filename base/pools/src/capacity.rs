@@ -1,4 +1,4 @@
-//! Waiting for a place, first come, first served, across workers.
+//! Waiting for a place, in the order of `sumun_traffic::queue`, across workers.
 //!
 //! Nobody comes here while there are places. A [`Room`] holds those who found none; whoever frees
 //! a place sees that somebody waits and *serves* the room: under its lock, the first waiter that
@@ -15,8 +15,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
+use sumun_traffic::Priority;
 use sumun_traffic::queue::{Offer, Queue, Ticket};
 
+use crate::admission::NotAdmitted;
 use crate::lease::Lease;
 use crate::tried::Tried;
 
@@ -40,12 +42,25 @@ pub(crate) struct Waiter<Grant, Wish> {
 enum State<Grant> {
     Waiting(Option<Waker>),
     Granted(Grant),
+    /// Others go first, and there are too many of them.
+    Ousted,
     Taken,
 }
 
-/// The queue had no room.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct QueueFull;
+/// How somebody waits.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Manner {
+    pub(crate) priority: Priority,
+    /// As many may wait, this one counted.
+    pub(crate) size: u32,
+    /// Who has waited for so long may be pushed out by newcomers, see `Queue::give_up`.
+    pub(crate) patience_ms: u64,
+    pub(crate) now_ms: u64,
+}
+
+/// Who joins may push out as many: one for the place it needs, one so that a queue of hopeless ones
+/// gets shorter.
+const PUSHED_OUT: usize = 2;
 
 impl<Grant, Wish> Default for WaitingRoom<Grant, Wish> {
     fn default() -> Self {
@@ -60,36 +75,51 @@ impl<Grant, Wish> WaitingRoom<Grant, Wish> {
         self.waiting.load(Ordering::SeqCst)
     }
 
-    /// Joins the end of the queue, and serves whoever can be served by then: maybe itself.
+    /// The queue does not empty any more.
+    pub(crate) fn is_overloaded(&self, now_ms: u64) -> bool {
+        self.lock().is_overloaded(Priority::Low, now_ms)
+    }
+
+    /// Joins the queue, and serves whoever can be served by then: maybe itself.
     pub(crate) fn join(
         self: &Arc<Self>,
         wish: Wish,
-        size: u32,
+        manner: Manner,
         offer: impl FnMut(&Wish) -> Offer<Grant>,
-    ) -> Result<Waiting<Grant, Wish>, QueueFull> {
+    ) -> Result<Waiting<Grant, Wish>, NotAdmitted> {
+        let Manner { priority, size, patience_ms, now_ms } = manner;
         let waiter = Arc::new(Waiter { wish, state: Mutex::new(State::Waiting(None)) });
         let mut queue = self.lock();
-        // No deadline: each waiter has its own timer, and leaves when it rings.
-        let ticket = queue.push(Arc::clone(&waiter), u64::MAX, size as usize).map_err(|_| QueueFull)?;
+        let (ticket, displaced) =
+            queue.push(Arc::clone(&waiter), priority, now_ms, size as usize).map_err(|_| NotAdmitted::Full)?;
+        let mut ousted: [Option<Arc<Waiter<Grant, Wish>>>; PUSHED_OUT] = [displaced, None];
+        for place in &mut ousted {
+            if place.is_none() {
+                *place = queue.give_up(now_ms, patience_ms);
+            }
+        }
         self.waiting.fetch_add(1, Ordering::SeqCst);
+        let gone = ousted.iter().flatten().count();
+        // At most PUSHED_OUT.
+        self.waiting.fetch_sub(gone as u32, Ordering::SeqCst);
         drop(queue);
-        self.serve(offer);
+        for waiter in ousted.into_iter().flatten() {
+            waiter.tell(State::Ousted);
+        }
+        self.serve(now_ms, offer);
         Ok(Waiting { room: Arc::clone(self), waiter, ticket })
     }
 
     /// Gives places to waiters, in their order, until there is no place or nobody who wants one.
-    pub(crate) fn serve(&self, mut offer: impl FnMut(&Wish) -> Offer<Grant>) {
+    pub(crate) fn serve(&self, now_ms: u64, mut offer: impl FnMut(&Wish) -> Offer<Grant>) {
         loop {
             let mut queue = self.lock();
-            let Some((waiter, grant)) = queue.take_first(|waiter| offer(&waiter.wish)) else {
+            let Some((waiter, grant)) = queue.take_first(now_ms, |waiter| offer(&waiter.wish)) else {
                 return;
             };
             self.waiting.fetch_sub(1, Ordering::SeqCst);
             drop(queue);
-            let before = std::mem::replace(&mut *waiter.lock(), State::Granted(grant));
-            if let State::Waiting(Some(waker)) = before {
-                waker.wake();
-            }
+            waiter.tell(State::Granted(grant));
         }
     }
 
@@ -99,6 +129,14 @@ impl<Grant, Wish> WaitingRoom<Grant, Wish> {
 }
 
 impl<Grant, Wish> Waiter<Grant, Wish> {
+    /// What became of its waiting. It is not in the queue any more.
+    fn tell(&self, state: State<Grant>) {
+        let before = std::mem::replace(&mut *self.lock(), state);
+        if let State::Waiting(Some(waker)) = before {
+            waker.wake();
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, State<Grant>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -113,12 +151,13 @@ pub(crate) struct Waiting<Grant, Wish> {
 }
 
 impl<Grant, Wish> Future for Waiting<Grant, Wish> {
-    type Output = Grant;
+    type Output = Result<Grant, NotAdmitted>;
 
-    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Grant> {
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let mut state = self.waiter.lock();
         match std::mem::replace(&mut *state, State::Taken) {
-            State::Granted(grant) => Poll::Ready(grant),
+            State::Granted(grant) => Poll::Ready(Ok(grant)),
+            State::Ousted => Poll::Ready(Err(NotAdmitted::Shed)),
             State::Waiting(old) => {
                 let waker = old.filter(|old| old.will_wake(context.waker()));
                 *state = State::Waiting(Some(waker.unwrap_or_else(|| context.waker().clone())));

@@ -35,6 +35,9 @@ struct CarriedPool {
     /// What names resolved to.
     names: BTreeMap<String, Vec<IpAddr>>,
     servers: BTreeMap<String, CarriedServer>,
+    /// What an adaptive concurrency found out: places, and microseconds of an answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    adaptive: Option<(u32, u64)>,
 }
 
 /// What differs from a server that just joined.
@@ -113,6 +116,7 @@ fn carry_out(pool: &Pool) -> CarriedPool {
         removed: texts(&mut removed.iter()),
         names: resolved.clone(),
         servers: servers.collect(),
+        adaptive: pool.admission().found_out().filter(|(_, base_us)| *base_us > 0),
     }
 }
 
@@ -140,7 +144,7 @@ fn carry_out_server(server: &Server, file_weight: Option<u32>, now_ms: u64, ramp
 }
 
 fn carry_in(pool: &Pool, carried: CarriedPool, age_ms: u64) {
-    let CarriedPool { added, removed, names, servers } = carried;
+    let CarriedPool { added, removed, names, servers, adaptive } = carried;
     let settings = pool.settings();
     let added = added.iter().take(ADDED_SERVERS_MAX).filter_map(|address| added_server(&settings, address)).collect();
     let removed: BTreeSet<Name> = removed.iter().map(|name| name.as_str().into()).collect();
@@ -157,6 +161,9 @@ fn carry_in(pool: &Pool, carried: CarriedPool, age_ms: u64) {
         {
             carry_in_server(pool, server, carried, age_ms);
         }
+    }
+    if let Some((places, base_us)) = adaptive.filter(|_| age_ms <= KNOWLEDGE_MS) {
+        pool.admission().restore(places, base_us);
     }
     pool.touch();
 }

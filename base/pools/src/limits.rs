@@ -83,3 +83,21 @@ pub const WEIGHTS: std::ops::RangeInclusive<u32> = 1..=1000;
 /// What another process knew of a server's health is worth nothing after this long, milliseconds: a
 /// worker process that is started again after a crash finds out anew.
 pub const KNOWLEDGE_MS: u64 = 60_000;
+
+/// Nobody is pushed out of a queue who has waited for less than this, in milliseconds.
+pub const PATIENCE_LEAST_MS: u64 = 10;
+
+/// Nor does anybody wait longer than this in a queue that does not empty, where the time of an answer is
+/// known and newcomers are there, in milliseconds.
+pub const PATIENCE_MOST_MS: u64 = 100;
+
+/// How often the level of who is let in is looked at while a pool is overloaded, in milliseconds.
+pub const LEVEL_EVERY_MS: u64 = 250;
+
+/// Nor before so many were served from the queue, unless that takes so long, in milliseconds; then it
+/// rises.
+pub const LEVEL_SERVED_LEAST: u32 = 20;
+pub const LEVEL_MEMORY_MS: u64 = 5000;
+
+/// So long a client keeps its place among those who are let in first, in milliseconds.
+pub const ERA_MS: u64 = 10 * 60_000;

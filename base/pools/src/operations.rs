@@ -20,8 +20,14 @@ use crate::set::Member;
 pub struct PoolStatus {
     pub name: Name,
     pub balance: config::Balance,
-    /// `None` is unbounded.
+    /// Places now; `None` is unbounded.
     pub concurrency: Option<u32>,
+    /// Where `concurrency` is adaptive: microseconds of an answer without waiting, 0 while unknown.
+    pub base_us: Option<u64>,
+    /// The share of clients and priorities that is let in to the queue, in thousandths.
+    pub level_permille: u32,
+    /// Requests that were refused because of overload.
+    pub shed: u64,
     /// Requests admitted; counted only where `concurrency` is set.
     pub inside: u32,
     /// Requests that wait to be admitted.
@@ -232,7 +238,10 @@ impl Pool {
         PoolStatus {
             name: Arc::clone(self.name()),
             balance: settings.balance,
-            concurrency: settings.concurrency,
+            concurrency: self.admission().places(),
+            base_us: self.admission().found_out().map(|(_, base_us)| base_us),
+            level_permille: self.admission().level_permille(),
+            shed: self.admission().shed(),
             inside: self.admission().inside(),
             waiting: self.admission().waiting(),
             waiting_for_place: self.waiting_for_place(),

@@ -9,12 +9,12 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use sumun_config::checked::{self as config, Name};
 use sumun_traffic::queue::Offer;
-use sumun_traffic::{Method, outlier, retry_budget, self_calls};
+use sumun_traffic::{Method, Priority, outlier, retry_budget, self_calls};
 
 use crate::admission::{Admission, AdmissionLimits, NotAdmitted};
-use crate::capacity::Room;
+use crate::capacity::{Manner, Room};
 use crate::lease::{Lease, Outcome};
-use crate::limits::NEWS_MAX;
+use crate::limits::{NEWS_MAX, PATIENCE_LEAST_MS};
 use crate::picker::rank_of;
 use crate::roster::Roster;
 use crate::server::{AdminState, Server};
@@ -58,7 +58,7 @@ impl Pool {
             room: Arc::default(),
             settings: ArcSwap::new(Arc::clone(settings)),
             set: ArcSwap::default(),
-            admission: Arc::new(Admission::new(AdmissionLimits::default())),
+            admission: Arc::new(Admission::new(AdmissionLimits::default(), started)),
             traces: Arc::default(),
             retry_floor: AtomicU64::new(0),
             ejecting: Mutex::new(()),
@@ -105,16 +105,23 @@ impl Pool {
         self.traces.enter(hash, client)
     }
 
-    /// Waits until a server that was not tried has a place, behind those who came earlier. For a
-    /// request that was refused as `AtCapacity`.
+    /// Waits until a server that was not tried has a place, behind those who go first. For a request
+    /// that was refused as `AtCapacity`.
     ///
     /// # Errors
-    /// `Full` or `TimedOut`.
-    pub async fn wait_for_place(self: &Arc<Self>, tried: &Tried, timeout: Duration) -> Result<Lease, NotAdmitted> {
-        let size = self.settings.load().queue.size;
+    /// `Full`, `Shed` or `TimedOut`.
+    pub async fn wait_for_place(
+        self: &Arc<Self>,
+        tried: &Tried,
+        priority: Priority,
+        timeout: Duration,
+    ) -> Result<Lease, NotAdmitted> {
+        let queue = &self.settings.load().queue;
         let now_ms = self.now_ms();
-        let waiting = self.room.join(*tried, size, |tried| self.offer(tried, now_ms)).map_err(|_| NotAdmitted::Full)?;
-        tokio::time::timeout(timeout, waiting).await.map_err(|_| NotAdmitted::TimedOut)
+        let patience_ms = patience_ms(queue.timeout);
+        let manner = Manner { priority, size: queue.size, patience_ms, now_ms };
+        let waiting = self.room.join(*tried, manner, |tried| self.offer(tried, now_ms))?;
+        tokio::time::timeout(timeout, waiting).await.map_err(|_| NotAdmitted::TimedOut)?
     }
 
     /// Requests that wait for a place at a server.
@@ -131,7 +138,7 @@ impl Pool {
     #[cold]
     pub(crate) fn serve_waiting(&self) {
         let now_ms = self.now_ms();
-        self.room.serve(|tried| self.offer(tried, now_ms));
+        self.room.serve(now_ms, |tried| self.offer(tried, now_ms));
     }
 
     /// The least loaded server of the first tier that has a place; where nobody can be picked, of the
@@ -245,7 +252,8 @@ impl Pool {
         self.admission.set_limits(AdmissionLimits {
             concurrency: settings.concurrency,
             queue: settings.queue.size,
-            self_calls: self_calls::self_calls_max(settings.concurrency, bounds),
+            patience_ms: patience_ms(settings.queue.timeout),
+            self_calls: self_calls::self_calls_max(settings.concurrency.fixed(), bounds),
         });
         self.settings.store(settings);
         self.set.store(set);
@@ -301,6 +309,13 @@ pub(crate) const fn method_of(balance: config::Balance) -> Method {
         config::Balance::Maglev => Method::Maglev,
         config::Balance::First => Method::First,
     }
+}
+
+/// How long one waits in a queue that does not empty before newcomers may push it out: a tenth of the
+/// time that it may wait at all.
+#[must_use]
+pub fn patience_ms(timeout: Duration) -> u64 {
+    (milliseconds(timeout) / 10).max(PATIENCE_LEAST_MS)
 }
 
 /// Whole milliseconds; more than 584 million years are cut.

@@ -86,6 +86,11 @@ impl Pools {
         self.note_change();
     }
 
+    /// The zero of all times.
+    pub fn started(&self) -> Instant {
+        self.started
+    }
+
     /// Milliseconds since the process started.
     pub fn now_ms(&self) -> u64 {
         crate::pool::milliseconds(self.started.elapsed())

@@ -212,7 +212,9 @@ async fn who_waits_gets_a_place_at_a_rising_server() {
     let tried = Tried::default();
     assert_eq!(picker.borrow_mut().pick(0, PickKey::default(), &tried).unwrap_err(), Refused::AtCapacity);
     let asked = Arc::clone(&shared);
-    let waiting = tokio::spawn(async move { asked.wait_for_place(&Tried::default(), Duration::from_secs(600)).await });
+    let waiting = tokio::spawn(async move {
+        asked.wait_for_place(&Tried::default(), sumun_pools::Priority::Normal, Duration::from_secs(600)).await
+    });
     until(|| shared.waiting_for_place() == 1).await;
     drop(held.take());
     assert_eq!(waiting.await.unwrap().unwrap().server().id(), shared.servers().members()[0].server.id());

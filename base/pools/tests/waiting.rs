@@ -4,33 +4,40 @@ mod common;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use common::{pool, pools, until};
-use sumun_pools::{AdminState, Admission, AdmissionLimits, Caller, NotAdmitted, PickKey, Picker, Refused, Tried};
+use sumun_config::checked::Concurrency;
+use sumun_pools::{
+    AdminState, Admission, AdmissionLimits, Asker, Caller, NotAdmitted, PickKey, Picker, Priority, Refused, Tried,
+};
 
+const CLIENT: Asker = Asker { caller: Caller::Client, priority: Priority::Normal, client: 7 };
+const OWN: Asker = Asker { caller: Caller::OwnServer, ..CLIENT };
 const LONG: Duration = Duration::from_secs(600);
 
+/// Nobody is pushed out.
+fn limits(concurrency: Option<u32>, queue: u32, self_calls: Option<u32>) -> AdmissionLimits {
+    let concurrency = concurrency.map_or(Concurrency::Unbounded, Concurrency::Fixed);
+    AdmissionLimits { concurrency, queue, patience_ms: u64::MAX, self_calls }
+}
+
 fn admission(concurrency: u32, queue: u32) -> Arc<Admission> {
-    Arc::new(Admission::new(AdmissionLimits {
-        concurrency: Some(concurrency),
-        queue,
-        self_calls: Some(concurrency / 2),
-    }))
+    Arc::new(Admission::new(limits(Some(concurrency), queue, Some(concurrency / 2)), Instant::now()))
 }
 
 #[tokio::test]
 async fn full_queue_and_time_out() {
     let admission = admission(1, 1);
-    let held = admission.acquire(Caller::Client, LONG).await.unwrap();
-    assert_eq!(admission.acquire(Caller::Client, Duration::ZERO).await.unwrap_err(), NotAdmitted::TimedOut);
+    let held = admission.acquire(CLIENT, LONG, None).await.unwrap();
+    assert_eq!(admission.acquire(CLIENT, Duration::ZERO, None).await.unwrap_err(), NotAdmitted::TimedOut);
     assert_eq!(admission.waiting(), 0);
     let waiter = tokio::spawn({
         let admission = Arc::clone(&admission);
-        async move { admission.acquire(Caller::Client, LONG).await }
+        async move { admission.acquire(CLIENT, LONG, None).await }
     });
     until(|| admission.waiting() == 1).await;
-    assert_eq!(admission.acquire(Caller::Client, LONG).await.unwrap_err(), NotAdmitted::Full);
+    assert_eq!(admission.acquire(CLIENT, LONG, None).await.unwrap_err(), NotAdmitted::Full);
     drop(held);
     let permit = waiter.await.unwrap().unwrap();
     assert_eq!((admission.inside(), admission.waiting()), (1, 0));
@@ -41,7 +48,7 @@ async fn full_queue_and_time_out() {
 #[tokio::test]
 async fn first_come_first_served_and_nobody_overtakes() {
     let admission = admission(1, 100);
-    let mut held = admission.acquire(Caller::Client, LONG).await.unwrap();
+    let mut held = admission.acquire(CLIENT, LONG, None).await.unwrap();
     let (sender, mut order) = tokio::sync::mpsc::unbounded_channel();
     for number in 0..10_u32 {
         let (admission, sender) = (Arc::clone(&admission), sender.clone());
@@ -49,7 +56,7 @@ async fn first_come_first_served_and_nobody_overtakes() {
         tokio::spawn({
             let admission = Arc::clone(&admission);
             async move {
-                let permit = admission.acquire(Caller::Client, LONG).await.unwrap();
+                let permit = admission.acquire(CLIENT, LONG, None).await.unwrap();
                 sender.send((number, permit)).unwrap();
             }
         });
@@ -68,17 +75,17 @@ async fn first_come_first_served_and_nobody_overtakes() {
 #[tokio::test]
 async fn a_higher_limit_lets_waiters_in() {
     let admission = admission(1, 10);
-    let _held = admission.acquire(Caller::Client, LONG).await.unwrap();
+    let _held = admission.acquire(CLIENT, LONG, None).await.unwrap();
     let waiters: Vec<_> = (0..3)
         .map(|_| {
             let admission = Arc::clone(&admission);
-            tokio::spawn(async move { admission.acquire(Caller::Client, LONG).await.unwrap() })
+            tokio::spawn(async move { admission.acquire(CLIENT, LONG, None).await.unwrap() })
         })
         .collect();
     until(|| admission.waiting() == 3).await;
-    admission.set_limits(AdmissionLimits { concurrency: Some(3), queue: 10, self_calls: None });
+    admission.set_limits(limits(Some(3), 10, None));
     until(|| admission.waiting() == 1 && admission.inside() == 3).await;
-    admission.set_limits(AdmissionLimits { concurrency: None, queue: 10, self_calls: None });
+    admission.set_limits(limits(None, 10, None));
     for waiter in waiters {
         waiter.await.unwrap();
     }
@@ -87,12 +94,12 @@ async fn a_higher_limit_lets_waiters_in() {
 #[tokio::test]
 async fn own_servers_hold_at_most_half() {
     let admission = admission(4, 10);
-    let one = admission.acquire(Caller::OwnServer, LONG).await.unwrap();
-    let _two = admission.acquire(Caller::OwnServer, LONG).await.unwrap();
-    assert_eq!(admission.acquire(Caller::OwnServer, LONG).await.unwrap_err(), NotAdmitted::SelfCall);
-    let _three = admission.acquire(Caller::Client, LONG).await.unwrap();
+    let one = admission.acquire(OWN, LONG, None).await.unwrap();
+    let _two = admission.acquire(OWN, LONG, None).await.unwrap();
+    assert_eq!(admission.acquire(OWN, LONG, None).await.unwrap_err(), NotAdmitted::SelfCall);
+    let _three = admission.acquire(CLIENT, LONG, None).await.unwrap();
     drop(one);
-    assert!(admission.acquire(Caller::OwnServer, LONG).await.is_ok());
+    assert!(admission.acquire(OWN, LONG, None).await.is_ok());
 }
 
 #[test]
@@ -155,12 +162,12 @@ fn never_more_inside_than_allowed_and_everybody_gets_in() {
                 // Gives up after a while, waiting or served.
                 tokio::select! {
                     biased;
-                    permit = admission.acquire(Caller::Client, LONG) => { drop(permit); }
+                    permit = admission.acquire(CLIENT, LONG, None) => { drop(permit); }
                     () = dither(&mut random) => {}
                 }
                 continue;
             }
-            let permit = admission.acquire(Caller::Client, LONG).await.unwrap();
+            let permit = admission.acquire(CLIENT, LONG, None).await.unwrap();
             assert!(INSIDE.fetch_add(1, Ordering::SeqCst) < 3);
             dither(&mut random).await;
             INSIDE.fetch_sub(1, Ordering::SeqCst);
@@ -176,6 +183,8 @@ fn never_more_inside_than_allowed_and_everybody_gets_in() {
 fn places_at_servers_are_handed_over() {
     static SHARED: std::sync::OnceLock<Arc<sumun_pools::Pools>> = std::sync::OnceLock::new();
     let mut settings = pool(&["10.0.0.1:80", "10.0.0.2:80"]);
+    // Nobody is pushed out before that.
+    settings.queue.timeout = LONG;
     for server in &mut settings.servers {
         server.max_connections = Some(2);
     }
@@ -191,12 +200,12 @@ fn places_at_servers_are_handed_over() {
                 Err(Refused::AtCapacity) if random.u8(..) < 64 => {
                     tokio::select! {
                         biased;
-                        lease = pool.wait_for_place(&tried, LONG) => drop(lease),
+                        lease = pool.wait_for_place(&tried, Priority::Normal, LONG) => drop(lease),
                         () = dither(&mut random) => {}
                     }
                     continue;
                 }
-                Err(Refused::AtCapacity) => pool.wait_for_place(&tried, LONG).await.unwrap(),
+                Err(Refused::AtCapacity) => pool.wait_for_place(&tried, Priority::Normal, LONG).await.unwrap(),
                 Err(Refused::NoServer) => panic!("both servers are there"),
             };
             assert!(lease.server().in_flight() <= 2);
@@ -218,7 +227,7 @@ async fn a_place_that_came_free_before_the_wait_is_seen() {
     let held = picker.pick(0, PickKey::default(), &Tried::default()).unwrap();
     assert_eq!(picker.pick(0, PickKey::default(), &Tried::default()).unwrap_err(), Refused::AtCapacity);
     drop(held);
-    assert!(pool.wait_for_place(&Tried::default(), LONG).await.is_ok());
+    assert!(pool.wait_for_place(&Tried::default(), Priority::Normal, LONG).await.is_ok());
 }
 
 #[tokio::test]
@@ -238,7 +247,7 @@ async fn a_server_that_comes_back_serves_who_waits() {
     // One that wants another server than the one that is there, and one behind it that takes any.
     let wait = |tried: Tried| {
         let pool = Arc::clone(&pool);
-        tokio::spawn(async move { pool.wait_for_place(&tried, LONG).await.unwrap() })
+        tokio::spawn(async move { pool.wait_for_place(&tried, Priority::Normal, LONG).await.unwrap() })
     };
     let picky = wait(tried);
     until(|| pool.waiting_for_place() == 1).await;

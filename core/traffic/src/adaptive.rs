@@ -24,6 +24,9 @@ use crate::limits::{
 /// Binary logarithm of a change by a twentieth.
 const NOTICEABLE: f64 = 0.07;
 
+/// Binary logarithm of a change by a fifth.
+const MUCH: f64 = 0.26;
+
 /// Binary logarithm of a change that does not come by and by.
 const JUMP: f64 = 0.4;
 
@@ -206,7 +209,7 @@ impl Limiter {
         self.now = Some(time);
         let base = self.base.map_or(time, |base| base.min(time));
         self.base = Some(base);
-        if window.faults > 0 || time > base + TOLERANCE.log2() {
+        if window.faults > 0 || time > base + MUCH {
             self.follow(time, base, window);
             self.enter(Stage::Steady);
         } else if is_bound(window, self.limit) {
@@ -284,8 +287,13 @@ impl Limiter {
             // The lower it proves to be, the further down the next one looks.
             self.dip_share = if self.changed { (self.dip_share * 0.75).max(0.4) } else { DIP_SHARE };
             // A little more or less may be chance, much more is not.
-            let is_other = self.changed || time - 2.0 * doubt > base + TOLERANCE.log2();
-            self.base = Some(if is_other { time + doubt } else { f64::midpoint(base, time + doubt / 2.0) });
+            let is_other = self.changed || time - 2.0 * doubt > base + MUCH;
+            let is_sure = doubt < NOTICEABLE;
+            self.base = Some(match (is_other, is_sure) {
+                (true, _) => time + doubt,
+                (false, true) => time,
+                (false, false) => f64::midpoint(base, time + doubt / 2.0),
+            });
         }
         let took_us = now_us.saturating_sub(self.began_us);
         self.next_dip_us = now_us + DIP_EVERY_US.max(DIP_PAUSE * took_us);

@@ -55,7 +55,7 @@ pub const LIMIT_LEAST: f64 = 1.0;
 pub const LIMIT_MOST: f64 = 100_000.0;
 
 /// Answers may take so much longer than without waiting before an adaptive limit falls.
-pub const TOLERANCE: f64 = 1.2;
+pub const TOLERANCE: f64 = 1.1;
 
 /// A window of an adaptive limit, in microseconds: as long as an answer takes, within these.
 pub const WINDOW_LEAST_US: u64 = 50_000;
@@ -70,8 +70,8 @@ pub const ERROR_MOST: f64 = 0.2;
 /// microseconds, and no sooner than so many times as long as that took, to this share of what should be
 /// enough: so the base is found, at the cost of a part in a hundred.
 pub const DIP_EVERY_US: u64 = 3_000_000;
-pub const DIP_PAUSE: u64 = 30;
-pub const DIP_SHARE: f64 = 0.95;
+pub const DIP_PAUSE: u64 = 15;
+pub const DIP_SHARE: f64 = 0.9;
 
 /// More faults than this share of the answers take a tenth off an adaptive limit.
 pub const FAULT_SHARE: f64 = 0.05;

@@ -37,9 +37,22 @@ pub(crate) fn all(shared: &Shared) -> Vec<Family> {
     families
 }
 
-fn of_pools(pools: &Pools) -> [Family; 8] {
+fn of_pools(pools: &Pools) -> [Family; 12] {
     let reasons = ["connect", "timeout", "cut_off", "status"].map(Arc::<str>::from);
     let mut waiting = Family::gauge("sumun_pool_queued", "Requests that wait for the pool or for a place at a server.");
+    let mut places = Family::gauge(
+        "sumun_pool_concurrency",
+        "Requests that may be in flight to the pool now, where that is bounded.",
+    );
+    let mut base = Family::gauge(
+        "sumun_pool_answer_seconds",
+        "Time of an answer when nobody waits inside the servers, as an adaptive concurrency has found it out.",
+    );
+    let mut shed = Family::counter("sumun_pool_shed_total", "Requests that were refused because of overload.");
+    let mut level = Family::gauge(
+        "sumun_pool_let_in_ratio",
+        "The share of priorities and clients that is let in to the queue; less than 1 while the pool is overloaded.",
+    );
     let mut up = Family::gauge("sumun_server_up", "1 if new requests may come.");
     let mut weight = Family::gauge("sumun_server_weight", "Weight of the server.");
     let mut in_flight = Family::gauge("sumun_server_in_flight", "Requests that are at the server now.");
@@ -50,6 +63,14 @@ fn of_pools(pools: &Pools) -> [Family; 8] {
     let mut checks = Family::counter("sumun_server_checks_total", "Health checks by their result.");
     for pool in pools.status() {
         waiting.push(&[("pool", &pool.name)], u64::from(queued(&pool)));
+        if let Some(now) = pool.concurrency {
+            places.push(&[("pool", &pool.name)], u64::from(now));
+            shed.push(&[("pool", &pool.name)], pool.shed);
+            level.push(&[("pool", &pool.name)], f64::from(pool.level_permille) / 1000.0);
+        }
+        if let Some(base_us) = pool.base_us {
+            base.push(&[("pool", &pool.name)], base_us as f64 / 1e6);
+        }
         for server in &pool.servers {
             let [of_pool, of_server] = [("pool", &pool.name), ("server", &server.name)];
             let labels = [of_pool, of_server];
@@ -70,5 +91,5 @@ fn of_pools(pools: &Pools) -> [Family; 8] {
             checks.push(&[of_pool, of_server, ("result", &"bad".into())], counts.checks_failed);
         }
     }
-    [waiting, up, weight, in_flight, requests, failures, ejections, checks]
+    [waiting, places, base, shed, level, up, weight, in_flight, requests, failures, ejections, checks]
 }

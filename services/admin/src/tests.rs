@@ -187,7 +187,7 @@ fn config_with(servers: &[&str]) -> Config {
         retries: config::Retries { tries: 1, budget_percent: 20, floor_per_second: 10, body: 0 },
         slow_start: Duration::ZERO,
         source: Vec::new(),
-        concurrency: None,
+        concurrency: config::Concurrency::Unbounded,
         queue: config::Queue { size: 1, timeout: second },
         host: config::HostHeader::Keep,
         zone: None,

@@ -130,7 +130,7 @@ impl Gateway {
             .listeners
             .values()
             .flat_map(|listener| listener.routes.iter().map(move |route| (&listener.name, route)))
-            .filter(|(_, route)| route.concurrency.is_some())
+            .filter(|(_, route)| route.concurrency != config::Concurrency::Unbounded)
             .map(|(listener, route)| (listener, &route.name))
             .collect();
         let mut admissions = kept::lock(&self.admissions);
@@ -151,10 +151,14 @@ impl Gateway {
     }
 
     fn admission(&self, listener: &Name, route: &config::Route) -> Option<Arc<Admission>> {
-        let limits =
-            AdmissionLimits { concurrency: Some(route.concurrency?), queue: route.queue.size, self_calls: None };
+        let concurrency = route.concurrency;
+        if concurrency == config::Concurrency::Unbounded {
+            return None;
+        }
+        let patience_ms = sumun_pools::patience_ms(route.queue.timeout);
+        let limits = AdmissionLimits { concurrency, queue: route.queue.size, patience_ms, self_calls: None };
         let key = (Arc::clone(listener), Arc::clone(&route.name));
-        let admission = kept::lock(&self.admissions).value(key, 0, || Admission::new(limits));
+        let admission = kept::lock(&self.admissions).value(key, 0, || Admission::new(limits, self.pools.started()));
         admission.set_limits(limits);
         Some(admission)
     }

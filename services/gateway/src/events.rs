@@ -65,6 +65,8 @@ pub enum Reason {
     Deadline,
     QueueFull,
     QueueTimeout,
+    /// Overload: others went first.
+    Shed,
     /// More requests that a pool makes to itself than it may have in flight.
     SelfCall,
     /// The request came back to the gateway that sent it.
@@ -108,6 +110,7 @@ impl Reason {
             Self::Deadline => "deadline",
             Self::QueueFull => "queue_full",
             Self::QueueTimeout => "queue_timeout",
+            Self::Shed => "shed",
             Self::SelfCall => "self_call",
             Self::Loop => "loop",
             Self::TunnelClosed => "tunnel_closed",
@@ -147,6 +150,7 @@ impl Reason {
             | Self::Deadline
             | Self::QueueFull
             | Self::QueueTimeout
+            | Self::Shed
             | Self::SelfCall
             | Self::Loop => Side::Server,
             Self::FileUnreadable | Self::AuthBusy | Self::DiskBusy | Self::DiskFull => Side::Host,
@@ -177,6 +181,7 @@ impl Reason {
             Self::NoServer
             | Self::QueueFull
             | Self::QueueTimeout
+            | Self::Shed
             | Self::SelfCall
             | Self::AuthBusy
             | Self::DiskBusy => 503,

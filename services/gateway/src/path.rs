@@ -102,6 +102,8 @@ pub(crate) struct Exchange<'a> {
     pub(crate) used: usize,
     /// Instead of the route's edits of the request: those, and what forward authentication adds.
     pub(crate) extra_edits: Option<Edits>,
+    /// What it holds of the route and the pool while a server has it.
+    pub(crate) places: queue::Places,
     /// The key that a request for a WebSocket needs in HTTP/1.1 and has not in HTTP/2.
     pub(crate) websocket_key: Option<[u8; 24]>,
 }
@@ -454,6 +456,7 @@ async fn serve_request(
         leftover: None,
         used: 0,
         extra_edits: None,
+        places: queue::Places::default(),
         websocket_key: (head.websocket && head.version == Version::Http2).then(crate::http2::websocket::new_key),
     };
     let proof = site.proof(head.method, &path);
@@ -530,6 +533,7 @@ async fn refuse(connection: &mut Connection, client_text: &ClientText, site: &Rc
         leftover: None,
         used: 0,
         extra_edits: None,
+        places: queue::Places::default(),
         websocket_key: None,
     };
     answer::of_reason(&mut exchange, reason).await;

@@ -58,10 +58,12 @@ pub enum Reason {
     ServerHandshake,
     QueueFull,
     QueueTimeout,
+    /// Overload: others went first.
+    Shed,
 }
 
 impl Reason {
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::ClientEnded,
         Self::ServerEnded,
         Self::ClientReset,
@@ -80,6 +82,7 @@ impl Reason {
         Self::ServerHandshake,
         Self::QueueFull,
         Self::QueueTimeout,
+        Self::Shed,
     ];
 
     #[must_use]
@@ -103,6 +106,7 @@ impl Reason {
             Self::ServerHandshake => "server_handshake",
             Self::QueueFull => "queue_full",
             Self::QueueTimeout => "queue_timeout",
+            Self::Shed => "shed",
         }
     }
 
@@ -122,7 +126,8 @@ impl Reason {
             | Self::ConnectTimeout
             | Self::ServerHandshake
             | Self::QueueFull
-            | Self::QueueTimeout => Side::Server,
+            | Self::QueueTimeout
+            | Self::Shed => Side::Server,
             Self::Drained => Side::Host,
         }
     }

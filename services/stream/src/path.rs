@@ -22,7 +22,9 @@ use sumun_engine::access_log::Entry;
 use sumun_engine::preface::Taken;
 use sumun_engine::tls::Transport;
 use sumun_engine::{Deadline, Lease, Worker};
-use sumun_pools::{Caller, Lease as ServerLease, NotAdmitted, Outcome, Permit, PickKey, Refused, Tried, key_of};
+use sumun_pools::{
+    Asker, Caller, Lease as ServerLease, NotAdmitted, Outcome, Permit, PickKey, Priority, Refused, Tried, key_of,
+};
 
 use self::relay::Relay;
 use crate::backend::Backend;
@@ -234,7 +236,12 @@ async fn pick(client: &mut Client, search: &mut Search) -> Result<ServerLease, R
         search.permit = Some(match admission.try_acquire(Caller::Client).map_err(of_queue)? {
             Some(permit) => permit,
             None => {
-                let waiting = admission.acquire(Caller::Client, backend.config.queue.timeout);
+                let asker = Asker {
+                    caller: Caller::Client,
+                    priority: Priority::Normal,
+                    client: client.address.map(source_key).unwrap_or_default(),
+                };
+                let waiting = admission.acquire(asker, backend.config.queue.timeout, None);
                 wait(client, waiting).await?.map_err(of_queue)?
             }
         });
@@ -246,7 +253,9 @@ async fn pick(client: &mut Client, search: &mut Search) -> Result<ServerLease, R
         Err(Refused::NoServer) => return Err(Reason::NoServer),
         Err(Refused::AtCapacity) => {
             let timeout = backend.config.queue.timeout;
-            wait(client, backend.pool.wait_for_place(&search.tried, timeout)).await?.map_err(of_queue)?
+            wait(client, backend.pool.wait_for_place(&search.tried, Priority::Normal, timeout))
+                .await?
+                .map_err(of_queue)?
         }
     };
     client.record.queue_us += client.worker.clock.now_us().saturating_sub(began_us);
@@ -276,6 +285,7 @@ pub(crate) fn source_key(address: SocketAddr) -> u64 {
 fn of_queue(refused: NotAdmitted) -> Reason {
     match refused {
         NotAdmitted::Full | NotAdmitted::SelfCall => Reason::QueueFull,
+        NotAdmitted::Shed => Reason::Shed,
         NotAdmitted::TimedOut => Reason::QueueTimeout,
     }
 }

@@ -7,8 +7,8 @@ use std::time::Duration;
 use super::process::Use;
 use super::{Lower, Section};
 use crate::checked::{
-    Balance, HashOn, HostHeader, Name, Outlier, Pool, Protocol, ProxyProtocol, Queue, Retries, Server, ServerAddress,
-    ServerId, Sticky, Timeouts,
+    Balance, Concurrency, HashOn, HostHeader, Name, Outlier, Pool, Protocol, ProxyProtocol, Queue, Retries, Server,
+    ServerAddress, ServerId, Sticky, Timeouts,
 };
 use crate::limits;
 use crate::node::{Entry, Node, Place};
@@ -44,7 +44,7 @@ impl Lower<'_> {
             retries: retries(pool),
             slow_start: pool.duration("slow_start"),
             source: pool.ips("source"),
-            concurrency: pool.optional_number("concurrency"),
+            concurrency: concurrency(pool),
             queue: queue(pool),
             host: host_header(pool),
             zone: name(pool, "zone"),
@@ -212,6 +212,13 @@ fn name(section: Section<'_>, key: &str) -> Option<Name> {
 }
 
 /// The `queue` of a pool or a route.
+pub(super) fn concurrency(section: Section<'_>) -> Concurrency {
+    match section.text("concurrency") {
+        Some("adaptive") => Concurrency::Adaptive,
+        _ => section.optional_number("concurrency").map_or(Concurrency::Unbounded, Concurrency::Fixed),
+    }
+}
+
 pub(super) fn queue(section: Section<'_>) -> Queue {
     let queue = section.section("queue");
     Queue { size: queue.number("size"), timeout: queue.duration("timeout") }

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::listeners::access;
-use super::pools::queue;
+use super::pools::{concurrency, queue};
 use super::{Lower, Section};
 use crate::checked::{
-    Action, BasicAuth, FieldMatch, ForwardAuth, HeaderEdits, Name, PathMatch, Pattern, Redirect, Respond, Rewrite,
-    Route, ValueMatch,
+    Action, BasicAuth, FieldMatch, ForwardAuth, HeaderEdits, Name, PathMatch, Pattern, Priority, Redirect, Respond,
+    Rewrite, Route, ValueMatch,
 };
 use crate::node::{Node, Place};
 use crate::report::{Rule, quoted};
@@ -47,7 +47,8 @@ impl Lower<'_> {
             access: access(route),
             basic_auth,
             forward_auth,
-            concurrency: route.optional_number("concurrency"),
+            concurrency: concurrency(route),
+            priority: route.text("priority").and_then(Priority::from_name).unwrap_or_default(),
             queue: queue(route),
             deadline: route.text("deadline").and_then(|text| values::duration(text).ok()),
             body: route.text("body").and_then(|text| values::size(text).ok()),

@@ -1,6 +1,6 @@
 //! Pools and their servers.
 
-use super::{COUNT, HEALTH, OFF, ON_OR_OFF, OVERLOAD, POOL_TLS, SPAN, TLS};
+use super::{COUNT, HEALTH, OFF, ON_OR_OFF, POOL_TLS, SPAN, TLS};
 use crate::kind::Kind;
 use crate::shape::{Choice, Map, Shape, key, later};
 
@@ -33,9 +33,9 @@ pub(crate) static POOL: Map = Map {
         key("concurrency",
             Shape::Either(&[
                 Shape::One(Kind::Integer { least: 1, most: 1_000_000 }),
-                Shape::One(Kind::Words(&[], &[("adaptive", OVERLOAD)])),
+                Shape::One(Kind::Words(&["adaptive"], &[])),
             ]),
-            "Requests in flight to the whole pool; more wait in `queue`.").by_default("no bound"),
+            "Requests in flight to the whole pool; more wait in `queue`. `adaptive` finds out how many the servers work on best, from how long their answers take, and counts those that wait for an answer's head.").by_default("no bound"),
         key("queue", Shape::Map(&QUEUE),
             "Where requests wait while `concurrency` or every server's `max_connections` is used up.").by_default("see below"),
         key("host", Shape::One(Kind::HostHeader),
@@ -55,7 +55,6 @@ pub(crate) static POOL: Map = Map {
         key("proxy_protocol", Shape::Either(&[OFF, Shape::One(Kind::Words(&["v1", "v2"], &[]))]),
             "Connections of `tcp` and `sni` listeners to the servers begin with a PROXY protocol header of this version, which says who the client is; health checks with one that says nothing.")
             .default("off"),
-        later("priority", OVERLOAD),
     ],
     choices: &[],
 };

@@ -1,6 +1,6 @@
 //! Routes: what they match, and what is done.
 
-use super::{CACHE, COUNT, LIMITS, NETWORKS, ON_OR_OFF, OVERLOAD, PATH, QUEUE};
+use super::{CACHE, COUNT, LIMITS, NETWORKS, ON_OR_OFF, PATH, QUEUE};
 use crate::kind::Kind;
 use crate::shape::{Choice, Map, Names, Shape, key, later};
 
@@ -40,15 +40,16 @@ pub(crate) static ROUTE: Map = Map {
         key("basic_auth", Shape::Map(&BASIC_AUTH), "Asks for user and password (RFC 7617).").by_default("none"),
         key("forward_auth", Shape::Map(&FORWARD_AUTH), "Asks another service by a subrequest: 2xx lets the request pass, anything else is the answer.")
             .by_default("none"),
-        key("concurrency", Shape::Either(&[COUNT, Shape::One(Kind::Words(&[], &[("adaptive", OVERLOAD)]))]),
-            "Requests in flight on this route; more wait in `queue`.").by_default("no bound"),
+        key("concurrency", Shape::Either(&[COUNT, Shape::One(Kind::Words(&["adaptive"], &[]))]),
+            "Requests in flight on this route; more wait in `queue`. `adaptive` as in a pool.").by_default("no bound"),
         key("queue", Shape::Map(&QUEUE), "Where requests wait while `concurrency` is used up.").by_default("see queue"),
         key("deadline", Shape::One(Kind::Span), "The whole request has to be answered within this; 504 after that.").by_default("no bound"),
         key("body", Shape::One(Kind::Size), "The body of a request, instead of `bounds.body` of the listener."),
         later("limits", LIMITS),
         later("bandwidth", LIMITS),
         later("cache", CACHE),
-        later("priority", OVERLOAD),
+        key("priority", Shape::One(Kind::Words(&["critical", "high", "normal", "low"], &[])),
+            "Who goes first where requests wait for a place, and who is refused last.").default("normal"),
         later("waiting_room", "the waiting room"),
     ],
     choices: &[Choice(&["proxy", "files", "redirect", "respond"])],

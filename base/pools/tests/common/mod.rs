@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sumun_config::checked::{
-    Balance, Config, HashOn, HostHeader, Outlier, Pool, Protocol, Queue, Retries, Sandbox, Server, ServerAddress,
-    Timeouts,
+    Balance, Concurrency, Config, HashOn, HostHeader, Outlier, Pool, Protocol, Queue, Retries, Sandbox, Server,
+    ServerAddress, Timeouts,
 };
 use sumun_pools::Pools;
 
@@ -29,7 +29,7 @@ pub(crate) fn pool(addresses: &[&str]) -> Pool {
         retries: Retries { tries: 2, budget_percent: 20, floor_per_second: 0, body: 0 },
         slow_start: Duration::ZERO,
         source: Vec::new(),
-        concurrency: None,
+        concurrency: Concurrency::Unbounded,
         queue: Queue { size: 1000, timeout: second },
         host: HostHeader::Keep,
         zone: None,

@@ -194,8 +194,10 @@ fn a_stall_leaves_nothing_behind() {
     server.run_until(10 * SECOND_US);
     server.stalled_until_us = 20 * SECOND_US;
     server.run_until(40 * SECOND_US);
-    let (share, _) = server.goodput(21 * SECOND_US, 22 * SECOND_US);
-    assert!(share > 0.7, "{share}");
+    // 130 of 160 come.
+    let (first, _) = server.goodput(21 * SECOND_US, 22 * SECOND_US);
+    let (then, _) = server.goodput(22 * SECOND_US, 26 * SECOND_US);
+    assert!(first > 0.6 && then > 0.77, "{first}, {then}");
 }
 
 #[test]

@@ -104,6 +104,10 @@ fn pool_json(pool: &PoolStatus) -> Value {
         "balance": balance(pool.balance),
         "in_flight": pool.servers.iter().map(|server| u64::from(server.in_flight)).sum::<u64>(),
         "queued": queued(pool),
+        "concurrency": pool.concurrency,
+        "answer_us": pool.base_us,
+        "shed": pool.shed,
+        "let_in_permille": pool.level_permille,
         "servers": servers,
     })
 }

@@ -37,9 +37,12 @@ pub(super) async fn of_reason(exchange: &mut Exchange<'_>, reason: Reason) -> En
     }
     let fields: &[u8] = match reason {
         Reason::MethodNotAllowed => b"Allow: GET, HEAD, POST, PUT, DELETE, PATCH, OPTIONS\r\n",
-        Reason::NoServer | Reason::QueueFull | Reason::QueueTimeout | Reason::SelfCall | Reason::AuthBusy => {
-            b"Retry-After: 1\r\n"
-        }
+        Reason::NoServer
+        | Reason::QueueFull
+        | Reason::QueueTimeout
+        | Reason::Shed
+        | Reason::SelfCall
+        | Reason::AuthBusy => b"Retry-After: 1\r\n",
         _ => b"",
     };
     let id = exchange.request_id();

@@ -11,9 +11,10 @@ use sumun_engine::access_log::Needs;
 use sumun_engine::tls::Alert;
 use sumun_http::forward::{self, ConnectionLine, Framing, ResponsePlan};
 use sumun_http::{BodyLength, Known, Method, Received, ResponseBody, ResponseHead, ResponseReceiver, Version};
-use sumun_pools::{Lease as ServerLease, Outcome, PickKey, Refused, Tried};
+use sumun_pools::{Lease as ServerLease, Outcome, PickKey, Priority, Refused, Tried};
 
 use super::body::{Body, BodyError, Upload, UploadError};
+use super::queue::Places;
 use super::{Ended, Exchange, Pace, answer, ask, queue, relay, tunnel};
 use crate::events::{Event, Reason};
 use crate::heads::ResponseLease;
@@ -47,10 +48,13 @@ pub(super) async fn serve(exchange: &mut Exchange<'_>, route: &Rc<Route>, pool: 
         return ended;
     }
     let ended = match queue::enter(exchange, route, pool).await {
-        Ok(_places) => {
+        Ok(places) => {
             pool.cell.requests.increment();
             exchange.record.pool = Some(Rc::clone(pool));
-            try_servers(exchange, route, pool, &mut body).await
+            exchange.places = places;
+            let ended = try_servers(exchange, route, pool, &mut body).await;
+            exchange.places = Places::default();
+            ended
         }
         Err(reason) => answer::of_reason(exchange, reason).await,
     };
@@ -144,7 +148,7 @@ async fn try_servers(
     let mut tried = Tried::default();
     let mut last_failure = None;
     loop {
-        let server = match pick(exchange, pool, &tried).await {
+        let server = match pick(exchange, pool, route.config.priority, &tried).await {
             Ok(server) => server,
             // Nobody is left to ask: what the last one did is the answer.
             Err(Reason::NoServer) => {
@@ -153,12 +157,14 @@ async fn try_servers(
             Err(reason) => return answer::of_reason(exchange, reason).await,
         };
         exchange.record.tries += 1;
+        exchange.places.begin(exchange.worker.clock.now_us());
         let (failure, server) = match try_server(exchange, route, pool, body, server).await {
             Ok(ended) => return ended,
             Err(failed) => failed,
         };
         tried.insert(server.server());
         server.report(failure.outcome, exchange.deadline.now_ms());
+        exchange.places.failed(failure.reason, exchange.worker.clock.now_us());
         drop(server);
         if !may_try_again(exchange, pool, body, &failure) {
             return answer::of_reason(exchange, failure.reason).await;
@@ -172,6 +178,7 @@ async fn try_servers(
 pub(super) async fn pick(
     exchange: &mut Exchange<'_>,
     pool: &Rc<LocalPool>,
+    priority: Priority,
     tried: &Tried,
 ) -> Result<ServerLease, Reason> {
     let wants = pool.picker.borrow().wants();
@@ -184,7 +191,7 @@ pub(super) async fn pick(
         Ok(server) => Ok(server),
         Err(Refused::NoServer) => Err(Reason::NoServer),
         Err(Refused::AtCapacity) => {
-            let waiting = pool.pool.wait_for_place(tried, pool.config.queue.timeout);
+            let waiting = pool.pool.wait_for_place(tried, priority, pool.config.queue.timeout);
             queue::wait(exchange, waiting).await?.map_err(queue::reason)
         }
     }
@@ -367,6 +374,7 @@ async fn hear(
                     return Err(protocol());
                 }
                 server.report(Outcome::Success, exchange.worker.clock.coarse_ms());
+                exchange.places.answered(response.status, exchange.worker.clock.now_us());
                 let response = incoming.response;
                 return Ok(Final { response, input: lease, head_length, upload, switched: true });
             }
@@ -378,6 +386,7 @@ async fn hear(
                 let head_bytes = lease.filled().get(..head_length).unwrap_or_default();
                 note_for_log(exchange, server, response, head_bytes);
                 server.report(Outcome::Status(response.status), exchange.worker.clock.coarse_ms());
+                exchange.places.answered(response.status, exchange.worker.clock.now_us());
                 let response = incoming.response;
                 return Ok(Final { response, input: lease, head_length, upload, switched: false });
             }

@@ -1,12 +1,15 @@
 //! Waiting for a place: of the route, of the pool, of a server.
 
 use std::future::{Future, poll_fn};
+use std::net::IpAddr;
 use std::pin::pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::Poll;
+use std::time::Duration;
 
 use sumun_http::Known;
-use sumun_pools::{Caller, NotAdmitted, Permit, TraceGuard};
+use sumun_pools::{Admission, Asker, Caller, NotAdmitted, Permit, Priority, TraceGuard};
 
 use super::Exchange;
 use crate::events::Reason;
@@ -16,10 +19,46 @@ use crate::upstream::LocalPool;
 
 /// What a request holds while it is with a pool; given back on drop.
 #[derive(Default)]
-pub(super) struct Places {
-    _route: Option<Permit>,
-    _pool: Option<Permit>,
+pub(crate) struct Places {
+    route: Option<Permit>,
+    pool: Option<Permit>,
     _trace: Option<TraceGuard>,
+}
+
+impl Places {
+    /// A server is asked.
+    pub(super) fn begin(&mut self, now_us: u64) {
+        self.permits().for_each(|permit| permit.begin(now_us));
+    }
+
+    /// The head of its answer is here.
+    pub(super) fn answered(&mut self, status: u16, now_us: u64) {
+        // Quick refusals say nothing about how long answers take.
+        let refused = matches!(status, 429 | 503);
+        self.permits().for_each(|permit| if refused { permit.failed(now_us) } else { permit.answered(now_us) });
+    }
+
+    /// It did not come.
+    pub(super) fn failed(&mut self, reason: Reason, now_us: u64) {
+        match reason {
+            Reason::ClientClosed | Reason::ClientStalled => self.permits().for_each(|permit| permit.abandoned(now_us)),
+            Reason::FirstByteTimeout | Reason::Deadline | Reason::ConnectTimeout | Reason::ConnectFailed => {
+                self.permits().for_each(|permit| permit.failed(now_us));
+            }
+            _ => {}
+        }
+    }
+
+    /// The server is free for somebody else. The route's place is for as long as the request lasts.
+    pub(super) fn server_is_free(&mut self) {
+        if let Some(permit) = &mut self.pool {
+            permit.release();
+        }
+    }
+
+    fn permits(&mut self) -> impl Iterator<Item = &mut Permit> {
+        self.route.iter_mut().chain(&mut self.pool)
+    }
 }
 
 /// Takes the request's places, or says why it cannot have them.
@@ -42,23 +81,42 @@ pub(super) async fn enter(
         places._trace = Some(guard);
     }
     if let Some(admission) = &route.admission {
-        places._route = Some(match admission.try_acquire(Caller::Client).map_err(reason)? {
-            Some(permit) => permit,
-            None => {
-                let waiting = admission.acquire(Caller::Client, route.config.queue.timeout);
-                wait(exchange, waiting).await?.map_err(reason)?
-            }
-        });
+        places.route = Some(admit(exchange, route, admission, Caller::Client, route.config.queue.timeout).await?);
     }
-    let admission = pool.pool.admission();
-    places._pool = Some(match admission.try_acquire(caller).map_err(reason)? {
-        Some(permit) => permit,
-        None => {
-            let waiting = admission.acquire(caller, pool.config.queue.timeout);
-            wait(exchange, waiting).await?.map_err(reason)?
-        }
-    });
+    places.pool = Some(admit(exchange, route, pool.pool.admission(), caller, pool.config.queue.timeout).await?);
     Ok(places)
+}
+
+/// A place, waited for where there is none.
+async fn admit(
+    exchange: &mut Exchange<'_>,
+    route: &Route,
+    admission: &Arc<Admission>,
+    caller: Caller,
+    timeout: Duration,
+) -> Result<Permit, Reason> {
+    if let Some(permit) = admission.try_acquire(caller).map_err(reason)? {
+        return Ok(permit);
+    }
+    let asker = asker(exchange, caller, route.config.priority);
+    let waiting = admission.acquire(asker, timeout, time_left(exchange));
+    wait(exchange, waiting).await?.map_err(reason)
+}
+
+pub(super) fn asker(exchange: &Exchange<'_>, caller: Caller, priority: Priority) -> Asker {
+    let client = match exchange.client.map(|client| client.ip().to_canonical()) {
+        Some(IpAddr::V4(v4)) => u64::from(v4.to_bits()),
+        // A client has a network of its own (RFC 6177).
+        Some(IpAddr::V6(v6)) => (v6.to_bits() >> 64) as u64,
+        None => 0,
+    };
+    Asker { caller, priority, client }
+}
+
+/// Until the whole request has to be answered; `None`: there is no such time.
+pub(super) fn time_left(exchange: &Exchange<'_>) -> Option<Duration> {
+    let left_ms = exchange.limit_ms.saturating_sub(exchange.deadline.now_ms());
+    (exchange.limit_ms != u64::MAX).then_some(Duration::from_millis(left_ms))
 }
 
 /// The trace id of a traceparent (W3C Trace Context section 3.2.2): an application that calls
@@ -96,6 +154,7 @@ pub(super) async fn wait<T>(exchange: &mut Exchange<'_>, waiting: impl Future<Ou
 pub(super) fn reason(refused: NotAdmitted) -> Reason {
     match refused {
         NotAdmitted::Full => Reason::QueueFull,
+        NotAdmitted::Shed => Reason::Shed,
         NotAdmitted::TimedOut => Reason::QueueTimeout,
         NotAdmitted::SelfCall => Reason::SelfCall,
     }

@@ -174,6 +174,7 @@ pub(super) async fn run(
                 && let Some((mut connection, server)) = server_side.take_if(|_| !uploading)
             {
                 // The server is free for the next request, however slow this client reads.
+                exchange.places.server_is_free();
                 if keep_server && clean {
                     pool.give_back(&server, connection, exchange.deadline.now_ms());
                 } else {

@@ -10,7 +10,7 @@ use sumun_http::chunked::Decoder;
 use sumun_http::field::is_same_name;
 use sumun_http::forward::{self, ConnectionLine, Edits, Framing, ResponsePlan};
 use sumun_http::{Known, Method, Received, ResponseBody, ResponseHead, ResponseReceiver, Version};
-use sumun_pools::{Caller, Lease as ServerLease, Outcome, Permit, Tried};
+use sumun_pools::{Caller, Lease as ServerLease, Outcome, Permit, Priority, Tried};
 
 use super::super::{Ended, Exchange, answer, proxy, queue};
 use crate::events::{Event, Reason};
@@ -80,7 +80,7 @@ async fn ask(exchange: &mut Exchange<'_>, auth: &ForwardAuth, pool: &Rc<LocalPoo
     let mut tries = 0;
     let mut failed = None;
     loop {
-        let server = match proxy::pick(exchange, pool, &tried).await {
+        let server = match proxy::pick(exchange, pool, Priority::High, &tried).await {
             Ok(server) => server,
             // There is no other server: how the one before failed says more.
             Err(Reason::NoServer) => return Err(failed.unwrap_or(Reason::NoServer)),
@@ -121,7 +121,8 @@ async fn enter(exchange: &mut Exchange<'_>, pool: &LocalPool) -> Result<Permit, 
     if let Some(permit) = admission.try_acquire(Caller::Client).map_err(queue::reason)? {
         return Ok(permit);
     }
-    let waiting = admission.acquire(Caller::Client, pool.config.queue.timeout);
+    let asker = queue::asker(exchange, Caller::Client, Priority::High);
+    let waiting = admission.acquire(asker, pool.config.queue.timeout, queue::time_left(exchange));
     queue::wait(exchange, waiting).await?.map_err(queue::reason)
 }
 

@@ -1,0 +1,228 @@
+//! More requests than the servers can take: who waits, who goes first, who is told to go.
+
+mod support;
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, mpsc};
+use std::thread;
+use std::time::Duration;
+
+use support::instance::{Instance, PATIENCE, Place, eventually, everywhere};
+use support::server::{Server, ok};
+use support::talk::Client;
+
+/// A server that answers when it is told to: the sender of one message lets one request go.
+fn gated(place: Place) -> (Server, mpsc::Sender<()>) {
+    let (go, waits) = mpsc::channel();
+    let waits = Mutex::new(waits);
+    let server = Server::answering(place.ip, move |_| {
+        waits.lock().expect("no test thread panicked with it").recv_timeout(PATIENCE).ok();
+        ok("done")
+    });
+    (server, go)
+}
+
+/// Routes of each priority to a pool with one place and this queue.
+fn by_priority(place: Place, server: &Server, queue: &str) -> Instance {
+    let config = format!(
+        "pools: {{ app: {{ servers: \"{}\", concurrency: 1, queue: {{ {queue} }}, retries: off }} }}\n\
+         listeners: {{ web: {{ bind: \"$BIND\", routes: [\n\
+           {{ path: /critical, proxy: app, priority: critical }}, {{ path: /high, proxy: app, priority: high }},\n\
+           {{ path: /low, proxy: app, priority: low }}, {{ path: /, proxy: app }} ] }} }}\n",
+        server.address()
+    );
+    Instance::start(place, &config)
+}
+
+fn ask(gateway: &Instance, target: &str) -> Client {
+    let mut client = gateway.connect();
+    client.send(format!("GET {target} HTTP/1.1\r\nHost: a\r\nAccept: application/json\r\n\r\n"));
+    client
+}
+
+fn queued(gateway: &Instance) -> u64 {
+    gateway.json(&["pool", "app"])[0]["queued"].as_u64().expect("a number")
+}
+
+/// Sends them so that they wait in this order.
+fn queue_up(gateway: &Instance, targets: &[&str]) -> Vec<Client> {
+    let before = queued(gateway);
+    let one = |(number, target): (usize, &&str)| {
+        let client = ask(gateway, target);
+        eventually("it waits", || queued(gateway) == before + number as u64 + 1);
+        client
+    };
+    targets.iter().enumerate().map(one).collect()
+}
+
+#[test]
+fn the_important_go_first() {
+    everywhere(|place| {
+        let (server, go) = gated(place);
+        let gateway = by_priority(place, &server, "timeout: 60s");
+        let mut first = ask(&gateway, "/first");
+        server.await_count(1);
+        let mut waiting = queue_up(&gateway, &["/low", "/normal", "/high", "/critical"]);
+        for _ in 0..5 {
+            go.send(()).expect("the server waits");
+        }
+        first.answer().expect(200);
+        for client in &mut waiting {
+            client.answer().expect(200);
+        }
+        let targets: Vec<String> = server.requests().into_iter().map(|request| request.target).collect();
+        assert_eq!(targets, ["/first", "/critical", "/high", "/normal", "/low"]);
+    });
+}
+
+#[test]
+fn in_a_full_queue_the_important_take_the_places_of_others() {
+    everywhere(|place| {
+        let (server, go) = gated(place);
+        let gateway = by_priority(place, &server, "size: 1, timeout: 60s");
+        let mut first = ask(&gateway, "/first");
+        server.await_count(1);
+        let mut low = queue_up(&gateway, &["/low"]).remove(0);
+        let mut critical = ask(&gateway, "/critical");
+        let answer = low.answer().expect(503);
+        assert!(answer.text().contains("\"shed\"") && answer.header("retry-after").is_some(), "{}", answer.text());
+        // Nobody is pushed out by an equal, nor by who is less important.
+        for target in ["/critical", "/normal"] {
+            let answer = ask(&gateway, target).answer().expect(503);
+            assert!(answer.text().contains("queue_full"), "{}", answer.text());
+        }
+        go.send(()).expect("the server waits");
+        go.send(()).expect("the server waits");
+        first.answer().expect(200);
+        critical.answer().expect(200);
+    });
+}
+
+/// A queue that does not empty serves the newest, and who comes to it pushes those out who have waited
+/// too long.
+#[test]
+fn a_queue_that_does_not_empty_serves_the_newest() {
+    everywhere(|place| {
+        let (server, go) = gated(place);
+        // Patience is a tenth of it.
+        let gateway = by_priority(place, &server, "timeout: 10s");
+        let mut first = ask(&gateway, "/first");
+        server.await_count(1);
+        let mut waiting = queue_up(&gateway, &["/1", "/2"]);
+        thread::sleep(Duration::from_millis(1100));
+        let mut newest = ask(&gateway, "/3");
+        for client in &mut waiting {
+            let answer = client.answer().expect(503);
+            assert!(answer.text().contains("\"shed\""), "{}", answer.text());
+        }
+        let mut critical = ask(&gateway, "/critical");
+        eventually("both wait", || queued(&gateway) == 2);
+        for _ in 0..3 {
+            go.send(()).expect("the server waits");
+        }
+        for client in [&mut first, &mut newest, &mut critical] {
+            client.answer().expect(200);
+        }
+        let targets: Vec<String> = server.requests().into_iter().map(|request| request.target).collect();
+        assert_eq!(targets, ["/first", "/critical", "/3"]);
+        assert_eq!(gateway.json(&["pool", "app"])[0]["shed"], 2);
+    });
+}
+
+/// So many at once, and the others wait inside the server, as in one with few threads.
+fn with_hands(place: Place, hands: usize, time: Duration) -> (Server, Arc<AtomicUsize>) {
+    let (free, most) = (Arc::new((Mutex::new(hands), Condvar::new())), Arc::new(AtomicUsize::new(0)));
+    let (inside, most_too) = (AtomicUsize::new(0), Arc::clone(&most));
+    let server = Server::answering(place.ip, move |_| {
+        most.fetch_max(inside.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+        let (count, freed) = &*free;
+        let mut left = freed.wait_while(count.lock().expect("no panic"), |left| *left == 0).expect("no panic");
+        *left -= 1;
+        drop(left);
+        thread::sleep(time);
+        *count.lock().expect("no panic") += 1;
+        freed.notify_one();
+        inside.fetch_sub(1, Ordering::SeqCst);
+        ok("done")
+    });
+    (server, most_too)
+}
+
+/// Nobody says how many requests the server takes at once, and it is found out.
+#[test]
+fn an_adaptive_limit_finds_out_what_a_server_can_do() {
+    everywhere(|place| {
+        let (server, most) = with_hands(place, 4, Duration::from_millis(20));
+        let config = "concurrency: adaptive, queue: { timeout: 20s }, retries: off,";
+        let gateway = Instance::proxy(place, &[server.address()], config, "");
+        let done = AtomicBool::new(false);
+        let pool = || gateway.json(&["pool", "app"])[0].clone();
+        thread::scope(|scope| {
+            for _ in 0..60 {
+                scope.spawn(|| {
+                    let mut client = gateway.connect();
+                    while !done.load(Ordering::SeqCst) {
+                        let answer = client.get("/");
+                        assert!(matches!(answer.status, 200 | 503), "{}", answer.status);
+                        if answer.status == 503 {
+                            thread::sleep(Duration::from_millis(20));
+                        }
+                    }
+                });
+            }
+            // 300 answers are a second and a half; whoever looks at a busy machine waits longer.
+            server.await_count(300);
+            eventually("it has settled", || pool()["answer_us"].as_u64().is_some_and(|found| found >= 15_000));
+            done.store(true, Ordering::SeqCst);
+        });
+        let found = pool();
+        let limit = found["concurrency"].as_u64().expect("there is a limit");
+        assert!((1..40).contains(&limit), "{found}");
+        assert!(most.load(Ordering::SeqCst) < 60, "not all of them were let in at once");
+    });
+}
+
+/// Answers whose bodies take long, such as streams of events, hold no place of an adaptive limit.
+#[test]
+fn an_adaptive_limit_counts_those_who_wait_for_an_answer() {
+    everywhere(|place| {
+        let server = Server::start(place.ip, |peer| {
+            while let Some(request) = peer.request() {
+                if request.target == "/events" {
+                    peer.send("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\ndata: 1\n\n");
+                    peer.drain();
+                    return;
+                }
+                peer.send(ok("plain"));
+            }
+        });
+        let config = "concurrency: adaptive, queue: { timeout: 1s }, retries: off,";
+        let gateway = Instance::proxy(place, &[server.address()], config, "");
+        let mut streams: Vec<Client> = (0..20)
+            .map(|_| {
+                let mut client = ask(&gateway, "/events");
+                assert_eq!(client.head().0, 200);
+                client
+            })
+            .collect();
+        assert_eq!(gateway.get("/").expect(200).text(), "plain");
+        streams.clear();
+    });
+}
+
+/// A client that reads slowly holds no place once the server is done.
+#[test]
+fn a_slow_reader_holds_no_place() {
+    everywhere(|place| {
+        let body = vec![b'x'; 200_000];
+        let server =
+            Server::answering(place.ip, move |request| ok(if request.target == "/large" { &body[..] } else { b"x" }));
+        let gateway = Instance::proxy(place, &[server.address()], "concurrency: 1, queue: { timeout: 20s },", "");
+        let mut slow = ask(&gateway, "/large");
+        server.await_count(1);
+        for _ in 0..3 {
+            gateway.get("/").expect(200);
+        }
+        assert_eq!(slow.answer().expect(200).body.len(), 200_000);
+    });
+}

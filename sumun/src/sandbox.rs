@@ -121,10 +121,7 @@ fn directories(config: &Config) -> impl Iterator<Item = &AcmeDirectory> {
 
 fn roots(config: &Config) -> impl Iterator<Item = &Files> {
     let routes = config.listeners.values().flat_map(|listener| &listener.routes);
-    routes.filter_map(|route| match &route.action {
-        Action::Files(files) => Some(files),
-        Action::Proxy(_) | Action::Redirect(_) | Action::Respond(_) => None,
-    })
+    routes.flat_map(|route| route.roots())
 }
 
 /// Read by the worker process at its start and with every reload.

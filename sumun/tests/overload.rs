@@ -226,3 +226,32 @@ fn a_slow_reader_holds_no_place() {
         assert_eq!(slow.answer().expect(200).body.len(), 200_000);
     });
 }
+
+/// Where no server answers, files stand in for it.
+#[test]
+fn files_stand_in_for_servers_that_are_down() {
+    everywhere(|place| {
+        let mut server = Server::saying(place.ip, "alive");
+        let config = format!(
+            "pools: {{ app: {{ servers: \"{}\", retries: off }} }}\n\
+             listeners: {{ web: {{ bind: \"$BIND\", routes: [\n\
+               {{ path: /shop/, proxy: app, degrade: {{ files: {{ root: $DIR/static, fallback: sorry.html }} }} }},\n\
+               {{ path: /, proxy: app, degrade: {{ files: $DIR/static }} }} ] }} }}\n",
+            server.address()
+        );
+        let gateway = Instance::start_in(place, &config, |directory| {
+            std::fs::create_dir(directory.join("static")).expect("it is new");
+            std::fs::write(directory.join("static/sorry.html"), "back soon").expect("there is room");
+            std::fs::write(directory.join("static/price.json"), "{}").expect("there is room");
+        });
+        assert_eq!(gateway.get("/shop/").expect(200).text(), "alive");
+        server.stop();
+        let answer = gateway.get("/shop/cart").expect(200);
+        assert_eq!((answer.text().as_str(), answer.header("cache-control")), ("back soon", Some("no-store")));
+        assert_eq!(gateway.get("/shop/price.json").expect(200).text(), "{}");
+        // What is not there is the error that it was; so is what changes something.
+        gateway.get("/other").expect(502);
+        gateway.connect().request("POST", "/shop/cart", "", b"x").expect(502);
+        assert_eq!(gateway.get("/price.json").expect(200).text(), "{}");
+    });
+}

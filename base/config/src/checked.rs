@@ -560,6 +560,19 @@ pub struct Route {
     pub deadline: Option<Duration>,
     /// Overrides `bounds.body`.
     pub body: Option<u64>,
+    /// Served where no server gives an answer; never written to.
+    pub degrade: Option<Files>,
+}
+
+impl Route {
+    /// Directories that it serves from.
+    pub fn roots(&self) -> impl Iterator<Item = &Files> {
+        let served = match &self.action {
+            Action::Files(files) => Some(files),
+            Action::Proxy(_) | Action::Redirect(_) | Action::Respond(_) => None,
+        };
+        served.into_iter().chain(&self.degrade)
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

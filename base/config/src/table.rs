@@ -10,7 +10,7 @@ mod tls;
 pub(crate) use health::{DNS_CHECK, HEALTH, HTTP_CHECK, POSTGRES_CHECK, REDIS_CHECK, TCP_CHECK, TLS_CHECK};
 pub(crate) use listener::{BANDWIDTH, BIND_ENTRY, BOUNDS, LISTENER, QUIC, QUIC_SERVER_ID, UDP};
 pub(crate) use pool::{OUTLIER, POOL, QUEUE, RETRIES, SERVER, STICKY, TIMEOUTS};
-pub(crate) use route::{BASIC_AUTH, FILES, FORWARD_AUTH, REDIRECT, RESPOND, ROUTE};
+pub(crate) use route::{BASIC_AUTH, DEGRADE, FILES, FORWARD_AUTH, REDIRECT, RESPOND, ROUTE};
 pub(crate) use tls::{ACME, CERTIFICATE, CLIENT_AUTH, EXTERNAL_ACCOUNT, HSTS, LISTENER_TLS, POOL_TLS, REDIRECT_HTTPS};
 
 use crate::kind::Kind;
@@ -138,6 +138,7 @@ pub(crate) static MAPS: &[(&str, &Map)] = &[
     ("hsts", &HSTS),
     ("route", &ROUTE),
     ("files", &FILES),
+    ("degrade", &DEGRADE),
     ("redirect", &REDIRECT),
     ("respond", &RESPOND),
     ("rewrite", &route::REWRITE),

@@ -95,12 +95,7 @@ impl Gateway {
         self.metrics.follow(config);
         self.follow(config);
         let routes = || config.listeners.values().flat_map(|listener| &listener.routes);
-        let wanted = || {
-            routes().filter_map(|route| match &route.action {
-                config::Action::Files(files) => Some(files),
-                _ => None,
-            })
-        };
+        let wanted = || routes().flat_map(|route| route.roots());
         let mut roots = self.roots.lock().unwrap_or_else(PoisonError::into_inner);
         roots.retain(|(settings, _)| wanted().any(|files| files == settings));
         for files in wanted() {
@@ -326,7 +321,9 @@ impl LocalGateway {
                 let admission = self.gateway.admission(&listener.name, route);
                 let pool = route.forward_auth.as_ref().map(|auth| &auth.pool);
                 let forward_auth = pool.and_then(|pool| self.pools.borrow().get(pool).map(Rc::clone));
-                Some(Rc::new(Route::new(route, action, cell, admission, forward_auth)))
+                let degrade = route.degrade.as_ref().and_then(|files| self.gateway.root(files));
+                let degrade = degrade.map(|root| (root, Rc::clone(&self.files)));
+                Some(Rc::new(Route::new(route, action, cell, admission, forward_auth, degrade)))
             })
             .collect();
         Site {

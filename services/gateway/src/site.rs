@@ -53,6 +53,8 @@ pub(crate) struct Route {
     pub(crate) cell: Arc<RouteCell>,
     /// The route's own `concurrency`, shared by all workers.
     pub(crate) admission: Option<Arc<Admission>>,
+    /// Serves where no server does.
+    pub(crate) degrade: Option<(Arc<FileRoot>, Rc<FileCache>)>,
     /// The pool that `forward_auth` asks.
     pub(crate) forward_auth: Option<Rc<LocalPool>>,
     /// No condition but the path, the common case.
@@ -106,6 +108,7 @@ impl Route {
         cell: Arc<RouteCell>,
         admission: Option<Arc<Admission>>,
         forward_auth: Option<Rc<LocalPool>>,
+        degrade: Option<(Arc<FileRoot>, Rc<FileCache>)>,
     ) -> Self {
         let edits =
             |edits: &config::HeaderEdits| Edits::new(edits.set.clone(), edits.add.clone(), edits.remove.clone());
@@ -116,6 +119,7 @@ impl Route {
             cell,
             admission,
             forward_auth,
+            degrade,
             path_only: config.hosts.is_empty()
                 && config.methods.is_empty()
                 && config.headers.is_empty()

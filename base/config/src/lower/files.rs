@@ -41,6 +41,22 @@ impl Lower<'_> {
         })
     }
 
+    /// What stands in where no server answers.
+    pub(super) fn degrade(&mut self, route: Section<'_>) -> Option<Files> {
+        route.given("degrade")?;
+        let degrade = route.section("degrade");
+        let mut files = self.files(degrade, degrade.given("files")?)?;
+        if files.write {
+            let node = degrade.section("files").given("write")?;
+            self.error(node.place, "a stand-in is never written to", "leave `write` out");
+        }
+        if files.cache_control.is_empty() {
+            // It is gone when the servers are back.
+            files.cache_control.push((Glob("*".to_owned()), "no-store".to_owned()));
+        }
+        Some(files)
+    }
+
     fn types(&mut self, files: Section<'_>) -> BTreeMap<String, String> {
         let mut types = BTreeMap::new();
         for (extension, node, media_type) in files.named_texts("types") {

@@ -31,6 +31,7 @@ impl Lower<'_> {
         let forward_auth = self.forward_auth(route);
         let rewrite = self.rewrite(route);
         let request_headers = self.request_headers(route);
+        let degrade = self.degrade(route);
         self.only_for_proxy(route, &path);
         Some(Route {
             name: Name::from(route.text("name").unwrap_or(path_text)),
@@ -52,6 +53,7 @@ impl Lower<'_> {
             queue: queue(route),
             deadline: route.text("deadline").and_then(|text| values::duration(text).ok()),
             body: route.text("body").and_then(|text| values::size(text).ok()),
+            degrade,
         })
     }
 
@@ -183,7 +185,7 @@ impl Lower<'_> {
         };
         let strips = route.switch("strip_prefix");
         if action != "proxy" {
-            for key in ["strip_prefix", "rewrite", "request_headers"] {
+            for key in ["strip_prefix", "rewrite", "request_headers", "degrade"] {
                 if let Some(node) = route.given(key).filter(|_| key != "strip_prefix" || strips) {
                     let help = if action == "files" && key == "strip_prefix" {
                         "`files` strips the matched prefix by itself: leave it out"

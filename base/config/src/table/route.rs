@@ -45,6 +45,7 @@ pub(crate) static ROUTE: Map = Map {
         key("queue", Shape::Map(&QUEUE), "Where requests wait while `concurrency` is used up.").by_default("see queue"),
         key("deadline", Shape::One(Kind::Span), "The whole request has to be answered within this; 504 after that.").by_default("no bound"),
         key("body", Shape::One(Kind::Size), "The body of a request, instead of `bounds.body` of the listener."),
+        key("degrade", Shape::Map(&DEGRADE), "What is served where no server gives an answer.").by_default("an error page"),
         later("limits", LIMITS),
         later("bandwidth", LIMITS),
         later("cache", CACHE),
@@ -86,6 +87,15 @@ pub(crate) static FILES: Map = Map {
         )
         .by_default("the built-in table"),
     ],
+    choices: &[],
+};
+
+pub(crate) static DEGRADE: Map = Map {
+    title: "a stand-in",
+    about: "Serves GET and HEAD with status 200 where the servers are down, too slow or overloaded, and nothing of an answer has gone out.",
+    keys: &[key("files", Shape::Either(&[PATH, Shape::Map(&FILES)]),
+        "From a directory, as a route with `files` does; what is not there is an error as ever. Caches are told `no-store` unless `cache_control` says otherwise.")
+        .required()],
     choices: &[],
 };
 

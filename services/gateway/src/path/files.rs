@@ -29,19 +29,9 @@ pub(super) async fn serve(
     root: &Arc<FileRoot>,
     cache: &Rc<FileCache>,
 ) -> Ended {
-    let (head, bytes) = (exchange.head, exchange.bytes);
-    let Ok(url_path) = std::str::from_utf8(exchange.path) else {
+    let head = exchange.head;
+    let Some(request) = request_of(exchange, route) else {
         return answer::of_reason(exchange, Reason::NoRoute).await;
-    };
-    let request = FilesRequest {
-        method: head.method,
-        path: below(&route.config.path, url_path),
-        url_path,
-        query: head.query.and_then(|span| std::str::from_utf8(span.of_bytes(bytes)).ok()),
-        fields: FileFields::collect(
-            head.fields.iter().map(|field| (field.known, field.name.of_bytes(bytes), field.value.of_bytes(bytes))),
-        ),
-        now_unix_seconds: exchange.worker.clock.unix_seconds(),
     };
     if root.takes_upload(head.method) {
         return match upload(exchange, route, root, cache, &request).await {
@@ -58,6 +48,41 @@ pub(super) async fn serve(
         None => cache.answer(root, &request).await,
     };
     send(exchange, route, answer).await
+}
+
+/// Serves one request that no server has answered, because of `reason`, from the route's stand-in. `None`:
+/// it has nothing for it.
+pub(super) async fn stand_in(exchange: &mut Exchange<'_>, route: &Rc<Route>, reason: Reason) -> Option<Ended> {
+    let (root, cache) = route.degrade.as_ref()?;
+    let request = request_of(exchange, route)?;
+    let answer = match cache.lookup(root, &request) {
+        Some(answer) => answer,
+        None => cache.answer(root, &request).await,
+    };
+    if matches!(answer.body, FileBody::ErrorPage) {
+        return None;
+    }
+    if exchange.head.has_body() {
+        exchange.keep_alive = false;
+    }
+    let ended = send(exchange, route, answer).await;
+    Some(if ended.abort { ended } else { Ended { reason, ..ended } })
+}
+
+/// `None`: its path is no text, and no file has such a name.
+fn request_of<'a>(exchange: &Exchange<'a>, route: &'a Route) -> Option<FilesRequest<'a>> {
+    let (head, bytes) = (exchange.head, exchange.bytes);
+    let url_path = std::str::from_utf8(exchange.path).ok()?;
+    Some(FilesRequest {
+        method: head.method,
+        path: below(&route.config.path, url_path),
+        url_path,
+        query: head.query.and_then(|span| std::str::from_utf8(span.of_bytes(bytes)).ok()),
+        fields: FileFields::collect(
+            head.fields.iter().map(|field| (field.known, field.name.of_bytes(bytes), field.value.of_bytes(bytes))),
+        ),
+        now_unix_seconds: exchange.worker.clock.unix_seconds(),
+    })
 }
 
 /// The path below the route's prefix, its slash included.

@@ -15,8 +15,8 @@ use sumun_pools::{Lease as ServerLease, Outcome, PickKey, Priority, Refused, Tri
 
 use super::body::{Body, BodyError, Upload, UploadError};
 use super::queue::Places;
-use super::{Ended, Exchange, Pace, answer, ask, queue, relay, tunnel};
-use crate::events::{Event, Reason};
+use super::{Ended, Exchange, Pace, answer, ask, files, queue, relay, tunnel};
+use crate::events::{Event, Reason, Side};
 use crate::heads::ResponseLease;
 use crate::http2::{Broken, websocket};
 use crate::io::{self, Gone};
@@ -56,12 +56,24 @@ pub(super) async fn serve(exchange: &mut Exchange<'_>, route: &Rc<Route>, pool: 
             exchange.places = Places::default();
             ended
         }
-        Err(reason) => answer::of_reason(exchange, reason).await,
+        Err(reason) => without_server(exchange, route, reason).await,
     };
     exchange.used = body.used_early();
     exchange.leftover = body.leftover.take();
     exchange.record.bytes_in += body.received;
     ended
+}
+
+/// The answer to a request that no server has answered: the route's stand-in, or what went wrong.
+async fn without_server(exchange: &mut Exchange<'_>, route: &Rc<Route>, reason: Reason) -> Ended {
+    let may_stand_in = route.degrade.is_some()
+        && matches!(exchange.head.method, Method::Get | Method::Head)
+        && reason.side() == Side::Server
+        && reason != Reason::Loop;
+    if may_stand_in && let Some(ended) = Box::pin(files::stand_in(exchange, route, reason)).await {
+        return ended;
+    }
+    answer::of_reason(exchange, reason).await
 }
 
 /// This gateway is named in the request's `CDN-Loop` (RFC 8586 section 2).
@@ -152,9 +164,9 @@ async fn try_servers(
             Ok(server) => server,
             // Nobody is left to ask: what the last one did is the answer.
             Err(Reason::NoServer) => {
-                return answer::of_reason(exchange, last_failure.unwrap_or(Reason::NoServer)).await;
+                return without_server(exchange, route, last_failure.unwrap_or(Reason::NoServer)).await;
             }
-            Err(reason) => return answer::of_reason(exchange, reason).await,
+            Err(reason) => return without_server(exchange, route, reason).await,
         };
         exchange.record.tries += 1;
         exchange.places.begin(exchange.worker.clock.now_us());
@@ -167,7 +179,7 @@ async fn try_servers(
         exchange.places.failed(failure.reason, exchange.worker.clock.now_us());
         drop(server);
         if !may_try_again(exchange, pool, body, &failure) {
-            return answer::of_reason(exchange, failure.reason).await;
+            return without_server(exchange, route, failure.reason).await;
         }
         last_failure = Some(failure.reason);
         pool.cell.retries.increment();

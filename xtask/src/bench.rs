@@ -1,4 +1,4 @@
-//! `cargo xtask bench gateway`, `tls`, `stream`: us and the rivals in one run.
+//! `cargo xtask bench gateway`, `tls`, `stream`, `storm`: us and the rivals in one run.
 //!
 //! Two CPUs: the proxy has CPU 0, load and origin have CPU 1. All contenders of a row run at the
 //! same time, fresh, and take turns: A B C A B C. What counts is the CPU time of a proxy's whole
@@ -10,6 +10,7 @@ mod load;
 mod report;
 mod rivals;
 mod rows;
+mod storm;
 mod stream;
 
 use std::net::SocketAddr;
@@ -34,15 +35,15 @@ pub(crate) struct Options {
     /// What to measure
     #[arg(value_enum, default_value = "gateway")]
     what: What,
-    /// Only these rows
+    /// Only these rows; of the storm, only these contenders
     #[arg(long, value_name = "ROW", value_delimiter = ',')]
     only: Vec<String>,
     /// Interleaved rounds of each row
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
     rounds: u32,
-    /// Length of a round
-    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=600))]
-    seconds: u32,
+    /// Length of a round, 5 unless said otherwise; of the storm, of what is measured at once
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=600))]
+    seconds: Option<u32>,
     /// Who to compare with
     #[arg(long, value_name = "NAME", value_delimiter = ',', default_value = "nginx,haproxy,envoy,h2o")]
     rivals: Vec<String>,
@@ -58,7 +59,7 @@ pub(crate) struct Options {
     /// Write everything measured to this file
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// Append the tables to docs/benchmarks.md
+    /// Append the tables to docs/benchmarks.md; those of the storm go into its own page
     #[arg(long)]
     record: bool,
     /// Count system calls per request as well, with strace, after the rounds
@@ -67,6 +68,8 @@ pub(crate) struct Options {
     /// List the rows and end
     #[arg(long)]
     list: bool,
+    #[command(flatten)]
+    storm: storm::Options,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -74,7 +77,11 @@ enum What {
     Gateway,
     Tls,
     Stream,
+    Storm,
 }
+
+/// Of a round.
+const SECONDS: u32 = 5;
 
 impl What {
     fn rows(self) -> &'static [Row] {
@@ -82,6 +89,8 @@ impl What {
             Self::Gateway => &ROWS,
             Self::Tls => &TLS_ROWS,
             Self::Stream => &STREAM_ROWS,
+            // It has scenarios instead.
+            Self::Storm => &[],
         }
     }
 
@@ -90,6 +99,7 @@ impl What {
             Self::Gateway => "Gateway",
             Self::Tls => "TLS",
             Self::Stream => "Streams",
+            Self::Storm => "Storm",
         }
     }
 }
@@ -98,6 +108,13 @@ impl What {
 const IDLE_ROUNDS_MAX: u32 = 3;
 
 pub(crate) fn run(options: &Options) -> Fallible<bool> {
+    if options.what == What::Storm {
+        return storm::run(options);
+    }
+    if options.storm.is_for_storm() {
+        return Err("only the storm has scenarios".into());
+    }
+    let seconds = options.seconds.unwrap_or(SECONDS);
     if options.list {
         for row in options.what.rows() {
             println!("{:<22} {}", row.name, row.what);
@@ -107,7 +124,7 @@ pub(crate) fn run(options: &Options) -> Fallible<bool> {
     let rows = chosen_rows(options.what.rows(), &options.only)?;
     let mut needed = match options.what {
         What::Gateway | What::Tls => vec![packages::WRK, packages::NGINX, packages::TASKSET],
-        What::Stream => vec![packages::TASKSET],
+        What::Stream | What::Storm => vec![packages::TASKSET],
     };
     if rows.iter().any(|row| row.kind == Kind::Stream(Traffic::Bulk)) {
         needed.push(packages::IPERF);
@@ -150,7 +167,7 @@ pub(crate) fn run(options: &Options) -> Fallible<bool> {
         measured.push((row, outcomes));
     }
 
-    let heading = format!("{} rounds of {} s", options.rounds, options.seconds);
+    let heading = format!("{} rounds of {seconds} s", options.rounds);
     if let Some(path) = &options.json {
         let rows: Vec<Value> = measured.iter().map(|(row, outcomes)| report::json(row, outcomes)).collect();
         let versions: serde_json::Map<String, Value> =
@@ -185,12 +202,7 @@ fn contenders(options: &Options, rows: &[&Row]) -> Fallible<Vec<Contender>> {
             contenders.push(Contender::Sumun { label: label.to_owned(), binary });
         }
         if options.sumun.is_empty() {
-            println!("building sumun with the profile {}", options.profile);
-            if !passes(&mut cargo(&["build", "--profile", &options.profile, "-p", "sumun"]))? {
-                return Err("sumun does not build".into());
-            }
-            let folder = if options.profile == "dev" { "debug" } else { &options.profile };
-            let binary = target_folder().join(folder).join("sumun");
+            let binary = build_sumun(&options.profile)?;
             contenders.push(Contender::Sumun { label: "sumun".to_owned(), binary });
         }
     }
@@ -205,6 +217,15 @@ fn contenders(options: &Options, rows: &[&Row]) -> Fallible<Vec<Contender>> {
         }
     }
     Ok(contenders)
+}
+
+fn build_sumun(profile: &str) -> Fallible<PathBuf> {
+    println!("building sumun with the profile {profile}");
+    if !passes(&mut cargo(&["build", "--profile", profile, "-p", "sumun"]))? {
+        return Err("sumun does not build".into());
+    }
+    let folder = if profile == "dev" { "debug" } else { profile };
+    Ok(target_folder().join(folder).join("sumun"))
 }
 
 /// A contender that runs in a row.
@@ -341,7 +362,7 @@ fn measure_requests(row: &Row, contenders: &[Contender], options: &Options) -> F
     }
     for number in 1..=options.rounds {
         for entrant in &mut entrants {
-            let round = one_round(row, &stage, entrant, options.seconds)?;
+            let round = one_round(row, &stage, entrant, options.seconds.unwrap_or(SECONDS))?;
             println!(
                 "  {number}/{} {:<10} {:>8.2} us/{}, user {:>6.2}, {:>7.0} {}{}",
                 options.rounds,

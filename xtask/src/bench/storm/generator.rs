@@ -53,7 +53,9 @@ pub(crate) enum End {
 pub(crate) struct Record {
     /// When it was to start, since the start of everything.
     pub(crate) at_us: u64,
-    /// From then to the end of its last attempt.
+    /// How much later it did start: more than a little shows that the machine had other things to do.
+    pub(crate) lag_us: u64,
+    /// From when it was to start to the end of its last attempt.
     pub(crate) took_us: u64,
     pub(crate) class: Class,
     pub(crate) attempts: u8,
@@ -134,6 +136,7 @@ impl<'a> Generator<'a> {
             while let Some(arrival) = schedule.next_if(|arrival| arrival.at_us <= now_us) {
                 self.records.push(Record {
                     at_us: arrival.at_us,
+                    lag_us: now_us - arrival.at_us,
                     took_us: 0,
                     class: arrival.class,
                     attempts: 0,

@@ -1,7 +1,10 @@
 //! What it costs to say no, beside what it costs to pass a request on, on connections that stay open.
 
-use std::net::SocketAddr;
+use std::io::Write as _;
+use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
+use std::thread::sleep;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -20,6 +23,9 @@ pub(super) const SECONDS: u32 = 4;
 
 /// Of wrk, each with one request after the other.
 const CLIENTS: u32 = 64;
+
+/// Shorter than any patience with a server.
+const STALL: Duration = Duration::from_millis(500);
 
 /// What is asked for: the path says what will become of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,11 +94,19 @@ struct Line {
     costs: Vec<Cost>,
     /// Whether a second request was answered on the connection of the first.
     kept: bool,
+    /// Why there are no figures.
+    why_not: Option<String>,
 }
 
 impl Line {
     fn median(&self, value: fn(&Cost) -> f64) -> f64 {
         spread(self.costs.iter().map(value)).map_or(0.0, |spread| spread.median)
+    }
+
+    /// Round by round, since what else runs on the machine changes between them; the median.
+    fn ratio_to(&self, other: &Self, value: fn(&Cost) -> f64) -> f64 {
+        let ratios = self.costs.iter().zip(&other.costs).map(|(own, other)| value(own) / value(other));
+        spread(ratios).map_or(0.0, |spread| spread.median)
     }
 
     fn text(&self, value: fn(&Cost) -> f64) -> String {
@@ -116,8 +130,7 @@ pub(super) fn run(stage: &Stage, contenders: &[Contender], rounds: u32, seconds:
     };
     let row = |line: &Line| {
         let proxied = find(line.contender, Kind::Proxied, line.workers);
-        let ratio =
-            proxied.map_or(0.0, |proxied| line.median(|cost| cost.total_us) / proxied.median(|cost| cost.total_us));
+        let ratio = proxied.map_or(0.0, |proxied| line.ratio_to(proxied, |cost| cost.total_us));
         vec![
             label(line.contender, line.kind),
             line.workers.to_string(),
@@ -126,7 +139,14 @@ pub(super) fn run(stage: &Stage, contenders: &[Contender], rounds: u32, seconds:
             line.text(|cost| cost.total_us - cost.user_us),
             format!("{ratio:.2}"),
             format!("{:.0}", line.median(|cost| cost.per_second)),
-            if line.kept { "yes" } else { "NO" }.to_owned(),
+            if line.why_not.is_some() {
+                "not measured"
+            } else if line.kept {
+                "yes"
+            } else {
+                "NO"
+            }
+            .to_owned(),
         ]
     };
     let rows: Vec<Vec<String>> = lines.iter().map(row).collect();
@@ -138,8 +158,8 @@ pub(super) fn run(stage: &Stage, contenders: &[Contender], rounds: u32, seconds:
             if let (Some(ours), Some(proxied), Some(deny)) =
                 (find(Contender::Adaptive, kind, workers), find(Contender::Adaptive, Kind::Proxied, workers), deny)
             {
-                let of_proxied = ours.median(|cost| cost.total_us) / proxied.median(|cost| cost.total_us);
-                let of_deny = ours.median(|cost| cost.user_us) / deny.median(|cost| cost.user_us);
+                let of_proxied = ours.ratio_to(proxied, |cost| cost.total_us);
+                let of_deny = ours.ratio_to(deny, |cost| cost.user_us);
                 verdict.push(format!(
                     "{}, workers: {workers}: {of_proxied:.2} of a proxied request (aim 0.60), user time {of_deny:.2} of HAProxy's deny (aim 1.00)",
                     label(ours.contender, kind)
@@ -151,7 +171,7 @@ pub(super) fn run(stage: &Stage, contenders: &[Contender], rounds: u32, seconds:
         println!("=> {line}");
     }
     let mut markdown = format!(
-        "CPU time of the proxy per request; wrk with {CLIENTS} connections, {rounds} interleaved rounds of {seconds} s, medians with the least and the greatest.\n\n{}",
+        "CPU time of the proxy per request; wrk with {CLIENTS} connections, {rounds} interleaved rounds of {seconds} s, medians with the least and the greatest. Ratios are those of the same round, their median.\n\n{}",
         table::markdown(&header, &rows)
     );
     for line in &verdict {
@@ -164,7 +184,7 @@ pub(super) fn run(stage: &Stage, contenders: &[Contender], rounds: u32, seconds:
                 "what": label(line.contender, line.kind), "workers": line.workers, "kept": line.kept,
                 "total_us": line.costs.iter().map(|cost| cost.total_us).collect::<Vec<_>>(),
                 "user_us": line.costs.iter().map(|cost| cost.user_us).collect::<Vec<_>>(),
-                "requests_per_second": line.median(|cost| cost.per_second),
+                "requests_per_second": line.median(|cost| cost.per_second), "why_not": line.why_not,
             })
         })
         .collect();
@@ -198,7 +218,7 @@ fn with_workers(
     for &contender in contenders.iter().filter(|contender| !kinds(**contender).is_empty()) {
         match enter(stage, contender, origin, workers) {
             Ok(entrant) => {
-                let line = |&kind| Line { contender, kind, workers, costs: Vec::new(), kept: false };
+                let line = |&kind| Line { contender, kind, workers, costs: Vec::new(), kept: false, why_not: None };
                 lines.extend(kinds(contender).iter().map(line));
                 entrants.push(entrant);
             }
@@ -214,13 +234,24 @@ fn with_workers(
             let Some(entrant) = entrants.iter_mut().find(|entrant| entrant.contender == line.contender) else {
                 continue;
             };
+            if line.why_not.is_some() {
+                continue;
+            }
             // The first round is the warm-up.
-            let cost = one_round(entrant, line.kind, if round == 0 { 1 } else { seconds }, proxied_us)?;
+            let cost = match one_round(entrant, line.kind, if round == 0 { 1 } else { seconds }, proxied_us) {
+                Ok(cost) => cost,
+                Err(error) => {
+                    line.why_not = Some(not_measured(line.contender, &error.to_string()));
+                    line.costs.clear();
+                    complete &= !line.contender.is_ours();
+                    continue;
+                }
+            };
             if line.kind == Kind::Proxied {
                 proxied_us = cost.total_us;
             }
             if round == 0 {
-                line.kept = line.kind == Kind::Shed || keeps(entrant, line.kind)?;
+                line.kept = keeps(stage, entrant, line.kind).is_ok_and(|keeps| keeps);
             } else {
                 println!(
                     "  {round}/{rounds} {:<36} {:>7.2} us, user {:>6.2}, {:>7.0}/s",
@@ -264,11 +295,30 @@ fn one_round(entrant: &mut Entrant, kind: Kind, seconds: u32, proxied_us: f64) -
     Ok(Cost { total_us, user_us: total_us * used.user_share(), per_second: load.requests_per_second })
 }
 
-/// Whether two requests are answered on one connection, the second as it should be.
-fn keeps(entrant: &Entrant, kind: Kind) -> Fallible<bool> {
+/// Whether two requests are refused, or answered, on one connection.
+fn keeps(stage: &Stage, entrant: &Entrant, kind: Kind) -> Fallible<bool> {
+    let mut others = Vec::new();
+    if kind == Kind::Shed {
+        // Nothing is shed while there is room: all of it is taken, by clients who wait for their answer.
+        stage.server.stall(STALL);
+        for _ in 0..CLIENTS {
+            let mut client = TcpStream::connect(entrant.listen)?;
+            client.write_all(format!("GET {} HTTP/1.1\r\nHost: bench\r\n\r\n", kind.path()).as_bytes())?;
+            others.push(client);
+        }
+        sleep(STALL / 5);
+    }
     let mut connection = Connection::open(entrant.listen)?;
-    connection.fetch(kind.path())?;
-    Ok(connection.fetch(kind.path()).is_ok_and(|(status, _)| status == kind.status()))
+    if kind == Kind::Limited {
+        // This one may still be within the limit.
+        connection.fetch(kind.path())?;
+    }
+    let refused = |connection: &mut Connection| connection.fetch(kind.path()).map(|(status, _)| status);
+    let statuses = (refused(&mut connection), refused(&mut connection));
+    if kind == Kind::Shed {
+        sleep(STALL);
+    }
+    Ok(matches!(statuses, (Ok(first), Ok(second)) if first == kind.status() && second == kind.status()))
 }
 
 fn enter(stage: &Stage, contender: Contender, origin: SocketAddr, workers: u32) -> Fallible<Entrant> {
@@ -370,4 +420,29 @@ fn nginx(listen: SocketAddr, origin: SocketAddr, workers: u32, folder: &Path) ->
         reuseport = if workers > 1 { " reuseport" } else { "" },
     );
     nginx_frame(workers, folder, "access_log off;", &rest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(totals: &[f64]) -> Line {
+        let costs = totals.iter().map(|&total_us| Cost { total_us, user_us: total_us / 2.0, per_second: 1.0 });
+        Line {
+            contender: Contender::Adaptive,
+            kind: Kind::Shed,
+            workers: 1,
+            costs: costs.collect(),
+            kept: true,
+            why_not: None,
+        }
+    }
+
+    #[test]
+    fn rounds_are_compared_with_their_own() {
+        // The machine was slow in the second round, for both.
+        let (refused, proxied) = (line(&[10.0, 40.0, 12.0]), line(&[20.0, 80.0, 12.0]));
+        assert!((refused.ratio_to(&proxied, |cost| cost.total_us) - 0.5).abs() < 1e-9);
+        assert!((refused.median(|cost| cost.total_us) - 12.0).abs() < 1e-9);
+    }
 }

@@ -95,6 +95,9 @@ pub(super) fn step(stage: &Stage, contenders: &[Contender]) -> Fallible<Report> 
                 println!("  {name:<7}{}", text_of(values));
             }
             println!("  back at {RESTORED}: slow {}, after {}", restored_text(in_slow), restored_text(in_after));
+            if let Some(warning) = slow.lag_warning() {
+                println!("  {warning}");
+            }
             let mut row = vec![contender.label().to_owned(), slowdown.label().to_owned()];
             row.extend(shares.map(|share| format!("{share:.2}")));
             row.extend([
@@ -187,6 +190,9 @@ pub(super) fn stall(stage: &Stage, contenders: &[Contender]) -> Fallible<Report>
         let attempts = attempts.map(|record| u64::from(record.attempts)).sum::<u64>() as f64;
         println!("\n{}, good of each second's requests after the stall:\n {}", contender.label(), text_of(&in_windows));
         println!("  back at {RESTORED}: {}", restored_text(restored));
+        if let Some(warning) = after.lag_warning() {
+            println!("  {warning}");
+        }
         let shares = [STALLED, AFTERWARDS, AT_THE_END].map(|span| share(&span));
         let critical = after.class(Class::Critical).ratio();
         let attempts_per_request = attempts / after.total.all.max(1) as f64;

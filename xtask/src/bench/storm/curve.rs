@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 
 use super::contenders::{Contender, Purpose};
-use super::figures::Summary;
+use super::figures::{Summary, count_within, good_ends_us};
 use super::schedule::Class;
 use super::{Report, Scenario, Stage, drive, not_measured, still_runs, svg};
 use crate::process;
@@ -113,8 +113,11 @@ fn measure(stage: &Stage, contender: Contender, load: f64, seconds: u32) -> Fall
     let [(cpu_before, before), (cpu_after, after)] = marks.into_inner()[..] else {
         return Err("the CPU time was not read".into());
     };
-    let summary = Summary::of(&records, &(WARM_UP.as_micros() as u64..(WARM_UP + length).as_micros() as u64));
-    let goodput = summary.total.good as f64 / length.as_secs_f64() / stage.capacity;
+    let span_us = WARM_UP.as_micros() as u64..(WARM_UP + length).as_micros() as u64;
+    let summary = Summary::of(&records, &span_us);
+    // By when answers came: while a line grows, more requests start than can be answered in the same time.
+    let good = count_within(&good_ends_us(&records), &span_us);
+    let goodput = good as f64 / length.as_secs_f64() / stage.capacity;
     Ok(Point {
         summary,
         goodput,

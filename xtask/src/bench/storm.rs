@@ -49,7 +49,7 @@ pub(super) struct Options {
     // One with which about as many come in the first minute as are asked for.
     #[arg(long, default_value_t = 6)]
     seed: u64,
-    /// Of the storm: workers of every proxy
+    /// Of the storm: workers of every proxy; what it costs to refuse, and fairness, are measured with both
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=2))]
     workers: u32,
 }
@@ -214,6 +214,10 @@ const STORM_CLIENTS: Clients = Clients { network: 20, count: 200 };
 impl Stage {
     /// Starts a contender in front of a server that is as it was at the start.
     fn enter(&self, contender: Contender, purpose: Purpose) -> Fallible<Entrant> {
+        self.enter_with(contender, purpose, self.workers)
+    }
+
+    fn enter_with(&self, contender: Contender, purpose: Purpose, workers: u32) -> Fallible<Entrant> {
         self.server.forget();
         let folder = TemporaryFolder::create()?;
         let listen = loopback(free_tcp_port()?);
@@ -221,7 +225,7 @@ impl Stage {
             purpose,
             listen,
             server: self.server.address(),
-            workers: self.workers,
+            workers,
             capacity: self.capacity,
             sumun: &self.sumun,
             folder: &folder,

@@ -33,6 +33,7 @@ struct Run {
 pub(super) fn run(stage: &Stage, contenders: &[Contender], seconds: u32) -> Fallible<Report> {
     let header = [
         "",
+        "workers",
         "light alone",
         "light with heavy",
         "p99 ms alone",
@@ -43,9 +44,12 @@ pub(super) fn run(stage: &Stage, contenders: &[Contender], seconds: u32) -> Fall
     ];
     let (mut rows, mut results, mut complete) = (Vec::new(), Vec::new(), true);
     let able = [Contender::Adaptive, Contender::Off, Contender::Haproxy, Contender::Nginx];
-    for &contender in contenders.iter().filter(|contender| able.contains(contender)) {
-        let runs = measure(stage, contender, seconds, false)
-            .and_then(|alone| Ok((alone, measure(stage, contender, seconds, true)?)));
+    let able = contenders.iter().copied().filter(|contender| able.contains(contender));
+    // What a client may send holds for all workers together.
+    let runs = able.flat_map(|contender| [1, 2].map(|workers| (contender, workers)));
+    for (contender, workers) in runs {
+        let runs = measure(stage, contender, workers, seconds, false)
+            .and_then(|alone| Ok((alone, measure(stage, contender, workers, seconds, true)?)));
         let (alone, both) = match runs {
             Ok(runs) => runs,
             Err(error) => {
@@ -59,6 +63,7 @@ pub(super) fn run(stage: &Stage, contenders: &[Contender], seconds: u32) -> Fall
         let milliseconds = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), |value| format!("{value:.0}"));
         rows.push(vec![
             contender.label().to_owned(),
+            workers.to_string(),
             format!("{:.4}", alone.light.total.ratio()),
             format!("{:.4}", both.light.total.ratio()),
             milliseconds(alone.light.p99_ms),
@@ -68,7 +73,7 @@ pub(super) fn run(stage: &Stage, contenders: &[Contender], seconds: u32) -> Fall
             heavy.failures_text(),
         ]);
         results.push(json!({
-            "contender": contender.label(),
+            "contender": contender.label(), "workers": workers,
             "light_alone": alone.light.total.ratio(), "light_with_heavy": both.light.total.ratio(),
             "p99_ms_alone": alone.light.p99_ms, "p99_ms_with_heavy": both.light.p99_ms,
             "heavy_admitted_per_second": admitted, "heavy_offered": heavy.total.all,
@@ -85,8 +90,8 @@ pub(super) fn run(stage: &Stage, contenders: &[Contender], seconds: u32) -> Fall
     Ok(Report { scenario: Scenario::Fairness, markdown, json: Value::Array(results), images: Vec::new(), complete })
 }
 
-fn measure(stage: &Stage, contender: Contender, seconds: u32, with_heavy: bool) -> Fallible<Run> {
-    let mut entrant = stage.enter(contender, Purpose::Fairness)?;
+fn measure(stage: &Stage, contender: Contender, workers: u32, seconds: u32, with_heavy: bool) -> Fallible<Run> {
+    let mut entrant = stage.enter_with(contender, Purpose::Fairness, workers)?;
     stage.server.set_workers(SERVER_WORKERS);
     let end = WARM_UP + Duration::from_secs(u64::from(seconds));
     let common = Plan { mix: API_MIX, ..stage.plan(&entrant, 1.0, end + DEADLINE) };

@@ -12,7 +12,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
-use sumun_config::checked::{AcmeDirectory, Action, Config, Files, Pool, Sandbox, ServerAddress, Stream, User};
+use sumun_config::checked::{AcmeDirectory, Config, Files, Pool, Sandbox, ServerAddress, Stream, User};
 use sumun_engine::lifecycle::HostFiles;
 use sumun_host::sandbox::{self, Allowances, Entered};
 use sumun_host::{files, process, users};

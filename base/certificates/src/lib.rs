@@ -14,6 +14,7 @@ pub mod make;
 mod pem;
 mod problem;
 mod staple;
+mod verifying;
 
 use std::sync::{Arc, LazyLock};
 
@@ -25,6 +26,7 @@ pub use make::KeyType;
 pub use pem::authorities;
 pub use problem::{Part, Problem};
 pub use staple::{Staple, Status};
+pub use verifying::{VerifyingKey, verifying_key};
 
 /// The cryptography of the whole product: aws-lc-rs.
 #[must_use]

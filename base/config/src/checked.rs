@@ -5,6 +5,7 @@
 
 mod access;
 mod health;
+mod limits;
 mod stream;
 
 use std::collections::BTreeMap;
@@ -16,6 +17,7 @@ use std::time::Duration;
 pub use access::Access;
 pub use health::{Check, Health, RecordType, RedisLogin};
 use ipnet::IpNet;
+pub use limits::{Jwt, JwtAlgorithm, JwtKey, KeyPart, Limit, RateWindow, TokenPlace};
 pub use stream::{Bandwidth, BlockKey, ByProtocol, Quic, QuicServerId, Rate, Sni, Stream, Udp};
 pub use sumun_certificates::KeyType;
 pub use sumun_hello::quic_lb::ServerId;
@@ -43,6 +45,7 @@ pub struct Config {
     /// What is kept between two starts; `None`: the place that is usual for this user.
     pub state: Option<PathBuf>,
     pub pools: BTreeMap<Name, Arc<Pool>>,
+    pub limits: BTreeMap<Name, Arc<Limit>>,
     pub listeners: BTreeMap<Name, Arc<Listener>>,
 }
 
@@ -331,7 +334,6 @@ pub struct Listener {
     pub access: Access,
     /// `None`: HTTP is spoken here, and `routes` and what is below it hold.
     pub stream: Option<Stream>,
-    /// Of streams alone.
     pub bandwidth: Bandwidth,
     pub routes: Vec<Arc<Route>>,
     /// TRACE is answered (RFC 9110 section 9.3.8) and not refused.
@@ -551,6 +553,10 @@ pub struct Route {
     pub access: Access,
     pub basic_auth: Option<BasicAuth>,
     pub forward_auth: Option<ForwardAuth>,
+    /// Names of limits that all have to let a request pass; at most [`crate::limits::ROUTE_LIMITS`].
+    pub limits: Vec<Name>,
+    /// Bytes a second in each direction; 0 is no bound.
+    pub bandwidth: u64,
     /// Requests in flight on this route.
     pub concurrency: Concurrency,
     /// Who goes first where requests wait for a place.

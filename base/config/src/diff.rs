@@ -17,6 +17,7 @@ pub struct Changes {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Diff {
     pub pools: Changes,
+    pub limits: Changes,
     pub listeners: Changes,
     /// Keys of the top level, as they are written.
     pub settings: Vec<&'static str>,
@@ -30,15 +31,27 @@ impl Changes {
 
 impl Diff {
     pub fn is_empty(&self) -> bool {
-        self.pools.is_empty() && self.listeners.is_empty() && self.settings.is_empty()
+        self.pools.is_empty() && self.limits.is_empty() && self.listeners.is_empty() && self.settings.is_empty()
     }
 }
 
 /// From `old` to `new`.
 pub fn diff(old: &Config, new: &Config) -> Diff {
     // Named one by one, so that a new field of `Config` does not compile before it is thought of here.
-    let Config { workers, admin, control, trusted_proxies, access_log, drain, user, sandbox, state, pools, listeners } =
-        old;
+    let Config {
+        workers,
+        admin,
+        control,
+        trusted_proxies,
+        access_log,
+        drain,
+        user,
+        sandbox,
+        state,
+        pools,
+        limits,
+        listeners,
+    } = old;
     let settings = [
         ("workers", *workers != new.workers),
         ("admin", *admin != new.admin),
@@ -52,6 +65,7 @@ pub fn diff(old: &Config, new: &Config) -> Diff {
     ];
     Diff {
         pools: changes(pools, &new.pools),
+        limits: changes(limits, &new.limits),
         listeners: changes(listeners, &new.listeners),
         settings: settings.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name).collect(),
     }
@@ -73,7 +87,7 @@ impl fmt::Display for Diff {
     /// `pools: + app, ~ media; listeners: - old; drain`
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut parts: Vec<String> = Vec::new();
-        for (word, changes) in [("pools", &self.pools), ("listeners", &self.listeners)] {
+        for (word, changes) in [("pools", &self.pools), ("limits", &self.limits), ("listeners", &self.listeners)] {
             let signed =
                 |sign: char, names: &[Name]| names.iter().map(|name| format!("{sign} {name}")).collect::<Vec<_>>();
             let mut names = signed('+', &changes.added);

@@ -4,7 +4,7 @@ use regex::Regex;
 
 use crate::node::{Resolved, Scalar};
 use crate::report::{Rule, nearest, or_list, quoted};
-use crate::values::{self, Wrong, account, acme, address, health, http, log, password, quic, tls};
+use crate::values::{self, Wrong, account, acme, address, health, http, limit, log, password, quic, tls};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -23,6 +23,7 @@ pub(crate) enum Kind {
     Size,
     Speed,
     Rate,
+    LimitKey,
     Percent,
     Name,
     Text,
@@ -114,6 +115,7 @@ impl Kind {
             Self::Size => Form::TextOrZero(values::SIZE_PATTERN),
             Self::Speed => Form::TextOrZero(values::SPEED_PATTERN),
             Self::Rate => Form::Text(values::RATE_PATTERN),
+            Self::LimitKey => Form::Text(limit::KEY_PATTERN),
             Self::Percent => Form::Text(values::PERCENT_PATTERN),
             Self::Name => Form::Text(values::NAME_PATTERN),
             Self::Text => Form::Scalar(ANY),
@@ -176,8 +178,9 @@ impl Kind {
             Self::Duration => "a duration such as 250ms, 2s or 5m",
             Self::Span => "a duration above zero such as 250ms, 2s or 5m",
             Self::Size => "a size such as 64KiB or 10MB",
-            Self::Speed => "a speed such as 1KiB/s",
+            Self::Speed => "a speed such as 1KiB/s or 10Mbit/s",
             Self::Rate => "a rate such as 50/s or 1000/m",
+            Self::LimitKey => "client, path or a template with {fields}",
             Self::Percent => "a share such as 20%",
             Self::Name => "a name",
             Self::Text => "text",
@@ -251,6 +254,7 @@ impl Kind {
             Self::Size => values::size(text).map(drop),
             Self::Speed => values::speed(text).map(drop),
             Self::Rate => values::rate(text).map(drop),
+            Self::LimitKey => limit::key(text).map(drop),
             Self::Percent => values::percent(text).map(drop),
             Self::Name => values::name(text),
             Self::Text => Ok(()),

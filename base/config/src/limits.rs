@@ -61,3 +61,11 @@ pub const CREDENTIAL_BYTES: usize = 1024;
 pub const COMMAND_ARGUMENTS: usize = 64;
 /// Bytes of one of them.
 pub const ARGUMENT_BYTES: usize = 4096;
+/// Rate limits of one route.
+pub const ROUTE_LIMITS: usize = 8;
+/// Parts of the key of a rate limit.
+pub const KEY_PARTS: usize = 16;
+/// Bytes of the name of a claim.
+pub const CLAIM_BYTES: usize = 256;
+/// What a sliding window counts to: two counts and the number of a window fit one word.
+pub const SLIDING_COUNT: u32 = (1 << 22) - 1;

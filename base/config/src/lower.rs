@@ -6,6 +6,7 @@
 mod acme;
 mod files;
 mod health;
+mod limits;
 mod listeners;
 mod pools;
 mod probe;
@@ -41,6 +42,8 @@ pub(crate) fn config(tree: &Node, sources: &Sources, probe: Probe, problems: &mu
         problems,
         pools: tree.find("pools").map(Node::entries).unwrap_or_default(),
         used: Vec::new(),
+        limits: tree.find("limits").map(Node::entries).unwrap_or_default(),
+        used_limits: Vec::new(),
         bound: BTreeMap::new(),
         account: None,
         orders: Vec::new(),
@@ -51,6 +54,7 @@ pub(crate) fn config(tree: &Node, sources: &Sources, probe: Probe, problems: &mu
     let admin = lower.admin(top);
     let access_log = lower.access_log(top);
     let pools = lower.all_pools();
+    let limits = lower.all_limits();
     let mut listeners = lower.all_listeners(tree, &trusted_proxies);
     lower.settle_acme(&mut listeners);
     // Beside errors they would rather distract, and half of them would come from the errors.
@@ -68,6 +72,7 @@ pub(crate) fn config(tree: &Node, sources: &Sources, probe: Probe, problems: &mu
         sandbox,
         state: top.given("state").and_then(|node| Some(lower.path(node, top.text("state")?))),
         pools,
+        limits,
         listeners,
     }
 }
@@ -80,6 +85,9 @@ struct Lower<'a> {
     pools: &'a [Entry],
     /// Names of pools that something sends requests to.
     used: Vec<String>,
+    /// Rate limits as written, and the names of those that a route has.
+    limits: &'a [Entry],
+    used_limits: Vec<String>,
     /// Addresses that are taken, by whom, and where that stands; nowhere for a default.
     bound: BTreeMap<String, (String, Option<Place>)>,
     /// Whom the worker process becomes, where files are looked at with its eyes.

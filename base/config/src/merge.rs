@@ -10,7 +10,7 @@ use crate::sources::{SourceFile, Sources};
 use crate::yaml;
 
 /// Keys of the top level whose names may be spread over files.
-const SPREAD: &[&str] = &["pools", "listeners"];
+const SPREAD: &[&str] = &["pools", "limits", "listeners"];
 
 pub(crate) struct Merged {
     pub(crate) tree: Node,

@@ -23,7 +23,7 @@ pub struct Sources {
     pub(crate) files: Vec<SourceFile>,
     /// Pattern of an `include`, made absolute, to the files it stands for.
     pub(crate) includes: BTreeMap<PathBuf, Result<Vec<usize>, String>>,
-    /// Files with user names and password hashes, by absolute path.
+    /// Files with user names and password hashes, and with keys of tokens, by absolute path.
     pub(crate) attached: BTreeMap<PathBuf, Result<usize, String>>,
     /// The environment variables that the files name; `None` where not set.
     pub(crate) environment: BTreeMap<String, Option<String>>,
@@ -150,6 +150,14 @@ fn read_text(path: &Path) -> Result<String, String> {
 pub(crate) fn include_patterns(tree: Option<&Node>) -> Vec<String> {
     let nodes = tree.and_then(|tree| tree.find("include")).map(Node::one_or_list).unwrap_or_default();
     nodes.iter().filter_map(Node::scalar).map(|scalar| scalar.text.clone()).collect()
+}
+
+/// The paths of `file` in the keys of rate limits, as written.
+fn key_files(tree: &Node, found: &mut Vec<String>) {
+    for limit in tree.find("limits").map(Node::entries).unwrap_or_default() {
+        let file = limit.value.find("key").and_then(|key| key.find("file"));
+        found.extend(file.and_then(Node::scalar).map(|scalar| scalar.text.clone()));
+    }
 }
 
 /// The paths of `basic_auth: { file: … }` anywhere in a tree, as written.
@@ -291,6 +299,7 @@ impl Sources {
         };
         let mut written = Vec::new();
         user_files(tree, &mut written);
+        key_files(tree, &mut written);
         for text in written {
             let text = self.filled(&text);
             let path = directory.join(&text);

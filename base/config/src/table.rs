@@ -2,12 +2,14 @@
 //! their own files.
 
 mod health;
+mod limits;
 mod listener;
 mod pool;
 mod route;
 mod tls;
 
 pub(crate) use health::{DNS_CHECK, HEALTH, HTTP_CHECK, POSTGRES_CHECK, REDIS_CHECK, TCP_CHECK, TLS_CHECK};
+pub(crate) use limits::{LIMIT, LIMIT_KEY};
 pub(crate) use listener::{BANDWIDTH, BIND_ENTRY, BOUNDS, LISTENER, QUIC, QUIC_SERVER_ID, UDP};
 pub(crate) use pool::{OUTLIER, POOL, QUEUE, RETRIES, SERVER, STICKY, TIMEOUTS};
 pub(crate) use route::{BASIC_AUTH, DEGRADE, FILES, FORWARD_AUTH, REDIRECT, RESPOND, ROUTE};
@@ -18,7 +20,6 @@ use crate::shape::{Key, Map, Names, Shape, key, later};
 
 /// Capabilities that bring the keys of later issues.
 const CACHE: &str = "the HTTP cache";
-const LIMITS: &str = "rate limits";
 const TLS: &str = "further parts of TLS";
 
 const ON_OR_OFF: Shape = Shape::One(Kind::Switch);
@@ -60,9 +61,10 @@ pub(crate) static FILE: Map = Map {
             .by_default("`/var/lib/sumun` for root, else `$XDG_STATE_HOME/sumun` or `~/.local/state/sumun`"),
         key("pools", Shape::Names(&Names { title: "a pool", key: Kind::Name, value: Shape::Map(&POOL) }),
             "Groups of servers that do the same job, by name.").by_default("none"),
+        key("limits", Shape::Names(&Names { title: "a rate limit", key: Kind::Name, value: Shape::Map(&LIMIT) }),
+            "Rate limits, by name, for routes to choose from.").by_default("none"),
         key("listeners", Shape::Names(&Names { title: "a listener", key: Kind::Name, value: Shape::Map(&LISTENER) }),
             "Where clients connect, by name. At least one is needed, here or in an included file."),
-        later("limits", LIMITS),
         later("cache", CACHE),
         later("dns", "the DNS server"),
         later("bgp", "the BGP speaker"),
@@ -122,6 +124,8 @@ pub(crate) static MAPS: &[(&str, &Map)] = &[
     ("retries", &RETRIES),
     ("pool_tls", &POOL_TLS),
     ("queue", &QUEUE),
+    ("limit", &LIMIT),
+    ("limit_key", &LIMIT_KEY),
     ("listener", &LISTENER),
     ("bind_entry", &BIND_ENTRY),
     ("bounds", &BOUNDS),

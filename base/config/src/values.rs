@@ -8,9 +8,11 @@ pub(crate) mod acme;
 pub(crate) mod address;
 pub(crate) mod health;
 pub(crate) mod http;
+pub(crate) mod limit;
 pub(crate) mod log;
 pub(crate) mod password;
 pub(crate) mod quic;
+mod template;
 pub(crate) mod tls;
 
 use std::net::IpAddr;
@@ -149,14 +151,15 @@ fn unit_bytes(unit: &str) -> Option<u64> {
     })
 }
 
-pub(crate) const SPEED_PATTERN: &str = r"^(0|[0-9]{1,15}(\.[0-9]{1,3})?(B|KB|KiB|MB|MiB|GB|GiB|TB|TiB)/s)$";
+pub(crate) const SPEED_PATTERN: &str =
+    r"^(0|[0-9]{1,15}(\.[0-9]{1,3})?(B|KB|KiB|MB|MiB|GB|GiB|TB|TiB|bit|kbit|Mbit|Gbit)/s)$";
 
 /// Bytes a second.
 pub(crate) fn speed(text: &str) -> Result<u64, Wrong> {
     if text == "0" {
         return Ok(0);
     }
-    let form = "a speed is a size a second, such as 1KiB/s";
+    let form = "a speed is a size a second, such as 1KiB/s, or bits a second, such as 10Mbit/s";
     let Some(amount) = text.strip_suffix("/s") else {
         let wrong = Wrong::new(format!("{} is no speed", quoted(text)));
         return Err(wrong.help(match size(text) {
@@ -167,7 +170,36 @@ pub(crate) fn speed(text: &str) -> Result<u64, Wrong> {
     if amount == "0" {
         return Err(Wrong::new(format!("{} is no speed", quoted(text))).help("write 0 to turn it off"));
     }
+    if let Some(bits) = bits(amount) {
+        return bits;
+    }
+    let unit = amount.trim_start_matches(|digit: char| digit.is_ascii_digit() || digit == '.').trim();
+    if let Some(meant) = ["bit", "kbit", "Mbit", "Gbit"].into_iter().find(|known| known.eq_ignore_ascii_case(unit)) {
+        let message = format!("{} is no unit of a speed", quoted(unit));
+        let number = amount.strip_suffix(unit).unwrap_or(amount).trim();
+        return Err(Wrong::new(message).help(format!("did you mean `{number}{meant}/s`?")));
+    }
     size(amount).map_err(|wrong| Wrong { message: wrong.message, help: wrong.help.or_else(|| Some(form.to_owned())) })
+}
+
+/// Bytes, where bits are written; `None` where they are not.
+fn bits(text: &str) -> Option<Result<u64, Wrong>> {
+    let (thousandths, unit) = amount(text)?;
+    let thousands: u128 = match unit {
+        "bit" => 1,
+        "kbit" => 1000,
+        "Mbit" => 1000 * 1000,
+        "Gbit" => 1000 * 1000 * 1000,
+        _ => return None,
+    };
+    let bytes = u64::try_from(u128::from(thousandths) * thousands / 8000).ok();
+    Some(match bytes.filter(|bytes| *bytes <= limits::SIZE_BYTES) {
+        Some(0) => {
+            Err(Wrong::new(format!("{} a second is less than a byte", quoted(text))).help("write 0 to turn it off"))
+        }
+        Some(bytes) => Ok(bytes),
+        None => Err(Wrong::new(format!("{} is too large", quoted(text)))),
+    })
 }
 
 pub(crate) const RATE_PATTERN: &str = "^[0-9]{1,9}/(s|m|h)$";
@@ -364,7 +396,11 @@ mod tests {
             assert!(size(text).is_err(), "{text}");
         }
         assert_eq!(speed("1KiB/s"), Ok(1024));
-        assert!(speed("1KiB").is_err());
+        assert_eq!(speed("10Mbit/s"), Ok(1_250_000));
+        assert_eq!(speed("0.5kbit/s"), Ok(62));
+        for text in ["1KiB", "10Mbit", "1bit/s", "10mbit/s", "0bit/s"] {
+            assert!(speed(text).is_err(), "{text}");
+        }
     }
 
     #[test]

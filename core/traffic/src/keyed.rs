@@ -1,66 +1,159 @@
-//! A time for each of very many keys, in a table of fixed size: whose time is the earliest is forgotten
+//! A word of state for each of very many keys, in a table of fixed size: who weighs least is forgotten
 //! first.
 //!
-//! A key has a handful of places where it may stand. Where another key needs one of them, it gets the
-//! one with the earliest time: where times say until when a key is to be remembered, that forgets what
-//! is forgotten with the least harm. Threads share the table without a lock; two that enter the same
-//! new key in the same moment may enter it twice, and count it twice until one of the two is forgotten.
+//! A key may stand in either of two sets of places. One that is new takes a place that nobody needs, in
+//! the set where more of them are free, so that the table is nearly full before anybody has to go. Where
+//! all places are needed it gets that of the key that weighs least: forgetting that one does the least
+//! harm. Threads share the table without a lock; two that enter the same new key in the same moment may
+//! enter it twice, and count it twice until one of the two is forgotten.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use crate::key::mix;
+use crate::key::{mix, scale};
 
-/// Places of a key: one cache line of keys and one of times.
+/// Places of a set: a cache line of keys, and behind it one of words.
 const WAYS: usize = 8;
+const SET_WORDS: usize = 2 * WAYS;
 
-/// A number for each key, 0 for one that is new.
+/// A cache line, in words.
+const LINE_WORDS: usize = 8;
+
+/// Spreads the second set of a key from its first one (the golden ratio in 64 bits).
+const SECOND: u64 = 0x9e37_79b9_7f4a_7c15;
+
+/// A word for each key, 0 for one that is new.
 #[derive(Debug)]
-pub(crate) struct Times {
-    sets: Box<[Set]>,
+pub(crate) struct Words {
+    /// Zeroed by the kernel as pages are touched: a table costs what is used of it.
+    memory: Box<[AtomicU64]>,
+    /// The first set begins a cache line.
+    first: usize,
+    sets: usize,
 }
 
-#[derive(Debug, Default)]
-struct Set {
-    /// 0 is nobody.
-    keys: [AtomicU64; WAYS],
-    times: [AtomicU64; WAYS],
-}
-
-impl Times {
-    /// For about `keys` keys, 16 bytes each.
+impl Words {
+    /// For `keys` keys at once, of which next to none has to go: a third more places than that, of 16
+    /// bytes each.
     pub(crate) fn new(keys: usize) -> Self {
-        let sets = (keys / WAYS).max(1).next_power_of_two();
-        Self { sets: (0..sets).map(|_| Set::default()).collect() }
+        let sets = keys.saturating_mul(4).div_ceil(3 * WAYS).max(1);
+        let memory: Box<[AtomicU64]> = bytemuck::zeroed_slice_box(sets * SET_WORDS + LINE_WORDS);
+        let first = (memory.as_ptr().addr() / size_of::<u64>()).wrapping_neg() % LINE_WORDS;
+        Self { memory, first, sets }
     }
 
-    /// Keys that there is room for.
+    /// Places of the table.
     #[cfg(test)]
     pub(crate) fn capacity(&self) -> usize {
-        self.sets.len() * WAYS
+        self.sets * WAYS
     }
 
-    /// The time of a key.
-    pub(crate) fn of(&self, key: u64) -> &AtomicU64 {
-        // Anybody may choose their address, but not where its hash puts them among the sets.
-        let hash = mix(key).max(1);
-        // Both are within bounds: the number of sets is a power of two, the places are those of a set.
-        let set = &self.sets[(hash >> 32) as usize & (self.sets.len() - 1)];
-        let place = set.find(hash).unwrap_or_else(|| set.replace(hash));
-        &set.times[place]
+    /// The word of a key, entered if it is not there. What a word weighs now says `weight`; one of no
+    /// weight is as good as none.
+    pub(crate) fn of(&self, key: u64, weight: impl Fn(u64) -> u64) -> &AtomicU64 {
+        let hash = hash(key);
+        let sets = self.homes(hash);
+        let found = sets.iter().find_map(|set| set.find(hash));
+        found.unwrap_or_else(|| enter(&sets, hash, weight))
+    }
+
+    /// The word of a key that is there.
+    pub(crate) fn known(&self, key: u64) -> Option<&AtomicU64> {
+        let hash = hash(key);
+        self.homes(hash).iter().find_map(|set| set.find(hash))
+    }
+
+    fn homes(&self, hash: u64) -> [Set<'_>; 2] {
+        [hash, mix(hash ^ SECOND)].map(|hash| {
+            let start = self.first + scale(hash, self.sets) * SET_WORDS;
+            let words = self.memory.get(start..start + SET_WORDS).unwrap_or_default();
+            let (keys, words) = words.split_at(words.len() / 2);
+            Set { keys, words }
+        })
     }
 }
 
-impl Set {
-    fn find(&self, hash: u64) -> Option<usize> {
-        self.keys.iter().position(|key| key.load(Relaxed) == hash)
+/// 0 is nobody.
+fn hash(key: u64) -> u64 {
+    mix(key).max(1)
+}
+
+struct Set<'a> {
+    keys: &'a [AtomicU64],
+    words: &'a [AtomicU64],
+}
+
+impl<'a> Set<'a> {
+    #[inline]
+    fn find(&self, hash: u64) -> Option<&'a AtomicU64> {
+        let place = self.keys.iter().position(|key| key.load(Relaxed) == hash)?;
+        self.words.get(place)
+    }
+}
+
+/// Gives the key the place of one that is missed least.
+fn enter<'a>(sets: &[Set<'a>; 2], hash: u64, weight: impl Fn(u64) -> u64) -> &'a AtomicU64 {
+    let lightest = |set: &Set<'a>| {
+        let weights = set.words.iter().map(|word| weight(word.load(Relaxed)));
+        let (mut free, mut least, mut place) = (0, u64::MAX, 0);
+        for (index, weight) in weights.enumerate() {
+            free += usize::from(weight == 0);
+            if weight < least {
+                (least, place) = (weight, index);
+            }
+        }
+        (free, least, place)
+    };
+    let (here, there) = (lightest(&sets[0]), lightest(&sets[1]));
+    let is_there = if here.0 + there.0 > 0 { there.0 > here.0 } else { there.1 < here.1 };
+    let (set, (_, _, place)) = if is_there { (&sets[1], there) } else { (&sets[0], here) };
+    // Both are of the set that `place` was found in.
+    let (key, word) = (&set.keys[place], &set.words[place]);
+    word.store(0, Relaxed);
+    key.store(hash, Relaxed);
+    word
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn alive(word: u64) -> u64 {
+        word
     }
 
-    /// Gives the key the place of the one that is missed least.
-    fn replace(&self, hash: u64) -> usize {
-        let times = self.times.iter().map(|at| at.load(Relaxed));
-        let place = times.enumerate().min_by_key(|(_, at)| *at).map_or(0, |(place, _)| place);
-        self.keys[place].store(hash, Relaxed);
-        self.times[place].store(0, Relaxed);
-        place
+    #[test]
+    fn as_many_keys_as_it_is_for_are_remembered() {
+        let keys = 1_000_000;
+        let words = Words::new(keys);
+        for key in 0..keys as u64 {
+            words.of(key, alive).store(key + 1, Relaxed);
+        }
+        let known =
+            (0..keys as u64).filter(|key| words.known(*key).is_some_and(|word| word.load(Relaxed) == key + 1)).count();
+        assert!(known >= keys - keys / 1000, "{known} of {keys}");
+    }
+
+    #[test]
+    fn who_weighs_nothing_goes_first_and_who_weighs_most_last() {
+        let words = Words::new(6);
+        assert_eq!(words.capacity(), WAYS);
+        words.of(1, alive).store(100, Relaxed);
+        for key in 2..1000 {
+            words.of(key, alive).store(1, Relaxed);
+        }
+        assert_eq!(words.known(1).map(|word| word.load(Relaxed)), Some(100));
+        let is_known = |key: &u64| words.known(*key).is_some();
+        assert_eq!((0..1000).filter(is_known).count(), WAYS);
+        // Nothing weighs anything any more.
+        words.of(1000, |_| 0);
+        assert_eq!(words.known(1000).map(|word| word.load(Relaxed)), Some(0));
+    }
+
+    #[test]
+    fn the_largest_table_is_made_at_once() {
+        // 16 Mi keys: were its 340 MiB touched, this would take a while.
+        let words = Words::new(16 << 20);
+        words.of(1, alive).store(1, Relaxed);
+        assert_eq!(words.known(1).map(|word| word.load(Relaxed)), Some(1));
     }
 }

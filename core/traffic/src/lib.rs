@@ -15,8 +15,10 @@
 //! slow_start     how much of its weight a server that came back has already
 //! retry_budget   how many retries the requests of the last seconds have earned
 //! token_bucket   so many a period, with a burst
-//! keyed          a time for each of very many keys, in a table of fixed size
-//! rates          token buckets of very many keys in a table of fixed size
+//! sliding        so many in a window that slides
+//! keyed          a word for each of very many keys, in a table of fixed size
+//! limiter        token buckets and sliding windows of very many keys
+//! rates          token buckets of one rate
 //! pacer          a bandwidth that several share
 //! priority       who goes first
 //! queue          bounded, by priority, newest first while it does not empty
@@ -34,6 +36,7 @@ pub mod health;
 pub mod key;
 mod keyed;
 pub mod level;
+pub mod limiter;
 pub mod limits;
 mod maglev;
 pub mod outlier;
@@ -44,6 +47,7 @@ pub mod rates;
 mod rendezvous;
 pub mod retry_budget;
 pub mod self_calls;
+pub mod sliding;
 pub mod slow_start;
 pub mod token_bucket;
 mod turns;

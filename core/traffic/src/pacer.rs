@@ -5,7 +5,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use crate::keyed::Times;
+use crate::keyed::Words;
 
 /// What may go at once after a rest: as much as goes in this time.
 const BURST_NS: u64 = 100_000_000;
@@ -27,7 +27,7 @@ pub struct Pacer {
 #[derive(Debug)]
 pub struct Pacers {
     bandwidth: Bandwidth,
-    paid_at_ns: Times,
+    paid_at_ns: Words,
 }
 
 /// Bytes a second, at least 1.
@@ -81,10 +81,10 @@ impl Pacer {
 }
 
 impl Pacers {
-    /// For about `keys` keys; 16 bytes each. 0 bytes count as 1.
+    /// For `keys` keys at once; 21 bytes each as they come. 0 bytes count as 1.
     #[must_use]
     pub fn new(bytes_per_second: u64, keys: usize) -> Self {
-        Self { bandwidth: Bandwidth(bytes_per_second.max(1)), paid_at_ns: Times::new(keys) }
+        Self { bandwidth: Bandwidth(bytes_per_second.max(1)), paid_at_ns: Words::new(keys) }
     }
 
     #[must_use]
@@ -95,12 +95,14 @@ impl Pacers {
     /// As [`Pacer::allows`], of one key.
     #[must_use]
     pub fn allows(&self, key: u64, now_ns: u64) -> u64 {
-        self.bandwidth.allows(self.paid_at_ns.of(key).load(Relaxed), now_ns)
+        let paid_at_ns = self.paid_at_ns.known(key).map_or(0, |paid_at_ns| paid_at_ns.load(Relaxed));
+        self.bandwidth.allows(paid_at_ns, now_ns)
     }
 
     /// As [`Pacer::note`], of one key.
     pub fn note(&self, key: u64, bytes: u64, now_ns: u64) {
-        self.bandwidth.note(self.paid_at_ns.of(key), bytes, now_ns);
+        let paid_at_ns = self.paid_at_ns.of(key, |paid_at_ns| paid_at_ns.saturating_sub(now_ns));
+        self.bandwidth.note(paid_at_ns, bytes, now_ns);
     }
 }
 

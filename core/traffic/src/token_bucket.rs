@@ -37,6 +37,12 @@ impl Rate {
         }
         Ok(full_at_ns)
     }
+
+    /// Takes back one token that [`Self::take`] has taken just now.
+    #[must_use]
+    pub fn give_back(&self, full_at_ns: u64) -> u64 {
+        full_at_ns.saturating_sub(self.token_ns)
+    }
 }
 
 #[cfg(test)]

@@ -20,6 +20,7 @@ use tokio::task::AbortHandle;
 
 use crate::events::Event;
 use crate::files::{DiskGate, FileCache, FileRoot};
+use crate::limiting::Limiting;
 use crate::limits::{ERROR_PAGE_BYTES, FILES_SWEEP, IDLE_SWEEP};
 use crate::metrics::{Metrics, NO_ROUTE};
 use crate::path::{self, open::Door};
@@ -42,6 +43,7 @@ pub struct Gateway {
     /// Contents of error pages.
     pages: Mutex<BTreeMap<PathBuf, Arc<[u8]>>>,
     disk: Arc<DiskGate>,
+    limiting: Limiting,
 }
 
 impl Gateway {
@@ -58,6 +60,7 @@ impl Gateway {
             roots: Mutex::default(),
             pages: Mutex::default(),
             disk: DiskGate::new(),
+            limiting: Limiting::default(),
         })
     }
 
@@ -117,6 +120,7 @@ impl Gateway {
     }
 
     fn follow(&self, config: &Config) {
+        self.limiting.follow(config);
         let mut admittances = kept::lock(&self.admittances);
         admittances.name(|name| config.listeners.get(name).is_some_and(|listener| listener.stream.is_none()));
         admittances.let_go(|_| {});
@@ -241,7 +245,7 @@ impl LocalGateway {
         let trusted: Rc<[ipnet::IpNet]> = config.trusted_proxies.clone().into();
         let subject_headers = subject_headers(config);
         for (name, listener) in config.listeners.iter().filter(|(_, listener)| listener.stream.is_none()) {
-            let site = Rc::new(self.build_site(listener, &trusted, &subject_headers));
+            let site = Rc::new(self.build_site(config, listener, &trusted, &subject_headers));
             match self.sites.get(name) {
                 Some(cell) => *cell.borrow_mut() = site,
                 None => {
@@ -306,6 +310,7 @@ impl LocalGateway {
 
     fn build_site(
         &self,
+        config: &Config,
         listener: &Arc<config::Listener>,
         trusted: &Rc<[ipnet::IpNet]>,
         subject_headers: &Rc<[Arc<str>]>,
@@ -323,7 +328,10 @@ impl LocalGateway {
                 let forward_auth = pool.and_then(|pool| self.pools.borrow().get(pool).map(Rc::clone));
                 let degrade = route.degrade.as_ref().and_then(|files| self.gateway.root(files));
                 let degrade = degrade.map(|root| (root, Rc::clone(&self.files)));
-                Some(Rc::new(Route::new(route, action, cell, admission, forward_auth, degrade)))
+                let mut route = Route::new(route, action, cell, admission, forward_auth, degrade);
+                let limits = route.config.limits.iter().filter_map(|name| config.limits.get(name));
+                route.limits = limits.map(|limit| self.gateway.limiting.limit(limit, metrics, index)).collect();
+                Some(Rc::new(route))
             })
             .collect();
         Site {
@@ -339,6 +347,7 @@ impl LocalGateway {
             unrouted: metrics.route(&listener.name, &Arc::from(NO_ROUTE), index),
             hsts: listener.hsts.map(site::hsts_value),
             subject_headers: Rc::clone(subject_headers),
+            limit_keys: self.gateway.limiting.keys.clone(),
             config: Arc::clone(listener),
         }
     }

@@ -43,6 +43,8 @@ pub enum Reason {
     Unauthorized,
     /// Too many passwords wait to be verified.
     AuthBusy,
+    /// More requests than a limit of the route allows.
+    RateLimited,
     BodyTooLarge,
     HeaderTimeout,
     BodyTimeout,
@@ -94,6 +96,7 @@ impl Reason {
             Self::Denied => "denied",
             Self::Unauthorized => "unauthorized",
             Self::AuthBusy => "auth_busy",
+            Self::RateLimited => "rate_limited",
             Self::BodyTooLarge => "body_too_large",
             Self::HeaderTimeout => "header_timeout",
             Self::BodyTimeout => "body_timeout",
@@ -132,6 +135,7 @@ impl Reason {
             | Self::MethodNotAllowed
             | Self::Denied
             | Self::Unauthorized
+            | Self::RateLimited
             | Self::BodyTooLarge
             | Self::HeaderTimeout
             | Self::BodyTimeout
@@ -169,6 +173,7 @@ impl Reason {
             Self::Refused => 409,
             Self::Denied => 403,
             Self::Unauthorized => 401,
+            Self::RateLimited => 429,
             Self::BodyTooLarge => 413,
             Self::HeaderTimeout | Self::BodyTimeout => 408,
             // nginx's number for "nobody is there to read a status".

@@ -16,6 +16,7 @@ mod files;
 mod heads;
 mod http2;
 mod io;
+mod limiting;
 mod limits;
 pub mod metrics;
 mod number;

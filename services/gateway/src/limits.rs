@@ -72,6 +72,18 @@ pub(crate) const VERIFIED_PAIRS: usize = 1024;
 /// How long it remembers one.
 pub(crate) const VERIFIED_FOR: Duration = Duration::from_secs(60);
 
+/// Addresses of an X-Forwarded-For that are looked at, from its end on; what stands before them is not.
+pub(crate) const FORWARDED_ELEMENTS: usize = 32;
+
+/// A token that is verified; a longer one is none. Bytes.
+pub(crate) const TOKEN_BYTES: usize = 8 * 1024;
+
+/// Tokens whose outcome a worker remembers, 40 bytes each once there is a limit by token.
+pub(crate) const TOKENS: usize = 4096;
+
+/// How long it does at most, in seconds; what was not to be believed is looked at again as late.
+pub(crate) const VERIFIED_TOKEN_S: u64 = 60;
+
 /// Body of a forward authentication's answer. Bytes.
 pub(crate) const FORWARD_AUTH_BODY_BYTES: usize = 64 * 1024;
 

@@ -109,6 +109,12 @@ pub struct ListenerCell {
     pub http2: Http2Ends,
 }
 
+/// One worker's counters of one rate limit.
+#[derive(Debug, Default)]
+pub struct LimitCell {
+    pub refused: Counter,
+}
+
 /// Stands for a route where none took the request.
 pub(crate) const NO_ROUTE: &str = "(none)";
 
@@ -119,6 +125,7 @@ pub struct Metrics {
     routes: Table<(Arc<str>, Arc<str>), RouteCell>,
     pools: Table<Arc<str>, PoolCell>,
     listeners: Table<Arc<str>, ListenerCell>,
+    limits: Table<Arc<str>, LimitCell>,
     /// Bytes of routes that are gone: a sum over all routes never falls.
     gone_bytes_in: AtomicU64,
     gone_bytes_out: AtomicU64,
@@ -197,6 +204,10 @@ impl Metrics {
         lock(&self.listeners).value(Arc::clone(listener), worker, ListenerCell::default)
     }
 
+    pub(crate) fn limit(&self, limit: &Arc<str>, worker: usize) -> Arc<LimitCell> {
+        lock(&self.limits).value(Arc::clone(limit), worker, LimitCell::default)
+    }
+
     /// A config comes into force: what it does not name goes as soon as nothing counts with it.
     pub(crate) fn follow(&self, config: &Config) {
         let named: BTreeSet<(&str, &str)> = config
@@ -210,6 +221,8 @@ impl Metrics {
         lock(&self.routes).name(|(listener, route)| named.contains(&(&**listener, &**route)));
         lock(&self.pools).name(|pool| config.pools.contains_key(pool));
         lock(&self.listeners).name(|listener| config.listeners.contains_key(listener));
+        lock(&self.limits).name(|limit| config.limits.contains_key(limit));
+        lock(&self.limits).let_go(|_| {});
         lock(&self.routes).let_go(|cell| self.note_gone(cell));
         lock(&self.pools).let_go(|_| {});
         lock(&self.listeners).let_go(|_| {});
@@ -247,6 +260,14 @@ impl Metrics {
             bytes_out: gone(&self.gone_bytes_out) + routes.iter().map(|route| route.bytes_out).sum::<u64>(),
             routes,
         }
+    }
+
+    /// Requests that each limit has refused.
+    #[must_use]
+    pub fn limits(&self) -> Vec<(Arc<str>, u64)> {
+        let mut table = lock(&self.limits);
+        table.let_go(|_| {});
+        table.iter().map(|(limit, cells)| (Arc::clone(limit), sum(cells, |cell| &cell.refused))).collect()
     }
 
     #[must_use]

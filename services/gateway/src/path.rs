@@ -11,6 +11,7 @@ mod files;
 mod guard;
 mod hands;
 mod http2;
+mod limited;
 mod log;
 pub(crate) mod open;
 mod pace;
@@ -48,6 +49,7 @@ use crate::limits::BUSY;
 use crate::site::{Action, Question, Route, Site};
 use crate::upstream::LocalPool;
 
+pub(crate) use limited::Verifier;
 pub(crate) use pace::Pace;
 
 /// A client's connection and what it is allowed.

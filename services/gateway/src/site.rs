@@ -1,6 +1,7 @@
 //! A listener's routes as one worker sees them: checked config joined with what the worker owns.
 
 use std::collections::BTreeMap;
+use std::hash::RandomState;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -14,6 +15,7 @@ use sumun_http::{Method, RequestHead};
 use sumun_pools::Admission;
 
 use crate::files::{FileCache, FileRoot};
+use crate::limiting::Limit;
 use crate::metrics::{ListenerCell, RouteCell};
 use crate::upstream::LocalPool;
 
@@ -42,6 +44,8 @@ pub(crate) struct Site {
     /// Request header fields that tell of clients' certificates, on any listener: a client's own are
     /// taken out, since servers would believe them.
     pub(crate) subject_headers: Rc<[Arc<str>]>,
+    /// Makes numbers of the keys of limits, the same in all workers.
+    pub(crate) limit_keys: RandomState,
 }
 
 /// One route.
@@ -57,6 +61,7 @@ pub(crate) struct Route {
     pub(crate) degrade: Option<(Arc<FileRoot>, Rc<FileCache>)>,
     /// The pool that `forward_auth` asks.
     pub(crate) forward_auth: Option<Rc<LocalPool>>,
+    pub(crate) limits: Vec<Limit>,
     /// No condition but the path, the common case.
     path_only: bool,
     methods: Vec<Method>,
@@ -120,6 +125,7 @@ impl Route {
             admission,
             forward_auth,
             degrade,
+            limits: Vec::new(),
             path_only: config.hosts.is_empty()
                 && config.methods.is_empty()
                 && config.headers.is_empty()

@@ -48,6 +48,8 @@ impl Lower<'_> {
             access: access(route),
             basic_auth,
             forward_auth,
+            limits: self.route_limits(route),
+            bandwidth: route.speed("bandwidth"),
             concurrency: concurrency(route),
             priority: route.text("priority").and_then(Priority::from_name).unwrap_or_default(),
             queue: queue(route),

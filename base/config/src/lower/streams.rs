@@ -25,11 +25,6 @@ impl Lower<'_> {
             ("sni", Some(Stream::Sni(self.sni(node))))
         } else {
             let Some(node) = listener.given("udp") else {
-                if let Some(node) = listener.given("bandwidth") {
-                    let message =
-                        "`bandwidth` of a listener with `routes` is not built yet: it comes with overload control";
-                    self.error(node.place, message, "take it out for now");
-                }
                 return None;
             };
             ("udp", self.udp(node).map(Stream::Udp))

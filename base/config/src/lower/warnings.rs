@@ -8,6 +8,7 @@ use crate::values;
 
 pub(super) fn of_tree(lower: &mut Lower<'_>, tree: &Node) {
     unused_pools(lower);
+    unused_limits(lower);
     for entry in tree.find("pools").map(Node::entries).unwrap_or_default() {
         pool(lower, Section::of(&entry.value, &table::POOL));
     }
@@ -31,6 +32,15 @@ fn unused_pools(lower: &mut Lower<'_>) {
                 message,
                 "it is health-checked all the same; remove it if it is not needed",
             );
+        }
+    }
+}
+
+fn unused_limits(lower: &mut Lower<'_>) {
+    for entry in lower.limits {
+        if !lower.used_limits.contains(&entry.key) {
+            let message = format!("no route has the limit {}", quoted(&entry.key));
+            lower.problems.warn(entry.place, message, "a route names it: `limits: [NAME]`");
         }
     }
 }

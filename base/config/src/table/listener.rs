@@ -23,7 +23,7 @@ pub(crate) static LISTENER: Map = Map {
             .required(),
         key("routes", Shape::List(&Shape::Map(&ROUTE)), "Rules; the first that matches is taken. A request that matches none gets 404."),
         key("bandwidth", Shape::Either(&[SPEED, Shape::Map(&BANDWIDTH)]),
-            "Bytes a second that are passed on with `tcp`, `sni` or `udp`, in each direction by itself; a speed is short for `{ total: SPEED }`. Connections wait for their share, datagrams beyond it are dropped.")
+            "Bytes a second that are passed on, in each direction by itself: with `routes` those of bodies, with `tcp`, `sni` or `udp` all. A speed is short for `{ total: SPEED }`. Connections wait for their share, datagrams beyond it are dropped.")
             .by_default("no bound"),
         key("proxy_protocol", Shape::Either(&[OFF, Shape::One(Kind::Words(&["accept"], &[]))]),
             "`accept`: connections from `trusted_proxies` start with a PROXY protocol header, version 1 or 2.").default("off"),

@@ -1,6 +1,6 @@
 //! Routes: what they match, and what is done.
 
-use super::{CACHE, COUNT, LIMITS, NETWORKS, ON_OR_OFF, PATH, QUEUE};
+use super::{CACHE, COUNT, NETWORKS, ON_OR_OFF, PATH, QUEUE};
 use crate::kind::Kind;
 use crate::shape::{Choice, Map, Names, Shape, key, later};
 
@@ -46,8 +46,10 @@ pub(crate) static ROUTE: Map = Map {
         key("deadline", Shape::One(Kind::Span), "The whole request has to be answered within this; 504 after that.").by_default("no bound"),
         key("body", Shape::One(Kind::Size), "The body of a request, instead of `bounds.body` of the listener."),
         key("degrade", Shape::Map(&DEGRADE), "What is served where no server gives an answer.").by_default("an error page"),
-        later("limits", LIMITS),
-        later("bandwidth", LIMITS),
+        key("limits", Shape::OneOrList(&Shape::One(Kind::Name)),
+            "Names of rate limits; a request that one of them does not let pass gets 429, and is counted by none.").by_default("none"),
+        key("bandwidth", Shape::One(Kind::Speed),
+            "Bytes of bodies a second that requests of this route have together, in each direction by itself; 0 is no bound.").default("0"),
         later("cache", CACHE),
         key("priority", Shape::One(Kind::Words(&["critical", "high", "normal", "low"], &[])),
             "Who goes first where requests wait for a place, and who is refused last.").default("normal"),

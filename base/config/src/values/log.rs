@@ -1,6 +1,7 @@
 //! The access log: where it goes and what a line looks like.
 
 use super::Wrong;
+use super::template::Part;
 use crate::checked::{LogField, LogFormat, LogPart};
 use crate::report::{nearest, quoted};
 
@@ -66,48 +67,12 @@ pub(crate) fn format(text: &str) -> Result<LogFormat, Wrong> {
             None => wrong.help("a template is written like '{client} {method} {target} {status} {total_ms}'"),
         });
     }
-    template(text).map(LogFormat::Template)
-}
-
-fn template(text: &str) -> Result<Vec<LogPart>, Wrong> {
-    let mut parts = Vec::new();
-    let mut literal = String::new();
-    let mut characters = text.chars().peekable();
-    while let Some(character) = characters.next() {
-        match character {
-            '{' | '}' if characters.peek() == Some(&character) => {
-                characters.next();
-                literal.push(character);
-            }
-            '{' => {
-                let mut name = String::new();
-                loop {
-                    match characters.next() {
-                        Some('}') => break,
-                        Some(character) => name.push(character),
-                        None => {
-                            return Err(Wrong::new(format!(
-                                "the `}}` after {} is missing",
-                                quoted(&format!("{{{name}"))
-                            )));
-                        }
-                    }
-                }
-                if !literal.is_empty() {
-                    parts.push(LogPart::Text(std::mem::take(&mut literal)));
-                }
-                parts.push(LogPart::Field(field(&name)?));
-            }
-            '}' => {
-                return Err(Wrong::new("a `}` without its `{`").help("write }} for the character itself"));
-            }
-            character => literal.push(character),
-        }
-    }
-    if !literal.is_empty() {
-        parts.push(LogPart::Text(literal));
-    }
-    Ok(parts)
+    let parts = super::template::parts(text, field)?.into_iter();
+    let part = |part| match part {
+        Part::Text(text) => LogPart::Text(text),
+        Part::Field(field) => LogPart::Field(field),
+    };
+    Ok(LogFormat::Template(parts.map(part).collect()))
 }
 
 fn field(name: &str) -> Result<LogField, Wrong> {

@@ -42,6 +42,7 @@ impl Metrics {
         let mut families = self.route_families();
         families.extend(self.listener_families());
         families.extend(self.pool_families());
+        families.push(self.limit_family());
         families
     }
 
@@ -106,6 +107,17 @@ impl Metrics {
             push_ends(&mut http2_streams, labels[0], &total.http2.streams);
         }
         [accepted, rejected, timeouts, tunnels, http2, http2_connections, http2_streams]
+    }
+
+    fn limit_family(&self) -> Family {
+        let mut refused = Family::counter(
+            "sumun_limit_refused_total",
+            "Requests that a rate limit did not let pass; one that several refuse counts for each.",
+        );
+        for (limit, count) in self.limits() {
+            refused.push(&[("limit", &limit)], count);
+        }
+        refused
     }
 
     fn pool_families(&self) -> [Family; 7] {

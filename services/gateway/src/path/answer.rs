@@ -1,12 +1,14 @@
 //! Answers of the gateway's own: errors, redirects, fixed texts, TRACE and OPTIONS.
 
+use std::future::poll_fn;
 use std::rc::Rc;
+use std::task::Poll;
 
 use sumun_http::forward::{ConnectionLine, Edits, write_hsts};
-use sumun_http::{Known, Method, Reject};
+use sumun_http::{BodyLength, Known, Method, Reject};
 
 use super::body::BodyError;
-use super::{Ended, Exchange};
+use super::{Ended, Exchange, proxy};
 use crate::events::Reason;
 use crate::io;
 use crate::site::Route;
@@ -45,24 +47,135 @@ pub(super) async fn of_reason(exchange: &mut Exchange<'_>, reason: Reason) -> En
         | Reason::AuthBusy => b"Retry-After: 1\r\n",
         _ => b"",
     };
-    let id = exchange.request_id();
-    let id = String::from_utf8_lossy(id.bytes(exchange.bytes)).into_owned();
-    let (content_type, body) = page(exchange, status, reason, &id);
-    let fields = [fields, exchange.site.config.request_id.as_bytes(), b": ", id.as_bytes(), b"\r\n"].concat();
-    let answer = Answer { status, content_type, body: &body, fields: &fields, edits: &Edits::NONE };
-    let sent = send(exchange, &answer).await;
+    let sent = send_page(exchange, status, reason, |output| output.extend_from_slice(fields)).await;
+    Ended::new(reason, sent)
+}
+
+/// The same, with whole field lines that `write_fields` adds.
+pub(super) async fn refuse(exchange: &mut Exchange<'_>, reason: Reason, write_fields: impl Fn(&mut Vec<u8>)) -> Ended {
+    if ends_connection(exchange, reason) {
+        exchange.keep_alive = false;
+    }
+    let sent = send_page(exchange, reason.status(), reason, write_fields).await;
     Ended::new(reason, sent)
 }
 
 /// The page for a status that files gave; `fields` are whole field lines.
 pub(super) async fn of_file_error(exchange: &mut Exchange<'_>, status: u16, fields: &[u8], reason: Reason) -> Ended {
-    let id = exchange.request_id();
-    let id = String::from_utf8_lossy(id.bytes(exchange.bytes)).into_owned();
-    let (content_type, body) = page(exchange, status, reason, &id);
-    let fields = [fields, exchange.site.config.request_id.as_bytes(), b": ", id.as_bytes(), b"\r\n"].concat();
-    let answer = Answer { status, content_type, body: &body, fields: &fields, edits: &Edits::NONE };
-    let sent = send(exchange, &answer).await;
+    let sent = send_page(exchange, status, reason, |output| output.extend_from_slice(fields)).await;
     Ended::new(reason, sent)
+}
+
+/// Writes an error and its page. While we are flooded most answers are such ones: they are put together
+/// where heads are, and nothing is allocated for them. False: the client did not take it.
+async fn send_page(
+    exchange: &mut Exchange<'_>,
+    status: u16,
+    reason: Reason,
+    write_fields: impl Fn(&mut Vec<u8>),
+) -> bool {
+    let id = exchange.request_id();
+    exchange.record.status = status;
+    // A drain may have begun while the request waited in a queue (RFC 9112 section 9.6).
+    exchange.keep_alive &= !exchange.worker.is_draining();
+    exchange.set_deadline(exchange.site.config.bounds.idle);
+    // What the client did not take at once; `None`: it is gone.
+    let rest = poll_fn(|context| {
+        Poll::Ready(proxy::with_scratch(|output| {
+            let of_body = write_page(exchange, output, status, reason, id.bytes(exchange.bytes), &write_fields);
+            exchange.record.bytes_out += of_body as u64;
+            let written = match exchange.stream.poll_write(context, output) {
+                Poll::Ready(Ok(count)) if count > 0 => count,
+                Poll::Ready(_) => return None,
+                Poll::Pending => 0,
+            };
+            Some(output.get(written..).unwrap_or_default().to_vec())
+        }))
+    });
+    match rest.await {
+        None => false,
+        Some(rest) if rest.is_empty() => true,
+        Some(rest) => io::write_all(exchange.stream, exchange.deadline, &rest).await.is_ok(),
+    }
+}
+
+/// Puts an error together, and says how long its body is. Short HTML, or JSON for who prefers it; the
+/// operator's own page where there is one.
+fn write_page(
+    exchange: &Exchange<'_>,
+    output: &mut Vec<u8>,
+    status: u16,
+    reason: Reason,
+    id: &[u8],
+    write_fields: impl Fn(&mut Vec<u8>),
+) -> usize {
+    let mut digits = itoa::Buffer::new();
+    let number = digits.format(status).as_bytes();
+    let (phrase, reason) = (phrase(status).as_bytes(), reason.as_str().as_bytes());
+    let own = exchange.site.error_pages.get(&status);
+    let wants_json = || {
+        let accept = exchange.head.known(exchange.bytes, Known::Accept);
+        sumun_http::negotiate::page_form(accept) == sumun_http::negotiate::PageForm::Json
+    };
+    let (content_type, body): (&[u8], &[&[u8]]) = if let Some(own) = own {
+        (b"text/html; charset=utf-8", &[own])
+    } else if wants_json() {
+        (
+            b"application/json",
+            &[
+                b"{\"status\":",
+                number,
+                b",\"error\":\"",
+                phrase,
+                b"\",\"reason\":\"",
+                reason,
+                b"\",\"request_id\":\"",
+                id,
+                b"\"}",
+            ],
+        )
+    } else {
+        (
+            b"text/html; charset=utf-8",
+            &[
+                b"<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><title>",
+                number,
+                b" ",
+                phrase,
+                b"</title></head><body><h1>",
+                number,
+                b" ",
+                phrase,
+                b"</h1><p>Reason: ",
+                reason,
+                b". Request: ",
+                id,
+                b"</p></body></html>\n",
+            ],
+        )
+    };
+    let length = body.iter().map(|part| part.len()).sum();
+    write_status_line(output, status, &exchange.worker.clock.date(), &Edits::NONE);
+    for part in [b"Content-Type: ", content_type, b"\r\nContent-Length: "] {
+        output.extend_from_slice(part);
+    }
+    output.extend_from_slice(itoa::Buffer::new().format(length).as_bytes());
+    output.extend_from_slice(b"\r\n");
+    write_hsts(output, exchange.hsts(), &Edits::NONE);
+    write_fields(output);
+    for part in [exchange.site.config.request_id.as_bytes(), b": ", id, b"\r\n"] {
+        output.extend_from_slice(part);
+    }
+    let connection = ConnectionLine::of(exchange.keep_alive, exchange.head.version);
+    sumun_http::forward::write_connection_line(output, connection);
+    output.extend_from_slice(b"\r\n");
+    if exchange.head.method == Method::Head {
+        return 0;
+    }
+    for part in body {
+        output.extend_from_slice(part);
+    }
+    length
 }
 
 /// Status line and `Date`, unless `edits` replace that.
@@ -78,9 +191,19 @@ pub(super) fn write_status_line(output: &mut Vec<u8>, status: u16, date: &[u8], 
     output.extend_from_slice(b"\r\n");
 }
 
-/// After these the next request's first byte is not known, or nobody wants to know it.
-fn ends_connection(exchange: &Exchange<'_>, reason: Reason) -> bool {
-    exchange.head.has_body()
+/// After these the next request's first byte is not known, or nobody wants to know it. A body that came
+/// with its head is passed over, and ends nothing.
+fn ends_connection(exchange: &mut Exchange<'_>, reason: Reason) -> bool {
+    let is_here = match exchange.head.body {
+        BodyLength::None => true,
+        BodyLength::Length(length) => {
+            let here = usize::try_from(length).ok().filter(|length| *length <= exchange.arrived.len());
+            exchange.used = here.unwrap_or(exchange.used);
+            here.is_some()
+        }
+        BodyLength::Chunked => false,
+    };
+    !is_here
         || matches!(reason, Reason::Rejected(_) | Reason::BodyTooLarge | Reason::HeaderTimeout | Reason::BodyTimeout)
 }
 
@@ -95,26 +218,6 @@ pub(super) fn body_reason(error: &BodyError) -> Reason {
 
 pub(super) async fn of_body_error(exchange: &mut Exchange<'_>, error: &BodyError) -> Ended {
     of_reason(exchange, body_reason(error)).await
-}
-
-/// Short HTML, or JSON for who prefers it; the operator's own page where there is one.
-fn page(exchange: &Exchange<'_>, status: u16, reason: Reason, id: &str) -> (&'static str, Vec<u8>) {
-    if let Some(own) = exchange.site.error_pages.get(&status) {
-        return ("text/html; charset=utf-8", own.to_vec());
-    }
-    let phrase = phrase(status);
-    let accept = exchange.head.known(exchange.bytes, Known::Accept);
-    if sumun_http::negotiate::page_form(accept) == sumun_http::negotiate::PageForm::Json {
-        let text =
-            format!(r#"{{"status":{status},"error":"{phrase}","reason":"{}","request_id":"{id}"}}"#, reason.as_str());
-        return ("application/json", text.into_bytes());
-    }
-    let text = format!(
-        "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><title>{status} {phrase}</title></head>\
-         <body><h1>{status} {phrase}</h1><p>Reason: {}. Request: {id}</p></body></html>\n",
-        reason.as_str()
-    );
-    ("text/html; charset=utf-8", text.into_bytes())
 }
 
 /// The listener's `redirect_https`: the same URL, with https.

@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use sumun_config::checked::PathMatch;
 use sumun_http::{Known, Method};
 
-use super::{Ended, Exchange, answer, auth};
+use super::{Ended, Exchange, answer, auth, limited};
 use crate::events::Reason;
 use crate::site::{Route, Site};
 
@@ -26,6 +26,11 @@ pub(super) async fn check(exchange: &mut Exchange<'_>, route: &Rc<Route>) -> Opt
     let access = &route.config.access;
     if !access.permits(exchange.client.map(|client| client.ip())) {
         return Some(answer::of_reason(exchange, Reason::Denied).await);
+    }
+    if !route.limits.is_empty()
+        && let Some(ended) = limited::check(exchange, route).await
+    {
+        return Some(ended);
     }
     // Boxed, as few routes ask and every request's future would be larger.
     if (route.config.basic_auth.is_some() || route.config.forward_auth.is_some())

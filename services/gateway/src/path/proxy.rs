@@ -102,7 +102,7 @@ pub(super) fn sticky_cookie<'a>(exchange: &Exchange<'a>, pool: &LocalPool) -> Op
 }
 
 /// Value of a cookie (RFC 6265 section 4.2.1).
-fn cookie<'a>(exchange: &Exchange<'a>, name: &str) -> Option<&'a [u8]> {
+pub(super) fn cookie<'a>(exchange: &Exchange<'a>, name: &str) -> Option<&'a [u8]> {
     exchange.head.values(exchange.bytes, b"cookie").find_map(|line| {
         line.split(|&byte| byte == b';').find_map(|pair| {
             let (found, value) = pair.trim_ascii().split_at_checked(name.len())?;

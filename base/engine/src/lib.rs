@@ -15,6 +15,7 @@ pub mod kept;
 pub mod lifecycle;
 pub mod limits;
 pub mod listening;
+pub mod pace;
 pub mod pipes;
 pub mod preface;
 pub mod socket;

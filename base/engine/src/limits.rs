@@ -41,6 +41,10 @@ pub const PREFACE_LOG_PAUSE: Duration = Duration::from_secs(10);
 /// Pipes that a worker keeps for moving bytes between sockets.
 pub const SPARE_PIPES: usize = 32;
 
-/// Clients of a listener whose rate of new connections is known: a mebibyte. Beyond it who has been away
+/// Clients of a listener whose bandwidth is known, 43 bytes each. Beyond it who has been away for the
+/// longest is forgotten.
+pub const PACED_CLIENTS: usize = 65_536;
+
+/// Clients of a listener whose rate of new connections is known, 21 bytes each. Beyond it who has been away
 /// for the longest is forgotten.
 pub const RATED_CLIENTS: usize = 65_536;

@@ -8,14 +8,16 @@ use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use sumun_config::checked::{self as config, BindAddress, Config, Name};
+use sumun_config::checked::{self as config, Bandwidth, BindAddress, Config, Name};
 use sumun_engine::Worker;
 use sumun_engine::accept::Admittance;
 use sumun_engine::access_log::LogSender;
 use sumun_engine::kept::{self, Table};
 use sumun_engine::listening::{Acceptor, Socket};
+use sumun_engine::pace::{Both, ListenerPace, pacers};
 use sumun_engine::tls::{Tls, TlsConnector};
 use sumun_pools::{Admission, AdmissionLimits, Pools};
+use sumun_traffic::pacer::Pacer;
 use tokio::task::AbortHandle;
 
 use crate::events::Event;
@@ -44,6 +46,9 @@ pub struct Gateway {
     pages: Mutex<BTreeMap<PathBuf, Arc<[u8]>>>,
     disk: Arc<DiskGate>,
     limiting: Limiting,
+    /// By their bandwidth, too: another one begins anew.
+    listener_paces: Table<(Name, Bandwidth), ListenerPace>,
+    route_paces: Table<(Name, Name, u64), Both<Pacer>>,
 }
 
 impl Gateway {
@@ -61,6 +66,8 @@ impl Gateway {
             pages: Mutex::default(),
             disk: DiskGate::new(),
             limiting: Limiting::default(),
+            listener_paces: Table::default(),
+            route_paces: Table::default(),
         })
     }
 
@@ -121,6 +128,19 @@ impl Gateway {
 
     fn follow(&self, config: &Config) {
         self.limiting.follow(config);
+        let mut paces = kept::lock(&self.listener_paces);
+        paces.name(|(name, bandwidth)| {
+            config.listeners.get(name).is_some_and(|listener| listener.bandwidth == *bandwidth)
+        });
+        paces.let_go(|_| {});
+        drop(paces);
+        let mut paces = kept::lock(&self.route_paces);
+        paces.name(|(listener, name, bandwidth)| {
+            let mut routes = config.listeners.get(listener).into_iter().flat_map(|listener| &listener.routes);
+            routes.any(|route| route.name == *name && route.bandwidth == *bandwidth)
+        });
+        paces.let_go(|_| {});
+        drop(paces);
         let mut admittances = kept::lock(&self.admittances);
         admittances.name(|name| config.listeners.get(name).is_some_and(|listener| listener.stream.is_none()));
         admittances.let_go(|_| {});
@@ -147,6 +167,19 @@ impl Gateway {
         let pages = self.pages.lock().unwrap_or_else(PoisonError::into_inner);
         let page = |(status, path): (&u16, &PathBuf)| Some((*status, Arc::clone(pages.get(path)?)));
         listener.error_pages.iter().filter_map(page).collect()
+    }
+
+    fn listener_pace(&self, listener: &config::Listener) -> Option<Arc<ListenerPace>> {
+        let bandwidth = listener.bandwidth;
+        let key = (Arc::clone(&listener.name), bandwidth);
+        let has_any = bandwidth != Bandwidth::default();
+        has_any.then(|| kept::lock(&self.listener_paces).value(key, 0, || ListenerPace::new(bandwidth)))
+    }
+
+    fn route_pace(&self, listener: &Name, route: &config::Route) -> Option<Arc<Both<Pacer>>> {
+        let bandwidth = route.bandwidth;
+        let key = (Arc::clone(listener), Arc::clone(&route.name), bandwidth);
+        (bandwidth > 0).then(|| kept::lock(&self.route_paces).value(key, 0, || pacers(bandwidth)))
     }
 
     fn admission(&self, listener: &Name, route: &config::Route) -> Option<Arc<Admission>> {
@@ -331,6 +364,7 @@ impl LocalGateway {
                 let mut route = Route::new(route, action, cell, admission, forward_auth, degrade);
                 let limits = route.config.limits.iter().filter_map(|name| config.limits.get(name));
                 route.limits = limits.map(|limit| self.gateway.limiting.limit(limit, metrics, index)).collect();
+                route.pace = self.gateway.route_pace(&listener.name, &route.config);
                 Some(Rc::new(route))
             })
             .collect();
@@ -347,6 +381,7 @@ impl LocalGateway {
             unrouted: metrics.route(&listener.name, &Arc::from(NO_ROUTE), index),
             hsts: listener.hsts.map(site::hsts_value),
             subject_headers: Rc::clone(subject_headers),
+            pace: self.gateway.listener_pace(listener),
             limit_keys: self.gateway.limiting.keys.clone(),
             config: Arc::clone(listener),
         }

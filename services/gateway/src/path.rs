@@ -6,6 +6,7 @@
 mod answer;
 mod ask;
 mod auth;
+mod bandwidth;
 mod body;
 mod files;
 mod guard;
@@ -34,11 +35,14 @@ use sumun_config::checked::Name;
 use sumun_engine::accept::Admitted;
 use sumun_engine::access_log::KeptHeaders;
 use sumun_engine::listening::Acceptor;
+use sumun_engine::pace as engine;
+use sumun_engine::pace::Both;
 use sumun_engine::{Deadline, Lease, Worker};
 use sumun_http::field::is_same_name;
 use sumun_http::forward::Edits;
 use sumun_http::scan::HeadScan;
 use sumun_http::{Known, Method, Reject, RequestHead, Version, target};
+use sumun_traffic::pacer::Pacer;
 
 use crate::client::ClientText;
 use crate::control::Listening;
@@ -62,6 +66,8 @@ pub(crate) struct Connection {
     pub(crate) client: Option<(IpAddr, u16)>,
     pub(crate) deadline: Deadline,
     pub(crate) requests: u32,
+    /// What it has of bandwidth for itself.
+    pub(crate) pace: Option<Rc<Both<Pacer>>>,
     /// Counts this connection until it ends; `None` for a stream of one that is counted.
     #[expect(dead_code, reason = "it does what it is for when it is dropped")]
     pub(crate) admitted: Option<Admitted>,
@@ -106,6 +112,10 @@ pub(crate) struct Exchange<'a> {
     pub(crate) extra_edits: Option<Edits>,
     /// What it holds of the route and the pool while a server has it.
     pub(crate) places: queue::Places,
+    /// What the connection has of bandwidth for itself.
+    pub(crate) own_pace: Option<&'a Rc<Both<Pacer>>>,
+    /// Whom the request shares bandwidths with; `None`: it goes as fast as it can.
+    pub(crate) pace: Option<Rc<engine::Pace>>,
     /// The key that a request for a WebSocket needs in HTTP/1.1 and has not in HTTP/2.
     pub(crate) websocket_key: Option<[u8; 24]>,
 }
@@ -427,6 +437,9 @@ async fn serve_request(
         head.take_out(bytes, |found| is_same_name(found, name.as_bytes()));
     }
     let head = &*head;
+    if let Some(pace) = &site.pace {
+        pace.renew_own(&mut connection.pace);
+    }
     let path = if head.path_is_plain {
         std::borrow::Cow::Borrowed(head.path.of_bytes(bytes))
     } else {
@@ -459,6 +472,8 @@ async fn serve_request(
         used: 0,
         extra_edits: None,
         places: queue::Places::default(),
+        own_pace: connection.pace.as_ref(),
+        pace: None,
         websocket_key: (head.websocket && head.version == Version::Http2).then(crate::http2::websocket::new_key),
     };
     let proof = site.proof(head.method, &path);
@@ -481,6 +496,7 @@ async fn serve_route(exchange: &mut Exchange<'_>, route: &Rc<Route>) -> Ended {
     if let Some(limit) = route.config.deadline {
         exchange.limit_ms = exchange.deadline.now_ms() + limit.as_millis() as u64;
     }
+    bandwidth::begin(exchange, route);
     if let Some(ended) = guard::check(exchange, route).await {
         return ended;
     }
@@ -536,6 +552,8 @@ async fn refuse(connection: &mut Connection, client_text: &ClientText, site: &Rc
         used: 0,
         extra_edits: None,
         places: queue::Places::default(),
+        own_pace: None,
+        pace: None,
         websocket_key: None,
     };
     answer::of_reason(&mut exchange, reason).await;
@@ -615,6 +633,7 @@ fn begin(stream: Stream, client: Option<SocketAddr>, listener: &Listening, worke
         client: client.map(packed),
         deadline: worker.deadlines.reserve(),
         requests: 0,
+        pace: None,
         admitted: None,
     };
     let door = listener.door.borrow().clone();

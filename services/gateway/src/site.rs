@@ -10,9 +10,11 @@ use sumun_config::checked::{HostMatch, PathMatch, ValueMatch};
 use sumun_engine::accept::Admittance;
 use sumun_engine::access_log::LogSender;
 use sumun_engine::acme::Challenges;
+use sumun_engine::pace::{Both, ListenerPace};
 use sumun_http::forward::Edits;
 use sumun_http::{Method, RequestHead};
 use sumun_pools::Admission;
+use sumun_traffic::pacer::Pacer;
 
 use crate::files::{FileCache, FileRoot};
 use crate::limiting::Limit;
@@ -44,6 +46,8 @@ pub(crate) struct Site {
     /// Request header fields that tell of clients' certificates, on any listener: a client's own are
     /// taken out, since servers would believe them.
     pub(crate) subject_headers: Rc<[Arc<str>]>,
+    /// What all its connections share of bandwidth.
+    pub(crate) pace: Option<Arc<ListenerPace>>,
     /// Makes numbers of the keys of limits, the same in all workers.
     pub(crate) limit_keys: RandomState,
 }
@@ -62,6 +66,8 @@ pub(crate) struct Route {
     /// The pool that `forward_auth` asks.
     pub(crate) forward_auth: Option<Rc<LocalPool>>,
     pub(crate) limits: Vec<Limit>,
+    /// What all its requests share of bandwidth.
+    pub(crate) pace: Option<Arc<Both<Pacer>>>,
     /// No condition but the path, the common case.
     path_only: bool,
     methods: Vec<Method>,
@@ -126,6 +132,7 @@ impl Route {
             forward_auth,
             degrade,
             limits: Vec::new(),
+            pace: None,
             path_only: config.hosts.is_empty()
                 && config.methods.is_empty()
                 && config.headers.is_empty()

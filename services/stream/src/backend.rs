@@ -15,7 +15,7 @@ use crate::end::End;
 use crate::events::{Event, Reason};
 use crate::limits::HANDSHAKE_LOG_PAUSE;
 use crate::metrics::PoolCell;
-use crate::pace::Both;
+use sumun_engine::pace::Both;
 
 /// Pools by name, as one worker has them.
 pub(crate) type Backends = HashMap<Name, Rc<Backend>>;

@@ -26,10 +26,10 @@ use crate::events::Event;
 use crate::front::{Front, Way};
 use crate::limits::{CONNECTION_IDS, ID_IDLE_TIMES};
 use crate::metrics::Metrics;
-use crate::pace::{Both, ListenerPace};
 use crate::path::datagrams::Desk;
 use crate::path::{self, open::Door};
 use crate::quic::{Learnt, Router};
+use sumun_engine::pace::{Both, ListenerPace, pacers};
 
 /// What the workers of one process share of the switch.
 #[derive(Debug)]
@@ -91,7 +91,7 @@ impl Switch {
     fn pool_pace(&self, pool: &config::Pool) -> Option<Arc<Both<Pacer>>> {
         let bandwidth = pool.bandwidth;
         let key = (Arc::clone(&pool.name), bandwidth);
-        (bandwidth > 0).then(|| lock(&self.pool_paces).value(key, 0, || [Pacer::new(bandwidth), Pacer::new(bandwidth)]))
+        (bandwidth > 0).then(|| lock(&self.pool_paces).value(key, 0, || pacers(bandwidth)))
     }
 
     fn router(&self, listener: &Listener) -> Option<Rc<Router>> {

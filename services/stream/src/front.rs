@@ -13,8 +13,8 @@ use sumun_engine::preface;
 
 use crate::backend::{Backend, Backends};
 use crate::metrics::ListenerCell;
-use crate::pace::ListenerPace;
 use crate::quic::Router;
+use sumun_engine::pace::ListenerPace;
 
 pub(crate) struct Front {
     pub(crate) config: Arc<Listener>,

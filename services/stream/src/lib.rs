@@ -17,7 +17,6 @@ mod events;
 mod front;
 mod limits;
 mod metrics;
-mod pace;
 mod path;
 mod quic;
 

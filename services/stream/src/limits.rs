@@ -19,10 +19,6 @@ pub(crate) const HANDSHAKE_LOG_PAUSE: Duration = Duration::from_secs(10);
 pub(crate) const LINGER: Duration = Duration::from_secs(2);
 pub(crate) const LINGER_BYTES: usize = 64 * 1024;
 
-/// Clients of a listener whose bandwidth is known, 32 bytes each. Beyond it who has been away for the
-/// longest is forgotten.
-pub(crate) const PACED_CLIENTS: usize = 65_536;
-
 /// Connection ids of QUIC of one listener whose server is known, 24 bytes each. Beyond it the one that was
 /// in use the longest ago is forgotten. Their lengths are 1 to 20 bytes, so that a datagram is looked up
 /// 20 times at most.

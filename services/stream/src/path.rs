@@ -32,7 +32,7 @@ use crate::control::Listening;
 use crate::end::End;
 use crate::events::Reason;
 use crate::front::{Front, Way};
-use crate::pace::Pace;
+use sumun_engine::pace::Pace;
 
 /// A client's connection, before it is known where it goes.
 pub(crate) struct Client {
@@ -158,7 +158,9 @@ enum Passed {
 /// Passes bytes on between the client and one server.
 async fn pass(client: &mut Client, search: &mut Search, connected: Connected, unsent: &mut Option<Lease>) -> Passed {
     let Connected { mut server, lease } = connected;
-    let pace = Pace::new(client.front.pace.as_ref(), search.backend.pace.as_ref(), client.pace_key());
+    let listener = client.front.pace.as_ref();
+    let own = listener.and_then(|listener| listener.own());
+    let pace = Pace::new(listener, search.backend.pace.as_ref(), own.as_ref(), client.pace_key());
     let mut relay = Relay::new(&client.end, &server, pace.as_ref());
     relay.give_unsent(unsent.take());
     let idle = client.front.config.bounds.idle;

@@ -4,9 +4,11 @@ use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::Poll;
 
+use sumun_engine::pace::DOWN;
 use sumun_http::forward::{ConnectionLine, Edits, write_hsts};
 use sumun_http::{BodyLength, Known, Method, Reject};
 
+use super::bandwidth::{self, Paced};
 use super::body::BodyError;
 use super::{Ended, Exchange, proxy};
 use crate::events::Reason;
@@ -379,9 +381,9 @@ async fn send(exchange: &mut Exchange<'_>, answer: &Answer<'_>) -> bool {
     if exchange.head.method != Method::Head {
         output.extend_from_slice(answer.body);
     }
-    exchange.set_deadline(exchange.site.config.bounds.idle);
-    exchange.record.bytes_out += if exchange.head.method == Method::Head { 0 } else { answer.body.len() as u64 };
-    io::write_all(exchange.stream, exchange.deadline, &output).await.is_ok()
+    let of_body = if exchange.head.method == Method::Head { 0 } else { answer.body.len() };
+    let mut paced = Paced::new(exchange, DOWN);
+    bandwidth::write_all(exchange, &mut paced, &output, output.len() - of_body).await.is_ok()
 }
 
 /// Reason phrase of a status (RFC 9110 section 15, RFC 6585, RFC 5842).

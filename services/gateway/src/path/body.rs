@@ -14,6 +14,7 @@ use sumun_http::{BodyLength, Reject};
 
 use crate::io::Stream;
 use crate::limits::COLLECT_BYTES;
+use crate::path::bandwidth::Paced;
 
 /// The longest line before a chunk: 16 hexadecimal digits and CRLF.
 const CHUNK_LINE_BYTES: usize = 18;
@@ -40,6 +41,7 @@ pub(crate) struct Body<'a> {
     streamed: bool,
     /// Names that no trailer of a client may have.
     ours: &'a [Arc<str>],
+    paced: Paced,
 }
 
 enum Rest {
@@ -82,6 +84,7 @@ impl<'a> Body<'a> {
             bound,
             streamed: false,
             ours,
+            paced: Paced::default(),
         };
         match length {
             BodyLength::None | BodyLength::Length(0) => {}
@@ -102,6 +105,18 @@ impl<'a> Body<'a> {
             }
         }
         Ok(body)
+    }
+
+    /// From now on it comes no faster than this lets it.
+    pub(crate) fn paced(mut self, mut paced: Paced) -> Self {
+        paced.note(usize::try_from(self.received).unwrap_or(usize::MAX));
+        self.paced = paced;
+        self
+    }
+
+    /// What is pending is its share of a bandwidth, and not the client.
+    pub(crate) fn waits_for_share(&mut self) -> bool {
+        self.paced.waits()
     }
 
     pub(crate) fn is_complete(&self) -> bool {
@@ -286,16 +301,22 @@ impl<'a> Body<'a> {
         client: &mut Stream,
         lease: &mut Lease,
     ) -> Poll<Result<(), BodyError>> {
+        let most = self.paced.allows();
+        if most == 0 {
+            return Poll::Pending;
+        }
         let spare = lease.spare();
+        let room = spare.len().min(most);
         let room = match self.rest {
-            Rest::Length(left) => spare.len().min(usize::try_from(left).unwrap_or(usize::MAX)),
-            _ => spare.len(),
+            Rest::Length(left) => room.min(usize::try_from(left).unwrap_or(usize::MAX)),
+            _ => room,
         };
         match client.poll_read(context, &mut spare[..room]) {
             Poll::Pending => Poll::Pending,
             Poll::Ready(Ok(0) | Err(_)) => Poll::Ready(Err(BodyError::Closed)),
             Poll::Ready(Ok(count)) => {
                 lease.advance(count);
+                self.paced.note(count);
                 if let Rest::Length(left) = &mut self.rest {
                     *left -= count as u64;
                     self.received += count as u64;
@@ -420,7 +441,14 @@ impl Upload {
             }
             let mut lease = Lease::large();
             match body.poll_stream(context, client, &mut lease) {
-                Poll::Pending => return Poll::Pending,
+                Poll::Pending if body.waits_for_share() => {
+                    pace.pause(deadline);
+                    return Poll::Pending;
+                }
+                Poll::Pending => {
+                    pace.go_on(deadline, body.received);
+                    return Poll::Pending;
+                }
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(UploadError::Body(error))),
                 Poll::Ready(Ok(())) => {
                     self.begun = true;

@@ -9,9 +9,11 @@ use std::task::Poll;
 
 use sumun_config::checked::PathMatch;
 use sumun_engine::Lease;
+use sumun_engine::pace::{DOWN, UP};
 use sumun_http::forward::ConnectionLine;
 use sumun_http::{Method, Version, chunked};
 
+use super::bandwidth::{self, Paced};
 use super::body::Body;
 use super::{Ended, Exchange, Pace, answer, proxy};
 use crate::events::Reason;
@@ -102,8 +104,9 @@ async fn upload(
     request: &FilesRequest<'_>,
 ) -> Result<FileAnswer, Reason> {
     let bound = route.config.body.unwrap_or(exchange.site.config.bounds.body);
-    let mut body = Body::begin(exchange.head.body, exchange.arrived, bound, &exchange.site.subject_headers)
+    let body = Body::begin(exchange.head.body, exchange.arrived, bound, &exchange.site.subject_headers)
         .map_err(|error| answer::body_reason(&error))?;
+    let mut body = body.paced(Paced::new(exchange, UP));
     let upload = match Upload::begin(cache, root, request).await {
         Ok(upload) => upload,
         Err(answer) => {
@@ -141,10 +144,16 @@ async fn take_body(exchange: &mut Exchange<'_>, body: &mut Body<'_>, mut upload:
         if body.is_complete() {
             break;
         }
-        let (stream, deadline) = (&mut *exchange.stream, exchange.deadline);
+        let (stream, deadline, limit_ms) = (&mut *exchange.stream, exchange.deadline, exchange.limit_ms);
         poll_fn(|context| match body.poll_collect(context, stream) {
-            Poll::Pending if deadline.passed() => Poll::Ready(Err(Reason::BodyTimeout)),
-            Poll::Pending => Poll::Pending,
+            Poll::Pending if body.waits_for_share() && deadline.now_ms() < limit_ms => {
+                pace.pause(deadline);
+                Poll::Pending
+            }
+            Poll::Pending => {
+                pace.go_on(deadline, body.received);
+                if deadline.passed() { Poll::Ready(Err(Reason::BodyTimeout)) } else { Poll::Pending }
+            }
             Poll::Ready(result) => Poll::Ready(result.map_err(|error| answer::body_reason(&error))),
         })
         .await?;
@@ -167,7 +176,15 @@ async fn send(exchange: &mut Exchange<'_>, route: &Rc<Route>, answer: FileAnswer
         exchange.keep_alive = false;
     }
     exchange.set_deadline(exchange.site.config.bounds.idle);
+    let mut paced = Paced::new(exchange, DOWN);
     let result = match answer.body {
+        FileBody::Memory { bytes, range } if paced.is_on() => {
+            let body = bytes.get(range).unwrap_or_default();
+            let mut all = HeadFacts::of(exchange, answer.status).to_vec(route, &answer.head, false);
+            let head = all.len();
+            all.extend_from_slice(body);
+            bandwidth::write_all(exchange, &mut paced, &all, head).await
+        }
         FileBody::Memory { bytes, range } => {
             let body = bytes.get(range).unwrap_or_default();
             send_memory(exchange, route, answer.status, &answer.head, body).await
@@ -175,15 +192,15 @@ async fn send(exchange: &mut Exchange<'_>, route: &Rc<Route>, answer: FileAnswer
         FileBody::Empty | FileBody::ErrorPage => send_memory(exchange, route, answer.status, &answer.head, b"").await,
         FileBody::File { file, offset, length } => {
             let head = HeadFacts::of(exchange, answer.status).to_vec(route, &answer.head, false);
-            send_file(exchange, head, &file, offset, length).await
+            send_file(exchange, &mut paced, head, &file, (offset, length)).await
         }
         FileBody::Parts(parts) => {
             let head = HeadFacts::of(exchange, answer.status).to_vec(route, &answer.head, false);
-            send_parts(exchange, &head, parts).await
+            send_parts(exchange, &mut paced, &head, parts).await
         }
         FileBody::Stream(stream) => {
             let head = HeadFacts::of(exchange, answer.status).to_vec(route, &answer.head, stream_chunked);
-            send_stream(exchange, &head, stream, stream_chunked).await
+            send_stream(exchange, &mut paced, &head, stream, stream_chunked).await
         }
     };
     match result {
@@ -301,11 +318,8 @@ async fn write_head(exchange: &mut Exchange<'_>, head: &[u8]) -> Result<(), Reas
 }
 
 /// Writes a piece in which there are so many bytes of the body.
-async fn write(exchange: &mut Exchange<'_>, bytes: &[u8], of_body: usize) -> Result<(), Reason> {
-    exchange.set_deadline(exchange.site.config.bounds.idle);
-    io::write_all(exchange.stream, exchange.deadline, bytes).await.map_err(of_stop)?;
-    exchange.record.bytes_out += of_body as u64;
-    Ok(())
+async fn write(exchange: &mut Exchange<'_>, paced: &mut Paced, bytes: &[u8], of_body: usize) -> Result<(), Reason> {
+    bandwidth::write_all(exchange, paced, bytes, bytes.len() - of_body).await
 }
 
 fn of_stop(stopped: io::Stopped) -> Reason {
@@ -319,10 +333,10 @@ fn of_stop(stopped: io::Stopped) -> Reason {
 /// blocking pool first: a disk never stops a worker.
 async fn send_file(
     exchange: &mut Exchange<'_>,
+    paced: &mut Paced,
     mut head: Vec<u8>,
     file: &Arc<OpenFile>,
-    mut offset: u64,
-    mut length: u64,
+    (mut offset, mut length): (u64, u64),
 ) -> Result<(), Reason> {
     if length == 0 || exchange.stream.is_socket() || head.len() > COPY_BYTES {
         write_head(exchange, &std::mem::take(&mut head)).await?;
@@ -338,13 +352,15 @@ async fn send_file(
         }
         let end = offset + window;
         while offset < end {
+            let most = if paced.is_on() { bandwidth::share(exchange, paced).await? } else { usize::MAX };
             exchange.set_deadline(exchange.site.config.bounds.idle);
-            let left = (end - offset) as usize;
+            let left = ((end - offset) as usize).min(most);
             let count = if exchange.stream.is_socket() {
                 io::send_file(exchange.stream, exchange.deadline, file, &mut offset, left).await.map_err(of_stop)?
             } else {
                 send_copied(exchange, &mut head, file, &mut offset, left).await?
             };
+            paced.note(count);
             exchange.record.bytes_out += count as u64;
             if count == 0 {
                 // It has become shorter than its Content-Length.
@@ -377,17 +393,24 @@ async fn send_copied(
     Ok(count)
 }
 
-async fn send_parts(exchange: &mut Exchange<'_>, head: &[u8], parts: Vec<Part>) -> Result<(), Reason> {
+async fn send_parts(
+    exchange: &mut Exchange<'_>,
+    paced: &mut Paced,
+    head: &[u8],
+    parts: Vec<Part>,
+) -> Result<(), Reason> {
     write_head(exchange, head).await?;
     for part in parts {
         match part {
             // What stands between the ranges is of the body, too (RFC 9110 section 14.6).
-            Part::Frame(bytes) => write(exchange, &bytes, bytes.len()).await?,
+            Part::Frame(bytes) => write(exchange, paced, &bytes, bytes.len()).await?,
             Part::Memory { bytes, range } => {
                 let bytes = bytes.get(range).unwrap_or_default();
-                write(exchange, bytes, bytes.len()).await?;
+                write(exchange, paced, bytes, bytes.len()).await?;
             }
-            Part::File { file, offset, length } => send_file(exchange, Vec::new(), &file, offset, length).await?,
+            Part::File { file, offset, length } => {
+                send_file(exchange, paced, Vec::new(), &file, (offset, length)).await?
+            }
         }
     }
     Ok(())
@@ -395,6 +418,7 @@ async fn send_parts(exchange: &mut Exchange<'_>, head: &[u8], parts: Vec<Part>) 
 
 async fn send_stream(
     exchange: &mut Exchange<'_>,
+    paced: &mut Paced,
     head: &[u8],
     mut stream: CompressedStream,
     is_chunked: bool,
@@ -416,7 +440,7 @@ async fn send_stream(
         if is_chunked {
             framed.extend_from_slice(b"\r\n");
         }
-        write(exchange, &framed, block.len()).await?;
+        write(exchange, paced, &framed, block.len()).await?;
     }
-    if is_chunked { write(exchange, b"0\r\n\r\n", 0).await } else { Ok(()) }
+    if is_chunked { write(exchange, paced, b"0\r\n\r\n", 0).await } else { Ok(()) }
 }

@@ -10,9 +10,11 @@ use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
+use sumun_engine::pace::Both;
 use sumun_engine::{Deadline, Lease, Worker};
 use sumun_http::{BodyLength, Method};
 use sumun_http2::{Connection as Machine, Event as Happened, StreamId};
+use sumun_traffic::pacer::Pacer;
 
 use super::hands::Hand;
 use super::{Connection, Reason, Request, refuse, serve_request};
@@ -168,6 +170,8 @@ pub(super) struct Work {
     sites: Rc<RefCell<Rc<Site>>>,
     site: Rc<Site>,
     client: Option<(IpAddr, u16)>,
+    /// What the connection has of bandwidth for all its streams.
+    pace: Option<Rc<Both<Pacer>>>,
     asked: Asked,
 }
 
@@ -189,12 +193,16 @@ fn begin(connection: &mut Connection, mux: &Rc<Mux>, id: StreamId, end: bool, ha
     if u64::from(connection.requests) >= site.config.bounds.requests {
         mux.machine.borrow_mut().shutdown(connection.deadline.now_ms());
     }
+    if let Some(pace) = &site.pace {
+        pace.renew_own(&mut connection.pace);
+    }
     let work = Work {
         stream: Stream::Http2(Box::new(stream)),
         worker: Rc::clone(&connection.worker),
         sites: Rc::clone(&connection.site),
         site,
         client: connection.client,
+        pace: connection.pace.clone(),
         asked,
     };
     hand.give(&connection.worker, work);
@@ -202,9 +210,9 @@ fn begin(connection: &mut Connection, mux: &Rc<Mux>, id: StreamId, end: bool, ha
 
 /// Serves a request, and gives back what the task has for the next one.
 pub(super) async fn answer(work: Work, deadline: Deadline) -> (Deadline, Vec<u8>) {
-    let Work { stream, worker, sites, site, client, asked } = work;
+    let Work { stream, worker, sites, site, client, pace, asked } = work;
     let Asked { mut head, bytes, rejected } = asked;
-    let mut request = Connection { stream, worker, site: sites, client, deadline, requests: 0, admitted: None };
+    let mut request = Connection { stream, worker, site: sites, client, deadline, requests: 0, pace, admitted: None };
     // Taken back before anything was done about it: who asks and resets again and again gets no work
     // out of us, nor out of a server. Who has asked and left may have meant it.
     if request.stream.broken().is_some_and(|how| how != Broken::Lost) {

@@ -67,7 +67,8 @@ async fn secure(connection: Connection, site: &Rc<Site>, door: &Door) -> Option<
         other => other.map(|result| result.map(drop)),
     })
     .await;
-    let over = |stream| Connection { stream, worker, site: newest, client, deadline, requests: 0, admitted: None };
+    let over =
+        |stream| Connection { stream, worker, site: newest, client, deadline, requests: 0, pace: None, admitted: None };
     match opened {
         // An authority that looked for a proof, which is in the certificate: nothing is said over it
         // (RFC 8737 section 3).

@@ -8,11 +8,13 @@ use std::task::Poll;
 use sumun_config::checked::HashOn;
 use sumun_engine::Lease;
 use sumun_engine::access_log::Needs;
+use sumun_engine::pace::UP;
 use sumun_engine::tls::Alert;
 use sumun_http::forward::{self, ConnectionLine, Framing, ResponsePlan};
 use sumun_http::{BodyLength, Known, Method, Received, ResponseBody, ResponseHead, ResponseReceiver, Version};
 use sumun_pools::{Lease as ServerLease, Outcome, PickKey, Priority, Refused, Tried};
 
+use super::bandwidth::Paced;
 use super::body::{Body, BodyError, Upload, UploadError};
 use super::queue::Places;
 use super::{Ended, Exchange, Pace, answer, ask, files, queue, relay, tunnel};
@@ -37,7 +39,7 @@ pub(super) async fn serve(exchange: &mut Exchange<'_>, route: &Rc<Route>, pool: 
     }
     let bound = route.config.body.unwrap_or(exchange.site.config.bounds.body);
     let mut body = match Body::begin(exchange.head.body, exchange.arrived, bound, &exchange.site.subject_headers) {
-        Ok(body) => body,
+        Ok(body) => body.paced(Paced::new(exchange, UP)),
         Err(error) => return answer::of_body_error(exchange, &error).await,
     };
     if !body.is_complete()
@@ -123,12 +125,21 @@ async fn collect(exchange: &mut Exchange<'_>, body: &mut Body<'_>) -> Result<(),
         _ => u64::MAX,
     };
     while body.wants_collecting() {
-        let due_ms = pace.due_ms(exchange.deadline, body.received);
+        let mut due_ms = pace.due_ms(exchange.deadline, body.received);
         exchange.deadline.set_at(due_ms.min(exchange.deadline.now_ms().saturating_add(pause_ms)));
-        let (stream, deadline) = (&mut *exchange.stream, exchange.deadline);
+        let (stream, deadline, limit_ms) = (&mut *exchange.stream, exchange.deadline, exchange.limit_ms);
         let collected = poll_fn(|context| match body.poll_collect(context, stream) {
-            Poll::Pending if is_grpc || deadline.passed() => Poll::Ready(None),
-            Poll::Pending => Poll::Pending,
+            Poll::Pending if is_grpc => Poll::Ready(None),
+            Poll::Pending if body.waits_for_share() && deadline.now_ms() < limit_ms => {
+                pace.pause(deadline);
+                Poll::Pending
+            }
+            Poll::Pending => {
+                if pace.go_on(deadline, body.received) {
+                    due_ms = pace.due_ms(deadline, body.received);
+                }
+                if deadline.passed() { Poll::Ready(None) } else { Poll::Pending }
+            }
             Poll::Ready(result) => Poll::Ready(Some(result)),
         })
         .await;

@@ -7,12 +7,14 @@ use std::io::{self, IoSlice};
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
+use sumun_engine::pace::DOWN;
 use sumun_engine::{Lease, buffers};
 use sumun_http::ResponseBody;
 use sumun_http::chunked::{self, Decoder};
 use sumun_http::forward::{self, ResponsePlan};
 use sumun_pools::{Lease as ServerLease, Outcome};
 
+use super::bandwidth::{Paced, wake_at_next_tick};
 use super::body::{Body, Upload, UploadError};
 use super::splice::Splice;
 use super::{Ended, Exchange, Pace, answer, proxy};
@@ -99,6 +101,7 @@ pub(super) async fn run(
         hsts: exchange.hsts(),
         edits: &route.response_edits,
     };
+    let mut paced = Paced::new(exchange, DOWN);
     let mut clean = true;
     let mut head_bytes = 0;
     let begun = poll_fn(|context| {
@@ -119,10 +122,13 @@ pub(super) async fn run(
             } else {
                 0
             };
-            let copied = if here <= COPY_BYTES { here } else { 0 };
+            let now = here.min(paced.allows());
+            let copied = if now <= COPY_BYTES { now } else { 0 };
             scratch.extend_from_slice(behind.get(..copied).unwrap_or_default());
-            let rest = behind.get(copied..here).unwrap_or_default();
+            let rest = behind.get(copied..now).unwrap_or_default();
             let result = output.send_first(context, exchange.stream, scratch, rest);
+            paced.note(now);
+            output.push_bytes(behind.get(now..here).unwrap_or_default());
             input.consume(head_length + here);
             result
         }))
@@ -151,6 +157,7 @@ pub(super) async fn run(
     let pace = Pace::begin(exchange).towards(exchange, idle).in_answer(exchange);
     let mut splice: Option<Splice> = None;
     let mut watching = true;
+    let mut paused = false;
     // Until here it was the time for the first byte.
     exchange.set_deadline(idle);
     let pumped = poll_fn(|context| {
@@ -195,7 +202,7 @@ pub(super) async fn run(
                 blocked |= moving.held() > 0;
             }
             if !blocked {
-                match output.poll_flush(context, exchange.stream) {
+                match output.poll_flush(context, exchange.stream, &mut paced) {
                     Poll::Ready(Ok(count)) => moved |= count > 0,
                     Poll::Ready(Err(_)) => return Poll::Ready(Pumped::ClientClosed),
                     Poll::Pending => {}
@@ -208,6 +215,7 @@ pub(super) async fn run(
                 (Source::Length(left), Some((connection, _)))
                     if !blocked
                         && !uploading
+                        && !paced.is_on()
                         && can_splice(&mut splice, exchange.stream, &connection.stream, *left) =>
                 {
                     let Some(moving) = &mut splice else { return Poll::Ready(Pumped::ServerCut) };
@@ -266,6 +274,18 @@ pub(super) async fn run(
                 Poll::Ready(Gone::SendsNoMore | Gone::SentMore) => watching = false,
                 Poll::Pending => {}
             }
+        }
+        if paced.waits() || (uploading && body.waits_for_share()) {
+            // That is our doing: nobody is idle.
+            paused = true;
+            if exchange.is_over_limit() {
+                return Poll::Ready(Pumped::Deadline);
+            }
+            wake_at_next_tick(exchange.deadline, exchange.limit_ms);
+            return Poll::Pending;
+        }
+        if std::mem::take(&mut paused) {
+            exchange.set_deadline(idle);
         }
         if !exchange.deadline.passed() {
             return Poll::Pending;
@@ -460,16 +480,34 @@ impl Output {
     }
 
     /// Writes until everything is out or the client takes no more. Gives the bytes written now.
-    fn poll_flush(&mut self, context: &mut Context<'_>, client: &mut Stream) -> Poll<io::Result<usize>> {
+    fn poll_flush(
+        &mut self,
+        context: &mut Context<'_>,
+        client: &mut Stream,
+        paced: &mut Paced,
+    ) -> Poll<io::Result<usize>> {
         let mut total = 0;
         while let Some(first) = self.queue.front() {
-            let polled = if self.queue.len() == 1 {
-                client.poll_write(context, first.filled())
+            // What a write that is pending was of comes first again.
+            let most = paced.allows().max(client.owed());
+            if most == 0 {
+                return if total > 0 { Poll::Ready(Ok(total)) } else { Poll::Pending };
+            }
+            let polled = if self.queue.len() == 1 || first.len() >= most {
+                let first = first.filled();
+                client.poll_write(context, first.get(..most).unwrap_or(first))
             } else {
                 let mut parts = [IoSlice::new(&[]); GATHER];
                 let mut count = 0;
+                let mut left = most;
                 for (part, lease) in parts.iter_mut().zip(&self.queue) {
-                    *part = IoSlice::new(lease.filled());
+                    if left == 0 {
+                        break;
+                    }
+                    let bytes = lease.filled();
+                    let bytes = bytes.get(..left).unwrap_or(bytes);
+                    left -= bytes.len();
+                    *part = IoSlice::new(bytes);
                     count += 1;
                 }
                 client.poll_write_vectored(context, &parts[..count])
@@ -480,6 +518,7 @@ impl Output {
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
                 Poll::Ready(Ok(written)) => {
                     total += written;
+                    paced.note(written);
                     self.consume(written);
                 }
             }

@@ -8,8 +8,10 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use sumun_engine::Lease;
+use sumun_engine::pace::{DOWN, UP};
 use sumun_http::websocket::{Frames, GOING_AWAY, close_frame};
 
+use super::bandwidth::{Paced, wake_at_next_tick};
 use super::{Ended, Exchange};
 use crate::events::Reason;
 use crate::io::Stream;
@@ -24,17 +26,19 @@ struct Direction {
     moved: u64,
     /// Of what was written.
     frames: Frames,
+    paced: Paced,
 }
 
 /// Runs the tunnel. `early` is what the server sent behind its 101.
 pub(super) async fn run(exchange: &mut Exchange<'_>, mut server: Stream, early: Lease, idle: Duration) -> Ended {
-    let mut up = Direction::new(None);
+    let mut up = Direction::new(None, Paced::new(exchange, UP));
     if !exchange.arrived.is_empty() {
         let mut lease = Lease::of(exchange.arrived.len());
         lease.append(exchange.arrived);
         up.bytes = Some(lease);
     }
-    let mut down = Direction::new(Some(early).filter(|lease| !lease.is_empty()));
+    let mut down = Direction::new(Some(early).filter(|lease| !lease.is_empty()), Paced::new(exchange, DOWN));
+    let mut paused = false;
     exchange.set_deadline(idle);
     poll_fn(|context| {
         if exchange.worker.is_over() {
@@ -52,6 +56,15 @@ pub(super) async fn run(exchange: &mut Exchange<'_>, mut server: Stream, early: 
             if up.moved + down.moved == before {
                 break;
             }
+            exchange.set_deadline(idle);
+        }
+        if up.paced.waits() || down.paced.waits() {
+            // That is our doing: nobody is idle.
+            paused = true;
+            wake_at_next_tick(exchange.deadline, exchange.limit_ms);
+            return if exchange.is_over_limit() { Poll::Ready(()) } else { Poll::Pending };
+        }
+        if std::mem::take(&mut paused) {
             exchange.set_deadline(idle);
         }
         if exchange.deadline.passed() { Poll::Ready(()) } else { Poll::Pending }
@@ -72,6 +85,8 @@ pub(super) async fn run(exchange: &mut Exchange<'_>, mut server: Stream, early: 
 async fn take_leave(exchange: &mut Exchange<'_>, server: &mut Stream, up: &mut Direction, down: &mut Direction) {
     let _taking_leave = exchange.worker.take_leave();
     exchange.deadline.set(LINGER);
+    // There is no time to wait for shares.
+    (up.paced, down.paced) = (Paced::default(), Paced::default());
     // A mask that can be guessed is no harm where nobody has chosen the payload (RFC 6455 section 10.3).
     let mask = fastrand::u32(..).to_be_bytes();
     let mut to_server = Some(close_frame(GOING_AWAY, Some(mask)));
@@ -101,8 +116,8 @@ fn poll_throw_away(context: &mut Context<'_>, stream: &mut Stream, left: &mut us
 }
 
 impl Direction {
-    fn new(bytes: Option<Lease>) -> Self {
-        Self { bytes, read_ended: false, write_ended: false, moved: 0, frames: Frames::default() }
+    fn new(bytes: Option<Lease>, paced: Paced) -> Self {
+        Self { bytes, read_ended: false, write_ended: false, moved: 0, frames: Frames::default(), paced }
     }
 
     /// Goes on to the end of the frame that has begun, then writes `last` and ends, whatever is left.
@@ -161,13 +176,20 @@ impl Direction {
 
     /// Reads into a buffer of its own, or notes the end.
     fn poll_fill(&mut self, context: &mut Context<'_>, from: &mut Stream) -> Poll<Result<(), ()>> {
+        let most = self.paced.allows();
+        if most == 0 {
+            return Poll::Pending;
+        }
         let mut lease = Lease::medium();
-        match from.poll_read(context, lease.spare()) {
+        let spare = lease.spare();
+        let room = spare.len().min(most);
+        match from.poll_read(context, spare.get_mut(..room).unwrap_or_default()) {
             Poll::Pending => return Poll::Pending,
             Poll::Ready(Err(_)) => return Poll::Ready(Err(())),
             Poll::Ready(Ok(0)) => self.read_ended = true,
             Poll::Ready(Ok(count)) => {
                 lease.advance(count);
+                self.paced.note(count);
                 self.bytes = Some(lease);
             }
         }

@@ -27,8 +27,8 @@ use crate::backend::Backend;
 use crate::events::Reason;
 use crate::front::{Front, Way};
 use crate::limits::{LAST_ANSWERS, UNANSWERED};
-use crate::pace::Pace;
 use crate::quic::Connection;
+use sumun_engine::pace::Pace;
 
 pub(crate) struct Flow {
     key: Key,
@@ -79,6 +79,7 @@ impl Flow {
         if connection.is_some() {
             front.cell.quic_found(named);
         }
+        let own = front.pace.as_ref().and_then(|pace| pace.own());
         let flow = Self {
             key,
             front: Rc::clone(front),
@@ -93,7 +94,7 @@ impl Flow {
             end: Cell::new(None),
             generation: Cell::new(generation),
             connection,
-            pace: Pace::new(front.pace.as_ref(), backend.pace.as_ref(), client_key(key.client.ip())),
+            pace: Pace::new(front.pace.as_ref(), backend.pace.as_ref(), own.as_ref(), client_key(key.client.ip())),
             start_us: receiver.worker.clock.now_us(),
             bytes_in: Cell::new(0),
             bytes_out: Cell::new(0),

@@ -17,7 +17,7 @@ use crate::end::End;
 use crate::events::Reason;
 use crate::limits::{FULL_READS, REST, SMALL_MOVE_BYTES, SMALL_MOVES, SPLICE_BYTES};
 use crate::metrics::ListenerCell;
-use crate::pace::{Lane, Pace};
+use sumun_engine::pace::{Lane, Pace};
 
 /// One direction.
 #[derive(Debug)]

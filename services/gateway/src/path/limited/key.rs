@@ -81,8 +81,13 @@ fn enter_host(host: &[u8], hasher: &mut impl Hasher) {
 
 fn enter_client(exchange: &Exchange<'_>, hasher: &mut impl Hasher) {
     hasher.write_u8(CLIENT);
+    hasher.write_u64(of_client(exchange));
+}
+
+/// The number that stands for the client alone.
+pub(in crate::path) fn of_client(exchange: &Exchange<'_>) -> u64 {
     // A unix socket's peers have no address: together they are one client.
-    hasher.write_u64(client(exchange).map_or(0, client_key));
+    client(exchange).map_or(0, client_key)
 }
 
 /// Whose request it is. A peer among the trusted proxies says so in X-Forwarded-For: it is the last

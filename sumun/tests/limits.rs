@@ -216,6 +216,33 @@ fn workers_share_a_limit() {
 }
 
 #[test]
+fn who_stays_within_its_limit_does_not_suffer_from_who_does_not() {
+    everywhere(|place| {
+        let gateway = with_limits(place, "a: { key: { header: X-Key }, rate: 50/s, burst: 5 }", "a");
+        let is_over = std::sync::atomic::AtomicBool::new(false);
+        let order = std::sync::atomic::Ordering::Relaxed;
+        thread::scope(|scope| {
+            let heavy = scope.spawn(|| {
+                let mut client = gateway.connect();
+                let mut refused = 0;
+                while !is_over.load(order) {
+                    refused += 1 - passed(&mut client, 1, "/", "X-Key: heavy\r\n");
+                }
+                refused
+            });
+            let mut client = gateway.connect();
+            for _ in 0..5 {
+                for light in 0..100 {
+                    assert_eq!(passed(&mut client, 1, "/", &format!("X-Key: light-{light}\r\n")), 1);
+                }
+            }
+            is_over.store(true, order);
+            assert!(heavy.join().expect("no panic") > 0);
+        });
+    });
+}
+
+#[test]
 fn a_reload_keeps_what_was_counted() {
     everywhere(|place| {
         let text = |limit: &str| config(&format!("a: {{ {limit} }}"), "a", "");

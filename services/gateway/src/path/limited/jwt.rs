@@ -109,3 +109,131 @@ impl Verifier {
 }
 
 const BEARER: &[u8] = b"Bearer ";
+
+#[cfg(test)]
+mod tests {
+    use jsonwebtoken::{EncodingKey, Header};
+    use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_ED25519, PKCS_RSA_SHA256};
+    use serde_json::json;
+    use sumun_certificates::{VerifyingKey, verifying_key};
+    use sumun_config::checked::JwtKey;
+
+    use super::*;
+
+    /// Length of what stands before an RSA key of 2048 bits in PKCS #8.
+    const PKCS8_BYTES: usize = 26;
+
+    struct Signer {
+        algorithm: Algorithm,
+        key: EncodingKey,
+        verifier: Verifier,
+    }
+
+    impl Signer {
+        fn new(algorithm: JwtAlgorithm) -> Self {
+            let secret = b"0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+            let made = |kind, verifying| {
+                let pair = KeyPair::generate_for(kind).unwrap();
+                let public = verifying_key(pair.public_key_pem().as_bytes(), verifying).unwrap();
+                (pair.serialize_der(), public)
+            };
+            let shared = || (EncodingKey::from_secret(secret), secret.to_vec());
+            let (signs, (key, public)) = match algorithm {
+                JwtAlgorithm::Hs256 => (Algorithm::HS256, shared()),
+                JwtAlgorithm::Hs384 => (Algorithm::HS384, shared()),
+                JwtAlgorithm::Hs512 => (Algorithm::HS512, shared()),
+                JwtAlgorithm::Rs256 => {
+                    let (private, public) = made(&PKCS_RSA_SHA256, VerifyingKey::Rsa);
+                    (Algorithm::RS256, (EncodingKey::from_rsa_der(&private[PKCS8_BYTES..]), public))
+                }
+                JwtAlgorithm::Es256 => {
+                    let (private, public) = made(&PKCS_ECDSA_P256_SHA256, VerifyingKey::P256);
+                    (Algorithm::ES256, (EncodingKey::from_ec_der(&private), public))
+                }
+                JwtAlgorithm::EdDsa => {
+                    let (private, public) = made(&PKCS_ED25519, VerifyingKey::Ed25519);
+                    (Algorithm::EdDSA, (EncodingKey::from_ed_der(&private), public))
+                }
+            };
+            let token = TokenPlace::Header("authorization".to_owned());
+            let jwt = Jwt { claim: "sub".to_owned(), algorithm, key: JwtKey(public), token };
+            Self { algorithm: signs, key, verifier: Verifier::new(&jwt) }
+        }
+
+        fn sign(&self, claims: &Value) -> Vec<u8> {
+            jsonwebtoken::encode(&Header::new(self.algorithm), claims, &self.key).unwrap().into_bytes()
+        }
+
+        fn claim(&self, claims: &Value) -> Option<u64> {
+            self.verifier.claim(&self.sign(claims), now_s())
+        }
+    }
+
+    const ALL: [JwtAlgorithm; 6] = [
+        JwtAlgorithm::Hs256,
+        JwtAlgorithm::Hs384,
+        JwtAlgorithm::Hs512,
+        JwtAlgorithm::Rs256,
+        JwtAlgorithm::Es256,
+        JwtAlgorithm::EdDsa,
+    ];
+
+    fn now_s() -> u64 {
+        std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs()
+    }
+
+    #[test]
+    fn tokens_of_every_algorithm() {
+        for algorithm in ALL {
+            let (signer, other) = (Signer::new(algorithm), Signer::new(algorithm));
+            let ann = signer.claim(&json!({ "sub": "ann" }));
+            assert!(ann.is_some(), "{algorithm:?}");
+            assert_eq!(ann, signer.claim(&json!({ "sub": "ann", "exp": now_s() + 60 })), "{algorithm:?}");
+            assert_ne!(ann, signer.claim(&json!({ "sub": "bob" })), "{algorithm:?}");
+            for claims in [
+                json!({}),
+                json!({ "sub": null }),
+                json!({ "sub": ["ann"] }),
+                json!({ "sub": "ann", "exp": now_s() - 2 }),
+                json!({ "sub": "ann", "nbf": now_s() + 60 }),
+            ] {
+                assert_eq!(signer.claim(&claims), None, "{algorithm:?} {claims}");
+            }
+            let mut token = signer.sign(&json!({ "sub": "eve" }));
+            let at = token.len() - 10;
+            token[at] = if token[at] == b'A' { b'B' } else { b'A' };
+            assert_eq!(signer.verifier.claim(&token, now_s()), None, "{algorithm:?}");
+            if !algorithm.is_symmetric() {
+                assert_eq!(signer.verifier.claim(&other.sign(&json!({ "sub": "ann" })), now_s()), None);
+            }
+        }
+    }
+
+    #[test]
+    fn no_token_chooses_its_algorithm() {
+        let signers = ALL.map(Signer::new);
+        for signer in &signers {
+            for other in signers.iter().filter(|other| other.algorithm != signer.algorithm) {
+                let token = other.sign(&json!({ "sub": "ann" }));
+                assert_eq!(signer.verifier.claim(&token, now_s()), None);
+            }
+            for token in ["", ".", "..", "...", "eyJhbGciOiJub25lIn0.eyJzdWIiOiJkIn0.", "Bearer ", "a.b.c"] {
+                assert_eq!(signer.verifier.claim(token.as_bytes(), now_s()), None, "{token}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_remembered_ends_with_the_token() {
+        let signer = Signer::new(JwtAlgorithm::Hs256);
+        let token = signer.sign(&json!({ "sub": "ann", "exp": now_s() + 30 }));
+        assert!(signer.verifier.claim(&token, now_s()).is_some());
+        let remembered = |now_s| {
+            REMEMBERED.with_borrow(|remembered| {
+                remembered.places.iter().any(|outcome| outcome.claim.is_some() && now_s < outcome.until_s)
+            })
+        };
+        assert!(remembered(now_s() + 20));
+        assert!(!remembered(now_s() + 31));
+    }
+}

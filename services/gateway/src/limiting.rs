@@ -43,7 +43,7 @@ pub(crate) struct Limit {
 /// A part of a key.
 pub(crate) enum Part {
     Plain(KeyPart),
-    Claim(Verifier),
+    Claim(Box<Verifier>),
 }
 
 impl Limiting {
@@ -58,7 +58,7 @@ impl Limiting {
         let key = (Arc::clone(&limit.name), measure_of(limit));
         let keys = usize::try_from(limit.keys).unwrap_or(usize::MAX);
         let parts = limit.key.iter().map(|part| match part {
-            KeyPart::Claim(jwt) => Part::Claim(Verifier::new(jwt)),
+            KeyPart::Claim(jwt) => Part::Claim(Box::new(Verifier::new(jwt))),
             part => Part::Plain(part.clone()),
         });
         Limit {

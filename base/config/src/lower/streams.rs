@@ -24,9 +24,7 @@ impl Lower<'_> {
         } else if let Some(node) = listener.given("sni") {
             ("sni", Some(Stream::Sni(self.sni(node))))
         } else {
-            let Some(node) = listener.given("udp") else {
-                return None;
-            };
+            let node = listener.given("udp")?;
             ("udp", self.udp(node).map(Stream::Udp))
         };
         let bounds = listener.section("bounds");

@@ -58,6 +58,9 @@ pub(super) fn run(stage: &Stage, contenders: &[Contender], seconds: u32) -> Fall
                 continue;
             }
         };
+        for warning in [&alone.light, &both.light].into_iter().filter_map(|summary| summary.lag_warning()) {
+            println!("{}: {warning}", contender.label());
+        }
         let heavy = both.heavy.unwrap_or_default();
         let admitted = heavy.total.good as f64 / f64::from(seconds);
         let milliseconds = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), |value| format!("{value:.0}"));

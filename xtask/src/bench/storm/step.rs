@@ -68,7 +68,7 @@ pub(super) fn step(stage: &Stage, contenders: &[Contender]) -> Fallible<Report> 
         "until 0.97, slow",
         "until 0.97, after",
     ];
-    let (mut rows, mut results, mut complete) = (Vec::new(), Vec::new(), true);
+    let (mut rows, mut results, mut notes, mut complete) = (Vec::new(), Vec::new(), String::new(), true);
     for slowdown in [Slowdown::Service, Slowdown::Workers] {
         for &contender in contenders {
             let records = match run_step(stage, contender, slowdown) {
@@ -97,6 +97,7 @@ pub(super) fn step(stage: &Stage, contenders: &[Contender]) -> Fallible<Report> 
             println!("  back at {RESTORED}: slow {}, after {}", restored_text(in_slow), restored_text(in_after));
             if let Some(warning) = slow.lag_warning() {
                 println!("  {warning}");
+                notes.push_str(&format!("\n{}, {}: {warning}.\n", contender.label(), slowdown.label()));
             }
             let mut row = vec![contender.label().to_owned(), slowdown.label().to_owned()];
             row.extend(shares.map(|share| format!("{share:.2}")));
@@ -116,7 +117,7 @@ pub(super) fn step(stage: &Stage, contenders: &[Contender]) -> Fallible<Report> 
     }
     print!("\n{}", table::plain(&header, &rows, true));
     let markdown = format!(
-        "{STEP_LOAD} times the capacity for 30 s after 5 s of warm-up; after 10 s the server's speed halves, after 20 s it is as before. Goodput in shares of what the server can do at the time.\n\n{}",
+        "{STEP_LOAD} times the capacity for 30 s after 5 s of warm-up; after 10 s the server's speed halves, after 20 s it is as before. Goodput in shares of what the server can do at the time.\n\n{}{notes}",
         table::markdown(&header, &rows)
     );
     Ok(Report { scenario: Scenario::Step, markdown, json: Value::Array(results), images: Vec::new(), complete })
@@ -172,7 +173,7 @@ pub(super) fn stall(stage: &Stage, contenders: &[Contender]) -> Fallible<Report>
         "attempts/request",
         "until 0.97",
     ];
-    let (mut rows, mut results, mut complete) = (Vec::new(), Vec::new(), true);
+    let (mut rows, mut results, mut notes, mut complete) = (Vec::new(), Vec::new(), String::new(), true);
     for &contender in contenders {
         let records = match run_stall(stage, contender) {
             Ok(records) => records,
@@ -192,6 +193,7 @@ pub(super) fn stall(stage: &Stage, contenders: &[Contender]) -> Fallible<Report>
         println!("  back at {RESTORED}: {}", restored_text(restored));
         if let Some(warning) = after.lag_warning() {
             println!("  {warning}");
+            notes.push_str(&format!("\n{}: {warning}.\n", contender.label()));
         }
         let shares = [STALLED, AFTERWARDS, AT_THE_END].map(|span| share(&span));
         let critical = after.class(Class::Critical).ratio();
@@ -207,7 +209,7 @@ pub(super) fn stall(stage: &Stage, contenders: &[Contender]) -> Fallible<Report>
     }
     print!("\n{}", table::plain(&header, &rows, true));
     let markdown = format!(
-        "{STALL_LOAD} times the capacity; after 5 s the server stands still for 10 s, then 40 s are watched. A client whose request failed or was late tries again up to {RETRIES} times at once. Good is a request that was answered within a second of its first attempt.\n\n{}",
+        "{STALL_LOAD} times the capacity; after 5 s the server stands still for 10 s, then 40 s are watched. A client whose request failed or was late tries again up to {RETRIES} times at once. Good is a request that was answered within a second of its first attempt.\n\n{}{notes}",
         table::markdown(&header, &rows)
     );
     Ok(Report { scenario: Scenario::Stall, markdown, json: Value::Array(results), images: Vec::new(), complete })

@@ -24,6 +24,7 @@
 //! queue          bounded, by priority, newest first while it does not empty
 //! adaptive       how many requests at once a server serves best, found out from its answers
 //! level          who is refused while a pool is overloaded, the same ones for a while
+//! waiting_room   visitors by number: who waits, who is called, who is inside
 //! self_calls     how much of a pool its own servers may hold by calling it
 //! ```
 //!
@@ -51,6 +52,7 @@ pub mod sliding;
 pub mod slow_start;
 pub mod token_bucket;
 mod turns;
+pub mod waiting_room;
 
 pub use balance::{Balancer, Candidate, Method};
 pub use priority::Priority;

@@ -82,3 +82,41 @@ pub const LEVELS_PER_PRIORITY: usize = 128;
 /// So much of what is served is let in to the queue while it is overloaded: enough that no place stays
 /// free because chance brought nobody.
 pub const LEVEL_ROOM: f64 = 1.15;
+
+/// Visitors that one waiting room lets wait, at most: a bit each, 1.25 MB. Its own bound is below.
+pub const ROOM_WAITING_MAX: u32 = 10_000_000;
+
+/// Visitors that may be inside behind one waiting room, at most: about 100 bytes each.
+pub const ROOM_ACTIVE_MAX: u32 = 1_000_000;
+
+/// Lives of one room whose tickets are still good. Where more were begun while one visitor waited, the
+/// tickets of the oldest are worth a new place at the end.
+pub const ROOM_EPOCHS: usize = 32;
+
+/// Words of claim bits that a snapshot holds: 24 KiB, of the numbers that were called last. Those
+/// called before them count as too late.
+pub const ROOM_SNAPSHOT_WORDS: usize = 3072;
+
+/// Groups of sessions by their end in a snapshot.
+pub const ROOM_SNAPSHOT_GROUPS: usize = 64;
+
+/// Steps in which the time to come in runs out: a visitor has up to one step more than it.
+pub const ROOM_CLAIM_STEPS: u64 = 128;
+
+/// Looks back of this many steps tell how fast visitors are called.
+pub const ROOM_PACE_STEPS: usize = 12;
+
+/// Length of such a step. Milliseconds.
+pub const ROOM_PACE_STEP_MS: u64 = 5_000;
+
+/// Who is about to be called asks again no sooner, milliseconds;
+pub const ROOM_POLL_SOONEST_MS: u64 = 500;
+
+/// who has longer to wait, no more often,
+pub const ROOM_POLL_LEAST_MS: u64 = 2_000;
+
+/// and no more seldom, unless so many wait that together they would ask too much.
+pub const ROOM_POLL_MOST_MS: u64 = 30_000;
+
+/// Questions a second that all who wait in one room make together; beyond it each asks more seldom.
+pub const ROOM_POLLS_PER_SECOND: u64 = 5_000;

@@ -7,6 +7,7 @@ mod access;
 mod health;
 mod limits;
 mod stream;
+mod waiting_room;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -22,6 +23,7 @@ pub use stream::{Bandwidth, BlockKey, ByProtocol, Quic, QuicServerId, Rate, Sni,
 pub use sumun_certificates::KeyType;
 pub use sumun_hello::quic_lb::ServerId;
 pub use sumun_traffic::Priority;
+pub use waiting_room::WaitingRoom;
 
 pub type Name = Arc<str>;
 
@@ -568,6 +570,8 @@ pub struct Route {
     pub body: Option<u64>,
     /// Served where no server gives an answer; never written to.
     pub degrade: Option<Files>,
+    /// Of routes that go to servers alone.
+    pub waiting_room: Option<WaitingRoom>,
 }
 
 impl Route {

@@ -16,6 +16,7 @@ mod routes;
 mod section;
 mod streams;
 mod tls;
+mod waiting_room;
 mod warnings;
 
 use std::collections::BTreeMap;

@@ -7,6 +7,7 @@ mod listener;
 mod pool;
 mod route;
 mod tls;
+mod waiting_room;
 
 pub(crate) use health::{DNS_CHECK, HEALTH, HTTP_CHECK, POSTGRES_CHECK, REDIS_CHECK, TCP_CHECK, TLS_CHECK};
 pub(crate) use limits::{LIMIT, LIMIT_KEY};
@@ -14,6 +15,7 @@ pub(crate) use listener::{BANDWIDTH, BIND_ENTRY, BOUNDS, LISTENER, QUIC, QUIC_SE
 pub(crate) use pool::{OUTLIER, POOL, QUEUE, RETRIES, SERVER, STICKY, TIMEOUTS};
 pub(crate) use route::{BASIC_AUTH, DEGRADE, FILES, FORWARD_AUTH, REDIRECT, RESPOND, ROUTE};
 pub(crate) use tls::{ACME, CERTIFICATE, CLIENT_AUTH, EXTERNAL_ACCOUNT, HSTS, LISTENER_TLS, POOL_TLS, REDIRECT_HTTPS};
+pub(crate) use waiting_room::WAITING_ROOM;
 
 use crate::kind::Kind;
 use crate::shape::{Key, Map, Names, Shape, key, later};
@@ -150,6 +152,7 @@ pub(crate) static MAPS: &[(&str, &Map)] = &[
     ("response_headers", &route::RESPONSE_HEADERS),
     ("basic_auth", &BASIC_AUTH),
     ("forward_auth", &FORWARD_AUTH),
+    ("waiting_room", &WAITING_ROOM),
 ];
 
 /// The name of a map in [`MAPS`].

@@ -201,6 +201,19 @@ fn routes() {
 }
 
 #[test]
+fn waiting_rooms() {
+    let room = |text: &str| route(&format!("path: /sale/, proxy: app, waiting_room: {{ {text} }}")).waiting_room.unwrap();
+    let found = room("admit: 200/s, active: 5000, session: 10m");
+    let second = Duration::from_secs(1);
+    assert_eq!((found.admit, found.active), (Rate { count: 200, period: second }, 5000));
+    assert_eq!((found.session, found.claim), (600 * second, 120 * second));
+    assert_eq!((found.waiting, found.tickets.count, found.page), (1_000_000, 300, None));
+    let page = std::env::current_dir().unwrap().join("wait.html");
+    assert_eq!(room("admit: 1/m, active: 1, page: wait.html").page, Some(page));
+    assert_eq!(route("proxy: app").waiting_room, None);
+}
+
+#[test]
 fn included_files_and_files_of_users() {
     let sources = load(Path::new("tests/good/everything.yaml")).unwrap();
     let Checked { config, warnings } = check(&sources, Probe::Files).unwrap();

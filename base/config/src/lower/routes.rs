@@ -18,7 +18,9 @@ use crate::values::{self, http, password};
 impl Lower<'_> {
     pub(super) fn routes(&mut self, listener: Section<'_>) -> Vec<Arc<Route>> {
         let nodes = listener.given("routes").and_then(Node::list).unwrap_or_default();
-        nodes.iter().filter_map(|node| self.route(node).map(Arc::new)).collect()
+        let routes: Vec<Arc<Route>> = nodes.iter().filter_map(|node| self.route(node).map(Arc::new)).collect();
+        self.tell_rooms_apart(nodes, &routes);
+        routes
     }
 
     /// `None` when it has no action that could be read; the rest of it is judged all the same.
@@ -33,6 +35,7 @@ impl Lower<'_> {
         let request_headers = self.request_headers(route);
         let degrade = self.degrade(route);
         self.only_for_proxy(route, &path);
+        let waiting_room = self.waiting_room(route);
         Some(Route {
             name: Name::from(route.text("name").unwrap_or(path_text)),
             hosts: route.texts("host").into_iter().filter_map(|(_, text)| http::host(text).ok()).collect(),
@@ -56,6 +59,7 @@ impl Lower<'_> {
             deadline: route.text("deadline").and_then(|text| values::duration(text).ok()),
             body: route.text("body").and_then(|text| values::size(text).ok()),
             degrade,
+            waiting_room,
         })
     }
 

@@ -1,6 +1,6 @@
 //! Routes: what they match, and what is done.
 
-use super::{CACHE, COUNT, NETWORKS, ON_OR_OFF, PATH, QUEUE};
+use super::{CACHE, COUNT, NETWORKS, ON_OR_OFF, PATH, QUEUE, WAITING_ROOM};
 use crate::kind::Kind;
 use crate::shape::{Choice, Map, Names, Shape, key, later};
 
@@ -53,7 +53,7 @@ pub(crate) static ROUTE: Map = Map {
         later("cache", CACHE),
         key("priority", Shape::One(Kind::Words(&["critical", "high", "normal", "low"], &[])),
             "Who goes first where requests wait for a place, and who is refused last.").default("normal"),
-        later("waiting_room", "the waiting room"),
+        key("waiting_room", Shape::Map(&WAITING_ROOM), "Lets visitors in at a rate and up to a number; the others wait in order.").by_default("none"),
     ],
     choices: &[Choice(&["proxy", "files", "redirect", "respond"])],
 };

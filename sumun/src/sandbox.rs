@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 
 use sumun_config::checked::{AcmeDirectory, Config, Files, Pool, Sandbox, ServerAddress, Stream, User};
 use sumun_engine::lifecycle::HostFiles;
+use sumun_engine::rooms::with_rooms;
 use sumun_host::sandbox::{self, Allowances, Entered};
 use sumun_host::{files, process, users};
 
@@ -62,7 +63,7 @@ impl Plan {
             }
         }
         plan.udp = config.listeners.values().flat_map(|listener| &listener.stream).any(Stream::is_udp);
-        plan.read.extend(error_pages(config).map(Path::to_owned));
+        plan.read.extend(pages(config).map(Path::to_owned));
         for pool in config.pools.values() {
             plan.add_pool(pool);
         }
@@ -124,9 +125,10 @@ fn roots(config: &Config) -> impl Iterator<Item = &Files> {
     routes.flat_map(|route| route.roots())
 }
 
-/// Read by the worker process at its start and with every reload.
-fn error_pages(config: &Config) -> impl Iterator<Item = &Path> {
-    config.listeners.values().flat_map(|listener| listener.error_pages.values()).map(PathBuf::as_path)
+/// Error pages and those of waiting rooms: read by the worker process at its start and with every reload.
+fn pages(config: &Config) -> impl Iterator<Item = &Path> {
+    let of_rooms = with_rooms(config).filter_map(|(_, route)| route.waiting_room.as_ref()?.page.as_ref());
+    config.listeners.values().flat_map(|listener| listener.error_pages.values()).chain(of_rooms).map(PathBuf::as_path)
 }
 
 /// The sandbox that this process is in.

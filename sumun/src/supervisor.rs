@@ -28,6 +28,7 @@ mod host_files;
 mod life;
 mod process;
 mod reload;
+mod rooms;
 mod service_manager;
 mod takeover;
 mod upgrade;
@@ -44,6 +45,7 @@ use std::time::{Duration, Instant};
 use sumun_config::Sources;
 use sumun_config::checked::Config;
 use sumun_engine::lifecycle::{FromWorker, Passed, Start, ToWorker};
+use sumun_engine::rooms::KeptRooms;
 use sumun_host::image;
 use sumun_host::program::{self, THIS_PROGRAM};
 use sumun_host::signals::{Signal, Signals};
@@ -121,6 +123,10 @@ struct Supervisor {
     cares: Option<u64>,
     /// It obtained one while a config was on its way.
     untold: bool,
+    /// What that process said last of its waiting rooms,
+    rooms: KeptRooms,
+    /// and the disk did not take it.
+    rooms_unwritten: bool,
     service_manager: ServiceManager,
     checks: Checks,
     stopping: bool,
@@ -139,6 +145,7 @@ impl Supervisor {
         let program = program::path_as_started().map_err(text)?;
         let service_manager = ServiceManager::find();
         let certificates = Certificates::read(&config, None, Instant::now())?;
+        let rooms = rooms::read(&config);
         let mut descriptors = given::sort(given, &config)?;
         // They listen before anybody accepts: a connection waits for this start as for every later one.
         let opened = descriptors.open_listening(&config)?;
@@ -165,6 +172,8 @@ impl Supervisor {
             runtime: None,
             cares: None,
             untold: false,
+            rooms,
+            rooms_unwritten: false,
             service_manager,
             checks: Checks::default(),
             stopping: false,
@@ -261,6 +270,7 @@ impl Supervisor {
                 FromWorker::RuntimeState { piece, is_last } => self.runtime_state(number, &piece, is_last, now),
                 FromWorker::Pong { .. } => self.answered(number),
                 FromWorker::Keep { entry, content } => self.keep(number, entry, content),
+                FromWorker::KeepRoom { room, state } => self.keep_room(number, room, state),
                 FromWorker::HostFilesWanted => self.host_files_wanted(number),
                 FromWorker::CheckWanted { id, pool, server, address } => {
                     self.check_wanted(number, id, (&pool, &server, &address), now);
@@ -368,6 +378,7 @@ impl Supervisor {
                     FromWorker::Refused { id: 0, why } => self.start_refused(number, why),
                     FromWorker::RuntimeState { piece, is_last } => self.runtime_state(number, &piece, is_last, now),
                     FromWorker::Keep { entry, content } => self.keep(number, entry, content),
+                    FromWorker::KeepRoom { room, state } => self.keep_room(number, room, state),
                     _ => {}
                 }
             }
@@ -545,6 +556,7 @@ impl Supervisor {
             state_key: self.state_key,
             runtime: self.runtime.clone(),
             tls: certificates.material(),
+            rooms: self.rooms.clone(),
         })
     }
 

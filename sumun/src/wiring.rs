@@ -19,9 +19,10 @@ use sumun_config::checked::{Config, LogFormat, Name};
 use sumun_engine::access_log::AccessLog;
 use sumun_engine::lifecycle::{FromWorker, HostFiles, Label, Passed, ToWorker, WorkerSender};
 use sumun_engine::listening::Socket;
+use sumun_engine::rooms::RoomName;
 use sumun_engine::tls::{Material, Tls};
 use sumun_engine::{Worker, worker};
-use sumun_gateway::{Gateway, LocalGateway};
+use sumun_gateway::{Gateway, LocalGateway, Rooms, rooms};
 use sumun_pools::external::{ExternalChecks, Wanted};
 use sumun_pools::resolve::{Copies, NameServers};
 use sumun_pools::{Pools, health, resolve};
@@ -122,7 +123,8 @@ async fn run(mut beginning: Beginning) -> Result<(), String> {
     });
     acme.apply(&beginning.config, &std::mem::take(&mut beginning.tls));
     let mut cares = false;
-    let gateway = Gateway::new(Arc::clone(&pools), Arc::clone(&tls), &beginning.instance);
+    let rooms = Rooms::new(beginning.state_key, process_start, std::mem::take(&mut beginning.rooms));
+    let gateway = Gateway::new(Arc::clone(&pools), Arc::clone(&tls), rooms, &beginning.instance);
     let switch = Switch::new(Arc::clone(&pools), Arc::clone(&tls));
     let services = Services { gateway: Arc::clone(&gateway), switch: Arc::clone(&switch) };
     services.prepare(&beginning.config);
@@ -214,16 +216,22 @@ async fn run(mut beginning: Beginning) -> Result<(), String> {
             }
             Some(ToWorker::Drain { deadline, successor }) => break (deadline, successor),
             Some(ToWorker::CareForCertificates) => {
+                if !cares {
+                    tokio::task::spawn_local(keep_rooms(Arc::clone(&gateway), beginning.supervisor.clone()));
+                }
                 cares = true;
                 acme.care();
             }
             Some(ToWorker::HandOver) => {
                 control.set_handing_over(true);
                 acme.leave();
+                // Before the word that ends the handing over.
+                tell_rooms(gateway.rooms.hand_over(), &beginning.supervisor);
                 beginning.supervisor.send_runtime_state(&pools.carry_out()).map_err(gone)?;
             }
             Some(ToWorker::GoOn) => {
                 control.set_handing_over(false);
+                gateway.rooms.go_on();
                 if cares {
                     acme.care();
                 }
@@ -245,12 +253,15 @@ async fn run(mut beginning: Beginning) -> Result<(), String> {
     acme.leave();
     if successor {
         control.leave();
+        // Where it was not asked before: the other one has begun from what was kept.
+        gateway.rooms.hand_over();
     }
     control.drain();
     workers.drain((deadline, successor), &mut beginning.messages, &control, &log, &external).await;
     if !log.flush(LOG_PATIENCE) {
         tracing::warn!("the last lines of the access log were not written in time");
     }
+    tell_rooms(gateway.rooms.last_words(), &beginning.supervisor);
     if beginning.supervisor.send(FromWorker::Drained).is_err() {
         tracing::debug!("the supervisor is gone already");
     }
@@ -282,6 +293,18 @@ async fn tell_operations(pools: Arc<Pools>, supervisor: WorkerSender) {
         if supervisor.send_runtime_state(&pools.carry_out()).is_err() {
             return;
         }
+    }
+}
+
+/// Keeps the time of waiting rooms, and tells the supervisor how they stand.
+async fn keep_rooms(gateway: Arc<Gateway>, supervisor: WorkerSender) {
+    rooms::run(&gateway.rooms, Box::new(move |room, state| tell_rooms(vec![(room, state)], &supervisor))).await;
+}
+
+fn tell_rooms(rooms: Vec<(RoomName, String)>, supervisor: &WorkerSender) {
+    for (room, state) in rooms {
+        // Without a supervisor there will be no next process.
+        supervisor.send(FromWorker::KeepRoom { room, state }).unwrap_or_default();
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use sumun_config::checked::Config;
 use sumun_engine::lifecycle::{FromWorker, Passed, Start, ToWorker, WorkerEnd, WorkerSender};
+use sumun_engine::rooms::KeptRooms;
 use sumun_engine::tls::Material;
 use sumun_host::{given, process, signals};
 use tokio::sync::mpsc;
@@ -25,6 +26,8 @@ pub(crate) struct Beginning {
     pub(crate) runtime: Option<String>,
     /// What the supervisor read for TLS.
     pub(crate) tls: Material,
+    /// What is kept of waiting rooms.
+    pub(crate) rooms: KeptRooms,
     /// What this process is confined to from now on.
     pub(crate) sandbox: Inside,
     /// Further messages; ends when the supervisor is gone.
@@ -73,7 +76,7 @@ fn serve() -> Result<(), String> {
 }
 
 fn begin(start: Start, channel: WorkerEnd, supervisor: &WorkerSender) -> Result<Beginning, String> {
-    let Start { sources, descriptors, listening, instance, state_key, runtime, tls } = start;
+    let Start { sources, descriptors, listening, instance, state_key, runtime, tls, rooms } = start;
     let config = Arc::new(crate::checked::received(&sources)?.config);
     // Before the first thread is started, which the channel is about to do.
     let sandbox = crate::sandbox::enter(&config)?;
@@ -85,6 +88,7 @@ fn begin(start: Start, channel: WorkerEnd, supervisor: &WorkerSender) -> Result<
         state_key,
         runtime,
         tls,
+        rooms,
         sandbox,
         messages: channel.spawn().map_err(|error| error.to_string())?,
         supervisor: supervisor.clone(),

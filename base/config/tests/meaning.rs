@@ -202,7 +202,8 @@ fn routes() {
 
 #[test]
 fn waiting_rooms() {
-    let room = |text: &str| route(&format!("path: /sale/, proxy: app, waiting_room: {{ {text} }}")).waiting_room.unwrap();
+    let room =
+        |text: &str| route(&format!("path: /sale/, proxy: app, waiting_room: {{ {text} }}")).waiting_room.unwrap();
     let found = room("admit: 200/s, active: 5000, session: 10m");
     let second = Duration::from_secs(1);
     assert_eq!((found.admit, found.active), (Rate { count: 200, period: second }, 5000));

@@ -18,6 +18,7 @@ pub mod listening;
 pub mod pace;
 pub mod pipes;
 pub mod preface;
+pub mod rooms;
 pub mod socket;
 pub mod telemetry;
 pub mod tls;

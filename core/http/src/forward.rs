@@ -246,6 +246,9 @@ pub struct ResponsePlan<'a> {
     pub date: &'a [u8],
     /// A `Set-Cookie` value of the gateway's own (sticky sessions).
     pub cookie: Option<&'a [u8]>,
+    /// That of a waiting room. It is written whatever the edits say: without it the visitor would be
+    /// back at the end of the queue with the next request.
+    pub room_cookie: Option<&'a [u8]>,
     /// Value of `Strict-Transport-Security` (RFC 6797); takes the place of what the server says.
     pub hsts: Option<&'a [u8]>,
     pub edits: &'a Edits,
@@ -300,6 +303,9 @@ pub fn write_response(output: &mut Vec<u8>, head: &ResponseHead, bytes: &[u8], p
     if let Some(cookie) = plan.cookie
         && !plan.edits.replaces(Known::SetCookie)
     {
+        write_line(output, b"Set-Cookie", cookie);
+    }
+    if let Some(cookie) = plan.room_cookie {
         write_line(output, b"Set-Cookie", cookie);
     }
     write_hsts(output, plan.hsts, plan.edits);
@@ -522,6 +528,7 @@ mod tests {
             connection: ConnectionLine::of(false, Version::Http11),
             date: b"D",
             cookie: Some(b"at=1"),
+            room_cookie: None,
             hsts: None,
             edits,
         };
@@ -591,7 +598,15 @@ mod tests {
         let written = |hsts, edits: &Edits| {
             let mut output = Vec::new();
             let connection = ConnectionLine::Close;
-            let plan = ResponsePlan { framing: Framing::Length(3), connection, date: b"", cookie: None, hsts, edits };
+            let plan = ResponsePlan {
+                framing: Framing::Length(3),
+                connection,
+                date: b"",
+                cookie: None,
+                room_cookie: None,
+                hsts,
+                edits,
+            };
             write_response(&mut output, &head, text.as_bytes(), &plan);
             String::from_utf8(output).unwrap()
         };

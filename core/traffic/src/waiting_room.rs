@@ -146,6 +146,13 @@ pub struct Room {
     counts: Counts,
 }
 
+/// This number was given by one of these lives.
+#[must_use]
+pub fn gave(lives: &[(u32, u64)], issued: u64, id: Id) -> bool {
+    let of_life = lives.iter().rev().find(|(_, first)| *first <= id.number);
+    id.number <= issued && of_life.is_some_and(|(epoch, _)| *epoch == id.epoch)
+}
+
 /// A session that has just begun may not have reached its visitor yet.
 const JUST_NOW_MS: u64 = 10_000;
 
@@ -293,7 +300,7 @@ impl Room {
     /// A visitor with a number wants to come in.
     pub fn claim(&mut self, id: Id, now_ms: u64) -> Claim {
         self.advance(now_ms);
-        if !self.gave(id) {
+        if !gave(&self.epochs, self.issued, id) {
             return Claim::Unknown;
         }
         if id.number > self.called {
@@ -331,10 +338,11 @@ impl Room {
         Some(new_end_ms)
     }
 
-    /// This number was given, in that life.
-    fn gave(&self, id: Id) -> bool {
-        let of_life = self.epochs.iter().rev().find(|(_, first)| *first <= id.number);
-        id.number <= self.issued && of_life.is_some_and(|(epoch, _)| *epoch == id.epoch)
+    /// The lives of the room by their first number, the newest last. They stay the same as long as this
+    /// one goes on.
+    #[must_use]
+    pub fn lives(&self) -> &[(u32, u64)] {
+        &self.epochs
     }
 
     fn epoch(&self) -> u32 {

@@ -26,6 +26,7 @@ use crate::limiting::Limiting;
 use crate::limits::{ERROR_PAGE_BYTES, FILES_SWEEP, IDLE_SWEEP};
 use crate::metrics::{Metrics, NO_ROUTE};
 use crate::path::{self, open::Door};
+use crate::rooms::Rooms;
 use crate::site::{self, Action, Route, Site};
 use crate::upstream::LocalPool;
 
@@ -33,6 +34,7 @@ use crate::upstream::LocalPool;
 #[derive(Debug)]
 pub struct Gateway {
     pub metrics: Metrics,
+    pub rooms: Rooms,
     pools: Arc<Pools>,
     tls: Arc<Tls>,
     /// This process's element of `CDN-Loop`.
@@ -54,9 +56,10 @@ pub struct Gateway {
 impl Gateway {
     /// `instance` tells this gateway from all others that speak to the same servers.
     #[must_use]
-    pub fn new(pools: Arc<Pools>, tls: Arc<Tls>, instance: &str) -> Arc<Self> {
+    pub fn new(pools: Arc<Pools>, tls: Arc<Tls>, rooms: Rooms, instance: &str) -> Arc<Self> {
         Arc::new(Self {
             metrics: Metrics::default(),
+            rooms,
             pools,
             tls,
             loop_id: format!("sumun-{instance}"),
@@ -104,6 +107,7 @@ impl Gateway {
     pub fn prepare(&self, config: &Config) {
         self.metrics.follow(config);
         self.follow(config);
+        self.rooms.prepare(config);
         let routes = || config.listeners.values().flat_map(|listener| &listener.routes);
         let wanted = || routes().flat_map(|route| route.roots());
         let mut roots = self.roots.lock().unwrap_or_else(PoisonError::into_inner);
@@ -359,12 +363,15 @@ impl LocalGateway {
                 let admission = self.gateway.admission(&listener.name, route);
                 let pool = route.forward_auth.as_ref().map(|auth| &auth.pool);
                 let forward_auth = pool.and_then(|pool| self.pools.borrow().get(pool).map(Rc::clone));
-                let degrade = route.degrade.as_ref().and_then(|files| self.gateway.root(files));
-                let degrade = degrade.map(|root| (root, Rc::clone(&self.files)));
-                let mut route = Route::new(route, action, cell, admission, forward_auth, degrade);
+                let mut route = Route::new(route, action, cell, admission, forward_auth);
+                let degrade = route.config.degrade.as_ref().and_then(|files| self.gateway.root(files));
+                route.degrade = degrade.map(|root| (root, Rc::clone(&self.files)));
                 let limits = route.config.limits.iter().filter_map(|name| config.limits.get(name));
                 route.limits = limits.map(|limit| self.gateway.limiting.limit(limit, metrics, index)).collect();
                 route.pace = self.gateway.route_pace(&listener.name, &route.config);
+                let settings = route.config.waiting_room.as_ref();
+                route.room =
+                    settings.map(|settings| self.gateway.rooms.room(&listener.name, &route.config.name, settings));
                 Some(Rc::new(route))
             })
             .collect();

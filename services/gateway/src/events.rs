@@ -69,6 +69,12 @@ pub enum Reason {
     QueueTimeout,
     /// Overload: others went first.
     Shed,
+    /// The visitor waits in the waiting room, or asked how things stand there.
+    WaitingRoom,
+    /// As many wait there as may.
+    WaitingRoomFull,
+    /// The client wants too many places there.
+    WaitingRoomTickets,
     /// More requests that a pool makes to itself than it may have in flight.
     SelfCall,
     /// The request came back to the gateway that sent it.
@@ -114,6 +120,9 @@ impl Reason {
             Self::QueueFull => "queue_full",
             Self::QueueTimeout => "queue_timeout",
             Self::Shed => "shed",
+            Self::WaitingRoom => "waiting_room",
+            Self::WaitingRoomFull => "waiting_room_full",
+            Self::WaitingRoomTickets => "waiting_room_tickets",
             Self::SelfCall => "self_call",
             Self::Loop => "loop",
             Self::TunnelClosed => "tunnel_closed",
@@ -128,7 +137,7 @@ impl Reason {
     #[must_use]
     pub fn side(self) -> Side {
         match self {
-            Self::Done | Self::TunnelClosed => Side::Nobody,
+            Self::Done | Self::TunnelClosed | Self::WaitingRoom => Side::Nobody,
             Self::Rejected(_)
             | Self::PlainHttp
             | Self::NoRoute
@@ -142,7 +151,8 @@ impl Reason {
             | Self::ClientClosed
             | Self::ClientStalled
             | Self::NotFound
-            | Self::Refused => Side::Client,
+            | Self::Refused
+            | Self::WaitingRoomTickets => Side::Client,
             Self::NoServer
             | Self::ConnectFailed
             | Self::ConnectTimeout
@@ -155,6 +165,7 @@ impl Reason {
             | Self::QueueFull
             | Self::QueueTimeout
             | Self::Shed
+            | Self::WaitingRoomFull
             | Self::SelfCall
             | Self::Loop => Side::Server,
             Self::FileUnreadable | Self::AuthBusy | Self::DiskBusy | Self::DiskFull => Side::Host,
@@ -187,10 +198,13 @@ impl Reason {
             | Self::QueueFull
             | Self::QueueTimeout
             | Self::Shed
+            | Self::WaitingRoom
+            | Self::WaitingRoomFull
             | Self::SelfCall
             | Self::AuthBusy
             | Self::DiskBusy => 503,
             Self::ConnectTimeout | Self::FirstByteTimeout | Self::Deadline => 504,
+            Self::WaitingRoomTickets => 429,
             Self::Loop => 508,
             Self::DiskFull => 507,
             Self::FileUnreadable => 500,
@@ -207,6 +221,7 @@ pub(crate) enum Event<'a> {
     TlsUnusable { listener: &'a str, error: &'a std::io::Error },
     Loop { listener: &'a str, path: &'a [u8] },
     PrefaceRefused { listener: &'a str, peer: Option<std::net::SocketAddr>, refusal: Refusal },
+    RoomLost { room: &'a str, why: &'a str },
     PageUnreadable { page: &'a std::path::Path, error: &'a std::io::Error },
     RootUnreadable { root: &'a std::path::Path, error: &'a std::io::Error },
 }
@@ -227,8 +242,11 @@ impl Event<'_> {
             Self::TlsUnusable { listener, error } => {
                 tracing::error!("listener {listener}: no TLS: {error}");
             }
+            Self::RoomLost { room, why } => {
+                tracing::error!("waiting room {room}: what was kept of it is not understood ({why}): it begins anew");
+            }
             Self::PageUnreadable { page, error } => {
-                tracing::error!("error page {}: {error}; the built-in one is used", page.display());
+                tracing::error!("page {}: {error}; the built-in one is used", page.display());
             }
             Self::RootUnreadable { root, error } => {
                 tracing::error!("root {}: {error}; its route is left out", root.display());

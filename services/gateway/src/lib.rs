@@ -21,8 +21,10 @@ mod limits;
 pub mod metrics;
 mod number;
 mod path;
+pub mod rooms;
 mod site;
 mod upstream;
 
 pub use control::{Gateway, LocalGateway};
 pub use events::{Reason, Side};
+pub use rooms::Rooms;

@@ -93,6 +93,23 @@ pub(crate) const SPLICE_BYTES: usize = 1024 * 1024;
 /// Where less than this is left of a body, copying it costs less than a pipe. Bytes.
 pub(crate) const SPLICE_LEAST_BYTES: u64 = 24 * 1024;
 
+/// Client addresses whose new places in a waiting room are counted; with more, those that asked for the
+/// fewest are forgotten first. 16 bytes each, for each room.
+pub(crate) const ROOM_CLIENTS: usize = 131_072;
+
+/// How often a waiting room calls whom it can.
+pub(crate) const ROOM_TICK: Duration = Duration::from_millis(50);
+
+/// How often what is new of it is kept.
+pub(crate) const ROOM_KEEP: Duration = Duration::from_secs(1);
+
+/// Cookies of one room that a request may try. A client has one, and one more for each path that the
+/// route once had.
+pub(crate) const ROOM_COOKIES: usize = 4;
+
+/// Who asks again later than this has its connection closed meanwhile.
+pub(crate) const ROOM_CONNECTION: Duration = Duration::from_secs(5);
+
 /// An error page of the operator's own. Bytes.
 pub(crate) const ERROR_PAGE_BYTES: u64 = 1024 * 1024;
 

@@ -23,6 +23,7 @@ mod relay;
 mod request_id;
 mod splice;
 mod tunnel;
+mod waiting_room;
 
 use std::future::poll_fn;
 use std::net::{IpAddr, SocketAddr};
@@ -118,6 +119,8 @@ pub(crate) struct Exchange<'a> {
     pub(crate) pace: Option<Rc<engine::Pace>>,
     /// The key that a request for a WebSocket needs in HTTP/1.1 and has not in HTTP/2.
     pub(crate) websocket_key: Option<[u8; 24]>,
+    /// `Set-Cookie` of the route's waiting room, for whatever answer the client gets.
+    pub(crate) room_cookie: Option<Box<[u8]>>,
 }
 
 /// What is known of a request when it ends. Times are those of the worker's clock, in microseconds;
@@ -475,6 +478,7 @@ async fn serve_request(
         own_pace: connection.pace.as_ref(),
         pace: None,
         websocket_key: (head.websocket && head.version == Version::Http2).then(crate::http2::websocket::new_key),
+        room_cookie: None,
     };
     let proof = site.proof(head.method, &path);
     let goes_elsewhere = proof.is_none() && exchange.must_come_over_tls();
@@ -498,6 +502,12 @@ async fn serve_route(exchange: &mut Exchange<'_>, route: &Rc<Route>) -> Ended {
     }
     bandwidth::begin(exchange, route);
     if let Some(ended) = guard::check(exchange, route).await {
+        return ended;
+    }
+    // Boxed, as few routes have one and every request's future would be larger.
+    if route.room.is_some()
+        && let Some(ended) = Box::pin(waiting_room::check(exchange, route)).await
+    {
         return ended;
     }
     match &route.action {
@@ -555,6 +565,7 @@ async fn refuse(connection: &mut Connection, client_text: &ClientText, site: &Rc
         own_pace: None,
         pace: None,
         websocket_key: None,
+        room_cookie: None,
     };
     answer::of_reason(&mut exchange, reason).await;
     finish(&exchange, None, reason);

@@ -19,6 +19,7 @@ use sumun_traffic::pacer::Pacer;
 use crate::files::{FileCache, FileRoot};
 use crate::limiting::Limit;
 use crate::metrics::{ListenerCell, RouteCell};
+use crate::rooms::RoomDoor;
 use crate::upstream::LocalPool;
 
 /// Where authorities look for the proof that a name is ours (RFC 8555 section 8.3).
@@ -63,6 +64,8 @@ pub(crate) struct Route {
     pub(crate) admission: Option<Arc<Admission>>,
     /// Serves where no server does.
     pub(crate) degrade: Option<(Arc<FileRoot>, Rc<FileCache>)>,
+    /// Where the crowd waits.
+    pub(crate) room: Option<RoomDoor>,
     /// The pool that `forward_auth` asks.
     pub(crate) forward_auth: Option<Rc<LocalPool>>,
     pub(crate) limits: Vec<Limit>,
@@ -119,7 +122,6 @@ impl Route {
         cell: Arc<RouteCell>,
         admission: Option<Arc<Admission>>,
         forward_auth: Option<Rc<LocalPool>>,
-        degrade: Option<(Arc<FileRoot>, Rc<FileCache>)>,
     ) -> Self {
         let edits =
             |edits: &config::HeaderEdits| Edits::new(edits.set.clone(), edits.add.clone(), edits.remove.clone());
@@ -130,7 +132,8 @@ impl Route {
             cell,
             admission,
             forward_auth,
-            degrade,
+            degrade: None,
+            room: None,
             limits: Vec::new(),
             pace: None,
             path_only: config.hosts.is_empty()

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use sumun_config::checked::{Config, Sandbox};
 
-use super::{Plan, error_pages, roots};
+use super::{Plan, pages, roots};
 
 /// Device and inode: rules of Landlock are about files and folders, whatever their names become.
 type Identity = (u64, u64);
@@ -55,7 +55,7 @@ impl Allowed {
         let opened = roots(new).filter(|files| roots(old).all(|before| before != *files));
         let closed = opened
             .map(|files| (files.root.as_path(), files.write))
-            .chain(error_pages(new).map(|page| (page, false)))
+            .chain(pages(new).map(|page| (page, false)))
             .find(|(path, is_written)| !self.reaches(path, *is_written));
         if let Some((path, _)) = closed {
             return Some(format!("{} is not what it was", path.display()));

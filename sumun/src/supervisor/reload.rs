@@ -250,7 +250,8 @@ impl Supervisor {
         self.descriptors.keep_only(&config);
         self.certificates = certificates;
         self.sources = sources;
-        self.config = config;
+        let before = std::mem::replace(&mut self.config, config);
+        self.forget_rooms(&before);
         if let Some(new) = new_process {
             // Before the answer: who has that may look for this.
             self.say_ready(new);

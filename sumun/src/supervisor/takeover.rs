@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use sumun_config::Sources;
 use sumun_config::checked::Config;
 use sumun_engine::lifecycle;
+use sumun_engine::rooms::KeptRooms;
 use sumun_engine::tls::Material;
 use sumun_host::pass::{queue_descriptors, receive_descriptors};
 use sumun_host::process;
@@ -82,6 +83,9 @@ struct Written {
     /// of them.
     #[serde(default)]
     checks: Vec<WrittenCheck>,
+    /// Of waiting rooms.
+    #[serde(default)]
+    rooms: KeptRooms,
     /// Who wants to know how the upgrade goes, and the worker process that it is for.
     requester: Requester,
     new_process: u64,
@@ -181,6 +185,7 @@ impl Supervisor {
             processes: self.processes.iter().map(|process| process.to_written(now, &mut place)).collect(),
             waiting: self.waiting.iter().copied().collect(),
             checks: self.checks.to_written(now, &mut place),
+            rooms: self.rooms.clone(),
             requester,
             new_process,
         };
@@ -310,6 +315,8 @@ impl Inherited {
             runtime: written.runtime,
             cares: None,
             untold: false,
+            rooms: written.rooms,
+            rooms_unwritten: false,
             service_manager: ServiceManager::find(),
             checks,
             stopping: false,

@@ -45,7 +45,8 @@ impl Lower<'_> {
             let name = node.find("name").or_else(|| node.find("path")).and_then(Node::scalar);
             let name = name.map_or("/", |scalar| scalar.text.as_str());
             if seen.get(name).is_some_and(|count| *count > 1) {
-                let message = format!("two routes of this listener that are called {} have a waiting room", quoted(name));
+                let message =
+                    format!("two routes of this listener that are called {} have a waiting room", quoted(name));
                 self.error(room.place, message, "give one of them another `name`, or match both with one route");
             }
         }

@@ -284,6 +284,7 @@ mod tests {
                 state_key,
                 runtime: Some(sources.clone()),
                 tls: material(&state_key),
+                rooms: crate::rooms::KeptRooms::from([(crate::rooms::RoomName::of(&sources, "/"), sources.clone())]),
             })).unwrap();
             supervisor.send(ToWorker::Apply(Apply {
                 id,

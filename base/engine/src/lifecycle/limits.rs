@@ -30,4 +30,5 @@ pub const WAITING_MESSAGES: usize = 16;
 pub const CHECKS_AT_ONCE: usize = 16;
 
 const _: () = assert!(REASON_BYTES * 6 + 1024 < FROM_WORKER_BYTES, "a reason escaped as JSON fits");
+const _: () = assert!(crate::rooms::ROOM_BYTES * 5 / 4 + 1024 < FROM_WORKER_BYTES, "a room escaped as JSON fits");
 const _: () = assert!(crate::acme::ENTRY_BYTES * 4 / 3 + 1024 < FROM_WORKER_BYTES, "what is kept fits as base64");

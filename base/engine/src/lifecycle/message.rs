@@ -11,6 +11,7 @@ use sumun_config::checked::BindAddress;
 
 use super::limits::REASON_BYTES;
 use crate::acme::{ENTRY_BYTES, Entry};
+use crate::rooms::{KeptRooms, ROOM_BYTES, RoomName};
 use crate::tls::{Blob, Material};
 
 /// From the supervisor to the worker process.
@@ -92,6 +93,8 @@ pub struct Start {
     pub runtime: Option<String>,
     /// Certificates, keys and authorities that the config names: a worker process may not read them.
     pub tls: Material,
+    /// What is kept of waiting rooms.
+    pub rooms: KeptRooms,
 }
 
 /// Keeps the key out of logs.
@@ -183,6 +186,12 @@ pub enum FromWorker {
         entry: Entry,
         content: Blob,
     },
+    /// The newest of a waiting room. Only from the process that serves, and of one that hands over
+    /// before it says so.
+    KeepRoom {
+        room: RoomName,
+        state: String,
+    },
     /// A name is about to be looked up: `HostFiles` is wanted if it is news.
     HostFilesWanted,
     /// A server is to be checked by the command that the config has for its pool: this process may
@@ -215,6 +224,8 @@ enum Written {
         runtime: Option<String>,
         #[serde(default)]
         tls: Material,
+        #[serde(default)]
+        rooms: KeptRooms,
     },
     Apply {
         id: u64,
@@ -270,9 +281,9 @@ impl ToWorker {
     /// The message in bytes, and the descriptors that go with it in this order.
     pub(super) fn encode(self) -> io::Result<(Vec<u8>, Vec<OwnedFd>)> {
         let (written, descriptors) = match self {
-            Self::Start(Start { sources, descriptors, listening, instance, state_key, runtime, tls }) => {
+            Self::Start(Start { sources, descriptors, listening, instance, state_key, runtime, tls, rooms }) => {
                 let (labels, descriptors) = split(descriptors);
-                (Written::Start { sources, labels, listening, instance, state_key, runtime, tls }, descriptors)
+                (Written::Start { sources, labels, listening, instance, state_key, runtime, tls, rooms }, descriptors)
             }
             Self::Apply(Apply { id, sources, added, tls }) => {
                 let (labels, descriptors) = split(added);
@@ -299,8 +310,9 @@ impl ToWorker {
     /// The reverse of [`Self::encode`].
     pub(super) fn decode(bytes: &[u8], descriptors: Vec<OwnedFd>) -> io::Result<Self> {
         let (message, labels) = match serde_json::from_slice(bytes)? {
-            Written::Start { sources, labels, listening, instance, state_key, runtime, tls } => {
-                let start = Start { sources, descriptors: Vec::new(), listening, instance, state_key, runtime, tls };
+            Written::Start { sources, labels, listening, instance, state_key, runtime, tls, rooms } => {
+                let descriptors = Vec::new();
+                let start = Start { sources, descriptors, listening, instance, state_key, runtime, tls, rooms };
                 (Self::Start(start), labels)
             }
             Written::Apply { id, sources, labels, tls } => {
@@ -339,6 +351,10 @@ impl FromWorker {
         }
         if matches!(&self, Self::Keep { content, .. } if content.bytes().len() > ENTRY_BYTES) {
             let text = format!("more than {ENTRY_BYTES} bytes are not kept");
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+        }
+        if matches!(&self, Self::KeepRoom { state, .. } if state.len() > ROOM_BYTES) {
+            let text = format!("more than {ROOM_BYTES} bytes of a room are not kept");
             return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
         }
         Ok(serde_json::to_vec(&self)?)

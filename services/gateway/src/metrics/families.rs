@@ -31,7 +31,36 @@ impl Gateway {
         let mut families = self.metrics.families();
         families.push(connections);
         families.push(refused);
+        families.extend(self.room_families());
         families
+    }
+
+    fn room_families(&self) -> [Family; 6] {
+        let mut waiting = Family::gauge("sumun_waiting_room_waiting", "Visitors that wait to be called.");
+        let mut active = Family::gauge(
+            "sumun_waiting_room_active",
+            "Visitors that are inside, those who were called and have not come yet among them.",
+        );
+        let mut admitted = Family::counter("sumun_waiting_room_admitted_total", "Visitors that came in.");
+        let mut issued = Family::counter("sumun_waiting_room_issued_total", "Visitors that had to wait.");
+        let mut expired =
+            Family::counter("sumun_waiting_room_expired_total", "Visitors that were called and did not come in time.");
+        let mut refused = Family::counter(
+            "sumun_waiting_room_refused_total",
+            "What visitors showed or asked for in vain: not signed here (forged), exchanged before (used), called too long ago or unknown (late), too many places for one client (client), nobody more may wait (full).",
+        );
+        for ((listener, route), counts, causes) in self.rooms.counts() {
+            let labels = [("listener", &listener), ("route", &route)];
+            waiting.push(&labels, counts.waiting);
+            active.push(&labels, counts.active);
+            admitted.push(&labels, counts.admitted);
+            issued.push(&labels, counts.issued);
+            expired.push(&labels, counts.passed);
+            for (cause, count) in causes {
+                refused.push(&[labels[0], labels[1], ("cause", &cause.into())], count);
+            }
+        }
+        [waiting, active, admitted, issued, expired, refused]
     }
 }
 

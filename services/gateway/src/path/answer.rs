@@ -62,6 +62,21 @@ pub(super) async fn refuse(exchange: &mut Exchange<'_>, reason: Reason, write_fi
     Ended::new(reason, sent)
 }
 
+/// What those are told who wait, or who were refused a place; `fields` are whole field lines.
+pub(super) async fn of_waiting_room(
+    exchange: &mut Exchange<'_>,
+    (status, reason): (u16, Reason),
+    content_type: &str,
+    body: &[u8],
+    fields: &[u8],
+) -> Ended {
+    // Nobody reads the body: where the next request begins is not known.
+    exchange.keep_alive &= !exchange.head.has_body();
+    let answer = Answer { status, content_type, body, fields, edits: &Edits::NONE };
+    let sent = send(exchange, &answer).await;
+    Ended::new(if sent { reason } else { Reason::ClientClosed }, sent)
+}
+
 /// The page for a status that files gave; `fields` are whole field lines.
 pub(super) async fn of_file_error(exchange: &mut Exchange<'_>, status: u16, fields: &[u8], reason: Reason) -> Ended {
     let sent = send_page(exchange, status, reason, |output| output.extend_from_slice(fields)).await;
@@ -375,6 +390,11 @@ async fn send(exchange: &mut Exchange<'_>, answer: &Answer<'_>) -> bool {
     }
     write_hsts(&mut output, exchange.hsts(), answer.edits);
     answer.edits.write_filtered(&mut output, answer.fields);
+    if let Some(cookie) = &exchange.room_cookie {
+        output.extend_from_slice(b"Set-Cookie: ");
+        output.extend_from_slice(cookie);
+        output.extend_from_slice(b"\r\n");
+    }
     let connection = ConnectionLine::of(exchange.keep_alive, exchange.head.version);
     sumun_http::forward::write_connection_line(&mut output, connection);
     output.extend_from_slice(b"\r\n");

@@ -105,11 +105,15 @@ pub(super) fn sticky_cookie<'a>(exchange: &Exchange<'a>, pool: &LocalPool) -> Op
 
 /// Value of a cookie (RFC 6265 section 4.2.1).
 pub(super) fn cookie<'a>(exchange: &Exchange<'a>, name: &str) -> Option<&'a [u8]> {
-    exchange.head.values(exchange.bytes, b"cookie").find_map(|line| {
-        line.split(|&byte| byte == b';').find_map(|pair| {
-            let (found, value) = pair.trim_ascii().split_at_checked(name.len())?;
-            if found == name.as_bytes() { value.strip_prefix(b"=") } else { None }
-        })
+    cookies(exchange, name).next()
+}
+
+/// Values of a cookie, which may come several times for several paths.
+pub(super) fn cookies<'a>(exchange: &Exchange<'a>, name: &str) -> impl Iterator<Item = &'a [u8]> {
+    let pairs = exchange.head.values(exchange.bytes, b"cookie").flat_map(|line| line.split(|&byte| byte == b';'));
+    pairs.filter_map(|pair| {
+        let (found, value) = pair.trim_ascii().split_at_checked(name.len())?;
+        if found == name.as_bytes() { value.strip_prefix(b"=") } else { None }
     })
 }
 
@@ -572,6 +576,7 @@ async fn pass_interim(
         connection: ConnectionLine::Silent,
         date: b"",
         cookie: None,
+        room_cookie: None,
         hsts: None,
         edits: &route.response_edits,
     };
@@ -595,6 +600,7 @@ async fn switch(
         connection: ConnectionLine::Websocket,
         date: b"",
         cookie: None,
+        room_cookie: exchange.room_cookie.as_deref(),
         hsts: exchange.hsts(),
         edits: &route.response_edits,
     };

@@ -372,7 +372,7 @@ impl Room {
         Outlook {
             issued: self.issued,
             called: self.called,
-            calls_per_1000_s: self.pace.calls_per_1000_s(&self.settings),
+            calls_per_million_s: self.pace.calls_per_million_s(&self.settings),
             next_place_ms: if is_full { self.sessions.first_end_ms().unwrap_or(0) } else { 0 },
         }
     }

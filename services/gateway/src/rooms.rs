@@ -76,6 +76,8 @@ impl Rooms {
     /// Makes the rooms of a config, changes those that are there, forgets the others, and reads pages.
     pub(crate) fn prepare(&self, config: &Config) {
         let now_ms = self.now_ms();
+        // What the config before this one has removed, and nobody uses any more.
+        kept::lock(&self.table).let_go(|_| {});
         let mut pages = BTreeMap::new();
         let mut named = Vec::new();
         for (listener, route) in kept_rooms::with_rooms(config) {
@@ -94,7 +96,6 @@ impl Rooms {
         }
         let mut table = kept::lock(&self.table);
         table.name(|key| named.contains(key));
-        table.let_go(|_| {});
         *self.pages.lock().unwrap_or_else(PoisonError::into_inner) = pages;
     }
 
@@ -291,7 +292,7 @@ impl Refused {
 struct Front {
     issued: AtomicU64,
     called: AtomicU64,
-    calls_per_1000_s: AtomicU64,
+    calls_per_million_s: AtomicU64,
     next_place_ms: AtomicU64,
 }
 
@@ -300,7 +301,7 @@ impl Front {
         let front = Self {
             issued: AtomicU64::default(),
             called: AtomicU64::default(),
-            calls_per_1000_s: AtomicU64::default(),
+            calls_per_million_s: AtomicU64::default(),
             next_place_ms: AtomicU64::default(),
         };
         front.show(room.outlook());
@@ -310,7 +311,7 @@ impl Front {
     fn show(&self, outlook: Outlook) {
         self.issued.store(outlook.issued, Ordering::Relaxed);
         self.called.store(outlook.called, Ordering::Relaxed);
-        self.calls_per_1000_s.store(outlook.calls_per_1000_s, Ordering::Relaxed);
+        self.calls_per_million_s.store(outlook.calls_per_million_s, Ordering::Relaxed);
         self.next_place_ms.store(outlook.next_place_ms, Ordering::Relaxed);
     }
 }
@@ -355,7 +356,7 @@ impl SharedRoom {
         Outlook {
             issued: read(&front.issued),
             called: read(&front.called),
-            calls_per_1000_s: read(&front.calls_per_1000_s),
+            calls_per_million_s: read(&front.calls_per_million_s),
             next_place_ms: read(&front.next_place_ms),
         }
     }

@@ -14,7 +14,7 @@ pub struct Outlook {
     pub issued: u64,
     pub called: u64,
     /// At least 1.
-    pub calls_per_1000_s: u64,
+    pub calls_per_million_s: u64,
     /// All places are taken, and none is free before this; 0: there are free ones.
     pub next_place_ms: u64,
 }
@@ -34,7 +34,7 @@ impl Outlook {
     /// How long somebody in this place is likely to wait. Milliseconds.
     #[must_use]
     pub fn wait_ms(&self, place: u64, now_ms: u64) -> u64 {
-        let by_pace = place.saturating_mul(1_000_000) / self.calls_per_1000_s.max(1);
+        let by_pace = place.saturating_mul(1_000_000_000) / self.calls_per_million_s.max(1);
         if place == 0 { 0 } else { by_pace.max(self.next_place_ms.saturating_sub(now_ms)) }
     }
 
@@ -75,14 +75,14 @@ impl Pace {
     }
 
     /// By what was seen, within what the settings make possible; before much was seen, by the settings.
-    pub(super) fn calls_per_1000_s(&self, settings: &Settings) -> u64 {
-        let asked_for = u64::from(settings.admit) * 1_000_000 / settings.period_ms;
+    pub(super) fn calls_per_million_s(&self, settings: &Settings) -> u64 {
+        let asked_for = u64::from(settings.admit) * 1_000_000_000 / settings.period_ms;
         let (now_ms, called) = self.now;
         let seen = self.marks.front().filter(|(at_ms, _)| at_ms + ROOM_PACE_STEP_MS <= now_ms);
         let Some((at_ms, before)) = seen else { return asked_for.max(1) };
         // Places become free at this rate where everybody stays for one session.
-        let by_sessions = u64::from(settings.active) * 1_000_000 / settings.session_ms;
-        let by_pace = (called - before) * 1_000_000 / (now_ms - at_ms);
+        let by_sessions = u64::from(settings.active) * 1_000_000_000 / settings.session_ms;
+        let by_pace = (called - before) * 1_000_000_000 / (now_ms - at_ms);
         by_pace.max(by_sessions.min(asked_for)).min(2 * asked_for).max(1)
     }
 }

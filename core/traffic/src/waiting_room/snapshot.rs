@@ -69,6 +69,8 @@ impl Room {
         room.claims = Claims::from_cut(*first_word, words);
         room.claims.add(*issued);
         room.outstanding = room.claims.count_unset(room.passed, room.called);
+        // Beginning anew earns nobody a turn.
+        room.credit = 0;
         room.sessions = Sessions::from_groups(sessions, now_ms + room.settings.session_ms);
         if room.called > room.passed {
             room.note_call();

@@ -187,7 +187,7 @@ fn a_million_who_wait_are_a_bit_each() {
 
 #[test]
 fn who_waits_asks_more_often_as_the_turn_comes_near() {
-    let outlook = Outlook { issued: 100_000, called: 0, calls_per_1000_s: 200_000, next_place_ms: 0 };
+    let outlook = Outlook { issued: 100_000, called: 0, calls_per_million_s: 200_000_000, next_place_ms: 0 };
     assert_eq!(outlook.wait_ms(0, 0), 0);
     assert_eq!((outlook.wait_ms(200, 0), outlook.ask_again_ms(4000)), (1000, 2000));
     assert_eq!(outlook.ask_again_ms(80_000), 20_000);

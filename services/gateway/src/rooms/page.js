@@ -14,7 +14,7 @@
     const text = now.toLocaleString(lang);
     show('place', text);
     document.title = '(' + text + ') ' + title;
-    parts('progress').forEach(part => { part.max = first; part.value = first - now; });
+    parts('progress').forEach(part => { part.hidden = false; part.max = first; part.value = first - now; });
   };
   const later = ms => { clearTimeout(timer); timer = setTimeout(ask, ms); };
   async function ask() {

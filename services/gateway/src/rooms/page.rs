@@ -80,6 +80,8 @@ impl Language {
         let (hours, rest) = (minutes / 60, minutes % 60);
         match (self, hours, minutes) {
             (Self::Korean, _, 0 | 1) => "1분 이내".to_owned(),
+            (Self::Korean, 24.., _) => "하루 이상".to_owned(),
+            (Self::English, 24.., _) => "more than a day".to_owned(),
             (Self::Korean, 0, _) => format!("약 {minutes}분"),
             (Self::Korean, _, _) if rest == 0 => format!("약 {hours}시간"),
             (Self::Korean, ..) => format!("약 {hours}시간 {rest}분"),
@@ -267,6 +269,13 @@ mod tests {
             [1, 120_000, 7_200_000, 5_400_000].map(|ms| Language::Korean.wait(ms)),
             ["1분 이내", "약 2분", "약 2시간", "약 1시간 30분"]
         );
+    }
+
+    #[test]
+    fn a_wait_of_days_is_not_told_to_the_minute() {
+        let days_ms = 5 * 24 * 3_600_000 + 61_000;
+        assert_eq!(Language::English.wait(days_ms), "more than a day");
+        assert_eq!(Language::Korean.wait(days_ms), "하루 이상");
     }
 
     #[test]

@@ -14,6 +14,7 @@ mod soak;
 mod stream;
 mod tls;
 mod upgrade;
+mod waiting_room;
 
 use std::path::PathBuf;
 use std::time::Instant;
@@ -87,7 +88,7 @@ const PYTHON: [Package; 3] = [packages::CURL, packages::PYTHON, packages::PYTHON
 
 const TLS: [Package; 5] = [packages::NGINX, packages::CURL, packages::OPENSSL, packages::H2LOAD, packages::PYTHON];
 
-const PEERS: [Peer; 17] = [
+const PEERS: [Peer; 19] = [
     peer("nginx", "nginx as the server behind", &[packages::NGINX, packages::CURL], true, plain::nginx),
     peer("apache", "Apache httpd as the server behind", &[packages::APACHE, packages::CURL], true, plain::apache),
     peer("python", "aiohttp, wsgiref and WebSockets", &PYTHON, true, plain::python),
@@ -174,6 +175,23 @@ const PEERS: [Peer; 17] = [
             &[packages::NGINX, packages::HEY, packages::TASKSET],
             false,
             attack::attack,
+        )
+    },
+    peer(
+        "waiting-room",
+        "the queue page in Chromium: languages, screens, a reload, the turn",
+        &[packages::CHROMIUM, packages::NANUM, packages::PYTHON, packages::PYTHON_VENV],
+        false,
+        waiting_room::browser,
+    ),
+    Peer {
+        on_demand: true,
+        ..peer(
+            "crowd",
+            "100,000 visitors in a waiting room: order, rate and our CPU time",
+            &[packages::CURL],
+            false,
+            waiting_room::crowd,
         )
     },
     Peer {

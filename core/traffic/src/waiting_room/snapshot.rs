@@ -32,7 +32,7 @@ impl Room {
             passed,
             first_word,
             words,
-            sessions: self.sessions.groups(self.now_ms),
+            sessions: self.sessions.groups(),
         }
     }
 

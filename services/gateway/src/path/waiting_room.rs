@@ -88,8 +88,13 @@ fn judge(exchange: &mut Exchange<'_>, door: &RoomDoor, path: &sumun_config::chec
             }
             come_in(exchange, room, &cookie, id, now_ms)
         }
-        _ if is_look => Some(Told::Nothing),
-        _ => arrive(exchange, room, &cookie, now_ms),
+        shown => {
+            // Given in the last moment of a life of the room, or so long ago that it is forgotten.
+            if shown.is_some() {
+                count(&room.refused.passed);
+            }
+            if is_look { Some(Told::Nothing) } else { arrive(exchange, room, &cookie, now_ms) }
+        }
     }
 }
 

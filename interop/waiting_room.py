@@ -1,0 +1,88 @@
+"""Visitors with a real browser in a waiting room: waiting_room.py ADDRESS FOLDER
+
+ADDRESS has /sale/ (two a second are let in) and /closed/ (nobody is); screenshots go into FOLDER.
+"""
+
+import json
+import sys
+import urllib.error
+import urllib.request
+
+from playwright.sync_api import sync_playwright
+
+address, folder = sys.argv[1:]
+base = f"http://{address}"
+
+
+def queue(path, count):
+    """So many visitors in front."""
+    for _ in range(count):
+        request = urllib.request.Request(base + path, headers={"Accept": "application/json"})
+        try:
+            urllib.request.urlopen(request)
+        except urllib.error.HTTPError as error:
+            assert json.load(error)["reason"] == "waiting_room"
+
+
+def place(page):
+    return int(page.inner_text("[data-room=place]").replace(",", ""))
+
+
+with sync_playwright() as play:
+    browser = play.chromium.launch(
+        executable_path="/usr/bin/chromium", headless=True, args=["--no-sandbox", "--disable-gpu", "--no-proxy-server"]
+    )
+    complaints = []
+
+    def visitor(**options):
+        page = browser.new_context(**options).new_page()
+        # The page itself comes with 503, which a browser mentions.
+        heard = lambda message: message.type in ("error", "warning") and "503" not in message.text
+        page.on("console", lambda message: complaints.append(message.text) if heard(message) else None)
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        return page
+
+    phone = {"is_mobile": True, "has_touch": True, "device_scale_factor": 2}
+    queue("/closed/", 1500)
+    seen = {
+        "desk": visitor(locale="en-US", viewport={"width": 1280, "height": 800}),
+        "phone": visitor(locale="ko-KR", viewport={"width": 360, "height": 640}, **phone),
+        "small": visitor(locale="en-US", viewport={"width": 320, "height": 568}, **phone),
+        "dark": visitor(locale="ko-KR", viewport={"width": 390, "height": 844}, color_scheme="dark", **phone),
+        "without-script": visitor(locale="ko-KR", viewport={"width": 360, "height": 640}, java_script_enabled=False),
+    }
+    for name, page in seen.items():
+        page.goto(base + "/closed/")
+        page.screenshot(path=f"{folder}/waiting-{name}.png")
+        assert place(page) >= 1499, page.inner_text("main")
+        is_korean = "번째" in page.inner_text("main")
+        assert is_korean == (name in ("phone", "dark", "without-script")), name
+        assert page.get_by_role("heading", level=1).count() == 1 and page.get_by_role("status").count() == 1
+        if name != "without-script":
+            assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), f"{name}: wider than the screen"
+
+    queue("/sale/", 30)
+    page = visitor(locale="ko-KR", viewport={"width": 360, "height": 640}, **phone)
+    page.goto(base + "/sale/thing?a=1#part")
+    first = place(page)
+    page.wait_for_function(f"+document.querySelector('[data-room=place]').textContent < {first} - 2")
+    before = place(page)
+    page.reload()
+    after = place(page)
+    assert before - 3 <= after <= before, f"a reload changes nothing: {before}, then {after}"
+    page.screenshot(path=f"{folder}/waiting-turn.png")
+    page.wait_for_selector("text=inside", timeout=60_000)
+    assert page.url == base + "/sale/thing?a=1", page.url
+    page.reload()
+    assert "inside" in page.inner_text("body"), "the session holds"
+    cookies = page.context.cookies()
+    assert len(cookies) == 1 and cookies[0]["httpOnly"] and cookies[0]["sameSite"] == "Lax", cookies
+    assert not complaints, complaints
+    page = seen["desk"]
+    page.context.set_offline(True)
+    page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+    page.wait_for_selector("text=The connection was lost", timeout=60_000)
+    page.context.set_offline(False)
+    page.wait_for_function("document.querySelector('[data-room=state]').textContent === ''", timeout=60_000)
+    print(f"Chromium {browser.version}: place {first} to inside, reload, phone, dark, without script, offline")
+    browser.close()

@@ -8,6 +8,7 @@ mod ask;
 mod auth;
 mod bandwidth;
 mod body;
+mod client_address;
 mod files;
 mod guard;
 mod hands;

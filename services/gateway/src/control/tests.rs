@@ -59,7 +59,7 @@ impl Running {
     fn start() -> Self {
         let started = Instant::now();
         let pools = Arc::new(Pools::new(started, b"key"));
-        let rooms = crate::Rooms::new([0; 32], std::time::Instant::now(), std::collections::BTreeMap::new());
+        let rooms = Rooms::new([0; 32], Instant::now(), BTreeMap::new());
         let gateway = Gateway::new(Arc::clone(&pools), Tls::new(WORKERS), rooms, "0");
         let log = AccessLog::start(WORKERS).unwrap();
         let workers = (0..WORKERS).map(|index| {

@@ -10,7 +10,7 @@ use std::task::Poll;
 use sumun_engine::pace::{Lane, Pace};
 use sumun_engine::{Deadline, Worker};
 
-use super::{Exchange, limited};
+use super::{Exchange, client_address};
 use crate::events::Reason;
 use crate::io::{self, Stopped};
 use crate::site::Route;
@@ -28,7 +28,7 @@ struct Share {
 pub(super) fn begin(exchange: &mut Exchange<'_>, route: &Route) {
     let listener = exchange.site.pace.as_ref();
     if listener.is_some() || route.pace.is_some() {
-        exchange.pace = Pace::new(listener, route.pace.as_ref(), exchange.own_pace, limited::client_key(exchange));
+        exchange.pace = Pace::new(listener, route.pace.as_ref(), exchange.own_pace, client_address::key_of(exchange));
     }
 }
 

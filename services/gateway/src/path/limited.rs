@@ -6,7 +6,6 @@ mod key;
 use sumun_config::limits::ROUTE_LIMITS;
 
 pub(crate) use jwt::Verifier;
-pub(super) use key::of_client as client_key;
 
 use super::{Ended, Exchange, answer};
 use crate::events::Reason;

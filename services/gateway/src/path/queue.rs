@@ -1,7 +1,6 @@
 //! Waiting for a place: of the route, of the pool, of a server.
 
 use std::future::{Future, poll_fn};
-use std::net::IpAddr;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -11,7 +10,7 @@ use std::time::Duration;
 use sumun_http::Known;
 use sumun_pools::{Admission, Asker, Caller, NotAdmitted, Permit, Priority, TraceGuard};
 
-use super::Exchange;
+use super::{Exchange, client_address};
 use crate::events::Reason;
 use crate::io::Gone;
 use crate::site::Route;
@@ -104,13 +103,7 @@ async fn admit(
 }
 
 pub(super) fn asker(exchange: &Exchange<'_>, caller: Caller, priority: Priority) -> Asker {
-    let client = match exchange.client.map(|client| client.ip().to_canonical()) {
-        Some(IpAddr::V4(v4)) => u64::from(v4.to_bits()),
-        // A client has a network of its own (RFC 6177).
-        Some(IpAddr::V6(v6)) => (v6.to_bits() >> 64) as u64,
-        None => 0,
-    };
-    Asker { caller, priority, client }
+    Asker { caller, priority, client: client_address::key_of(exchange) }
 }
 
 /// Until the whole request has to be answered; `None`: there is no such time.

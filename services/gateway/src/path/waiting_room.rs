@@ -11,13 +11,11 @@
 //! The page asks with `X-Waiting-Room: look`. That exchanges nothing and reaches no server: it only
 //! tells where the visitor is.
 
-use std::net::IpAddr;
-
 use sumun_http::negotiate::{PageForm, page_form};
 use sumun_http::{Known, Method};
 use sumun_traffic::waiting_room::{Arrival, Claim, Id, Outlook};
 
-use super::{Ended, Exchange, answer, proxy};
+use super::{Ended, Exchange, answer, client_address, proxy};
 use crate::events::Reason;
 use crate::limits::{ROOM_CONNECTION, ROOM_COOKIES};
 use crate::rooms::{Filling, Language, Pass, RoomDoor, SharedRoom};
@@ -154,7 +152,7 @@ fn arrive(exchange: &mut Exchange<'_>, room: &SharedRoom, cookie: &Cookie<'_>, n
     if room.is_frozen() {
         return Some(Told::Moment);
     }
-    if let Err(empty) = room.take_ticket(client_address(exchange), now_ms) {
+    if let Err(empty) = room.take_ticket(client_address::of(exchange), now_ms) {
         count(&room.refused.rate);
         return Some(Told::TooMany { retry_ms: (empty.retry_after_ns / 1_000_000).max(REFUSED_MS) });
     }
@@ -173,25 +171,6 @@ fn arrive(exchange: &mut Exchange<'_>, room: &SharedRoom, cookie: &Cookie<'_>, n
             Some(Told::Full)
         }
     }
-}
-
-/// Who asks: the peer, or whom proxies name that are believed, the last one that is none of them.
-fn client_address(exchange: &Exchange<'_>) -> Option<IpAddr> {
-    let peer = exchange.client.map(|client| client.ip());
-    if !exchange.trusted {
-        return peer;
-    }
-    let mut named = peer;
-    let lines: Vec<&[u8]> = exchange.head.values(exchange.bytes, b"x-forwarded-for").collect();
-    for element in lines.iter().rev().flat_map(|line| line.rsplit(|&byte| byte == b',')) {
-        let address = std::str::from_utf8(element.trim_ascii()).ok().and_then(|text| text.parse::<IpAddr>().ok());
-        let Some(address) = address else { break };
-        named = Some(address);
-        if !exchange.site.trusts(address) {
-            break;
-        }
-    }
-    named
 }
 
 fn is_secure(exchange: &Exchange<'_>) -> bool {

@@ -25,8 +25,6 @@ mod sessions;
 mod snapshot;
 
 #[cfg(test)]
-mod simulation;
-#[cfg(test)]
 mod tests;
 
 use std::collections::VecDeque;

@@ -4,8 +4,8 @@
 //! numbers that are not theirs, some again with one that they have used. `SUMUN_VISITORS` is another
 //! number of visitors, `SUMUN_SEED` another seed.
 
-use super::*;
-use crate::key::mix;
+use sumun_traffic::key::mix;
+use sumun_traffic::waiting_room::{Arrival, Claim, Id, Room, Settings};
 
 const START_MS: u64 = 1_700_000_000_000;
 const STEP_MS: u64 = 50;

@@ -147,9 +147,13 @@ impl Rooms {
         table.iter().flat_map(|(key, rooms)| rooms.iter().map(|room| (key.clone(), Arc::clone(room)))).collect()
     }
 
-    /// Listener, route, counts, and refusals by cause.
-    pub(crate) fn counts(&self) -> Vec<((Name, Name), Counts, [(&'static str, u64); 5])> {
-        let row = |(key, room): ((Name, Name), Arc<SharedRoom>)| (key, room.lock().counts(), room.refused.read());
+    pub(crate) fn totals(&self) -> Vec<RoomTotal> {
+        let row = |((listener, route), room): ((Name, Name), Arc<SharedRoom>)| RoomTotal {
+            listener,
+            route,
+            counts: room.lock().counts(),
+            refused: room.refused.read(),
+        };
         self.all().into_iter().map(row).collect()
     }
 
@@ -228,6 +232,15 @@ fn rate_of(room: &WaitingRoom) -> Rate {
 
 fn milliseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// What has happened in a room.
+pub(crate) struct RoomTotal {
+    pub(crate) listener: Name,
+    pub(crate) route: Name,
+    pub(crate) counts: Counts,
+    /// By cause.
+    pub(crate) refused: [(&'static str, u64); 5],
 }
 
 /// A room as one worker's route has it.

@@ -7,6 +7,7 @@ use sumun_engine::telemetry::{Family, names};
 use crate::control::Gateway;
 use crate::events::Side;
 use crate::metrics::Metrics;
+use crate::rooms::RoomTotal;
 
 /// Labels of the statuses' first digit.
 const CLASSES: [&str; 6] = ["none", "1xx", "2xx", "3xx", "4xx", "5xx"];
@@ -49,7 +50,7 @@ impl Gateway {
             "sumun_waiting_room_refused_total",
             "What visitors showed or asked for in vain: not signed here (forged), exchanged before (used), called too long ago or unknown (late), too many places for one client (client), nobody more may wait (full).",
         );
-        for ((listener, route), counts, causes) in self.rooms.counts() {
+        for RoomTotal { listener, route, counts, refused: causes } in self.rooms.totals() {
             let labels = [("listener", &listener), ("route", &route)];
             waiting.push(&labels, counts.waiting);
             active.push(&labels, counts.active);

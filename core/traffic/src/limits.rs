@@ -118,5 +118,6 @@ pub const ROOM_POLL_LEAST_MS: u64 = 2_000;
 /// and no more seldom, unless so many wait that together they would ask too much.
 pub const ROOM_POLL_MOST_MS: u64 = 30_000;
 
-/// Questions a second that all who wait in one room make together; beyond it each asks more seldom.
+/// Questions a second that all who wait in one room should make together; beyond it each asks more seldom,
+/// but no more seldom than four times until its turn.
 pub const ROOM_POLLS_PER_SECOND: u64 = 5_000;

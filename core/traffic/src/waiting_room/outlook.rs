@@ -38,8 +38,8 @@ impl Outlook {
         if place == 0 { 0 } else { by_pace.max(self.next_place_ms.saturating_sub(now_ms)) }
     }
 
-    /// When somebody who is likely to wait so long should ask again: more often as the turn comes near, and
-    /// all together no more than can be answered with ease. Milliseconds.
+    /// When somebody who is likely to wait so long should ask again: more often as the turn comes near,
+    /// and more seldom where very many wait, as far as the turn is not missed for it. Milliseconds.
     #[must_use]
     pub fn ask_again_ms(&self, wait_ms: u64) -> u64 {
         if wait_ms <= ROOM_POLL_LEAST_MS {

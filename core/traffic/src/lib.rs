@@ -25,6 +25,9 @@
 //! adaptive       how many requests at once a server serves best, found out from its answers
 //! level          who is refused while a pool is overloaded, the same ones for a while
 //! waiting_room   visitors by number: who waits, who is called, who is inside
+//! space_saving   who comes most often, of very many
+//! top            the same of the last minutes, added up over threads, with its texts
+//! blocks         who is blocked until when, and who has earned it
 //! self_calls     how much of a pool its own servers may hold by calling it
 //! ```
 //!
@@ -32,6 +35,7 @@
 
 pub mod adaptive;
 pub mod balance;
+pub mod blocks;
 mod draw;
 pub mod health;
 pub mod key;
@@ -50,7 +54,9 @@ pub mod retry_budget;
 pub mod self_calls;
 pub mod sliding;
 pub mod slow_start;
+pub mod space_saving;
 pub mod token_bucket;
+pub mod top;
 mod turns;
 pub mod waiting_room;
 

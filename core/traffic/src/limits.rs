@@ -121,3 +121,26 @@ pub const ROOM_POLL_MOST_MS: u64 = 30_000;
 /// Questions a second that all who wait in one room should make together; beyond it each asks more seldom,
 /// but no more seldom than four times until its turn.
 pub const ROOM_POLLS_PER_SECOND: u64 = 5_000;
+
+/// Keys that one sketch of the most frequent ones can have places for; more are cut to it.
+pub const TOP_PLACES_MAX: usize = 4096;
+
+/// As much of a text that is counted is kept and told from others. Bytes.
+pub const TOP_TEXT_BYTES: usize = 128;
+
+/// How long one generation of what came most often is filled, in milliseconds.
+pub const TOP_GENERATION_MS: u64 = 60_000;
+
+/// Clients that are blocked at once, 16 bytes each; of eight that share their places, the one whose block
+/// ends first makes way for another.
+pub const BLOCKED_CLIENTS: usize = 65_536;
+
+/// Clients whose strikes against one rule are counted at once, 16 bytes each; the one that began longest
+/// ago is forgotten for another.
+pub const STRIKING_CLIENTS: usize = 65_536;
+
+/// Strikes that are counted one by one: no rule may allow more.
+pub const STRIKES_MAX: u32 = 1 << 20;
+
+/// Reasons of blocks that are told apart, over all reloads; behind them there is one for all others.
+pub const BLOCK_REASONS: usize = 1 << 12;

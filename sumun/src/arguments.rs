@@ -81,6 +81,28 @@ pub(crate) enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Who asks for what, most of all, in the last minutes
+    ///
+    /// Attack or crowd: a few clients with most of the requests, one path, one agent, many errors; or
+    /// very many clients, none of which stands out.
+    Traffic {
+        #[command(flatten)]
+        instance: Instance,
+        /// Print the answer of the API as it is
+        #[arg(long)]
+        json: bool,
+    },
+    /// Clients that are blocked by a rule of `blocks`
+    Blocks {
+        /// End the block of this client instead, as it is listed
+        #[arg(long, value_name = "ADDRESS")]
+        lift: Option<String>,
+        #[command(flatten)]
+        instance: Instance,
+        /// Print the answer of the API as it is
+        #[arg(long, conflicts_with = "lift")]
+        json: bool,
+    },
     /// Act on one server of a pool, until the next start
     #[command(subcommand)]
     Server(ServerAction),
@@ -206,6 +228,8 @@ mod tests {
             "sumun server weight app 127.0.0.1:9001 3 -c a.yaml",
             "sumun server add app 127.0.0.1:9003 --weight 2",
             "sumun server list --json",
+            "sumun traffic --json -c a.yaml",
+            "sumun blocks --lift 2001:db8::/64",
             "sumun completions bash",
         ] {
             Arguments::try_parse_from(line.split(' ')).unwrap();

@@ -103,6 +103,24 @@ pub(crate) fn pool(instance: &Instance, name: Option<&str>, as_json: bool) -> Ex
     )
 }
 
+pub(crate) fn traffic(instance: &Instance, as_json: bool) -> ExitCode {
+    conclude(
+        ask(instance, "GET", "/api/v1/traffic", None)
+            .and_then(|answer| present(&answer, as_json, |body| show::traffic(body, coloured(&io::stdout())))),
+    )
+}
+
+pub(crate) fn blocks(instance: &Instance, lift: Option<&str>, as_json: bool) -> ExitCode {
+    let Some(client) = lift else {
+        return conclude(
+            ask(instance, "GET", "/api/v1/blocks", None)
+                .and_then(|answer| present(&answer, as_json, |body| show::blocks(body, coloured(&io::stdout())))),
+        );
+    };
+    let lifted = ask(instance, "DELETE", &format!("/api/v1/blocks/{}", segment(client)), None);
+    conclude(lifted.and_then(|answer| present(&answer, false, |_| format!("{client} is not blocked any more\n"))))
+}
+
 pub(crate) fn server(action: &ServerAction) -> ExitCode {
     conclude(match action {
         ServerAction::List { pool, instance, json } => pools(instance, pool.as_deref())

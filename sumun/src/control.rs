@@ -20,6 +20,7 @@ use sumun_pools::Pools;
 use tokio::sync::oneshot;
 
 use crate::limits::PENDING_RELOADS;
+use crate::traffic;
 use crate::wiring::Services;
 use crate::worker::Beginning;
 
@@ -60,6 +61,7 @@ impl Control {
         let certificates = Arc::clone(&acme);
         let handing_over = Arc::new(AtomicBool::new(false));
         let (supervisor, supervisor_too) = (beginning.supervisor.clone(), beginning.supervisor.clone());
+        let [asked, listed, lifted] = std::array::from_fn(|_| Arc::clone(&services.gateway));
         let admin = sumun_admin::start(Inputs {
             version: env!("CARGO_PKG_VERSION"),
             started,
@@ -80,6 +82,9 @@ impl Control {
                 move |id| supervisor_too.send(FromWorker::UpgradeRequested { id }),
                 reloads.clone(),
             ),
+            traffic: Box::new(move || traffic::ask(&asked)),
+            blocks: Box::new(move || traffic::blocks(&listed)),
+            lift: Box::new(move |client| lifted.lift_block(client)),
             draining: Arc::clone(&draining),
             handing_over: Arc::clone(&handing_over),
         });

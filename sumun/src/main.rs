@@ -17,6 +17,7 @@ mod sandbox;
 mod state;
 mod supervisor;
 mod table;
+mod traffic;
 mod wiring;
 mod worker;
 
@@ -41,6 +42,8 @@ fn main() -> ExitCode {
         Command::Stop(instance) => commands::stop(&instance),
         Command::Status { instance, json } => commands::status(&instance, json),
         Command::Pool { name, instance, json } => commands::pool(&instance, name.as_deref(), json),
+        Command::Traffic { instance, json } => commands::traffic(&instance, json),
+        Command::Blocks { lift, instance, json } => commands::blocks(&instance, lift.as_deref(), json),
         Command::Server(action) => commands::server(&action),
         Command::Completions { shell } => commands::completions(shell),
         Command::Man => commands::man(),

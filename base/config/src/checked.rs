@@ -4,6 +4,7 @@
 //! value: a reload acts on what differs and on nothing else.
 
 mod access;
+mod blocks;
 mod health;
 mod limits;
 mod pool;
@@ -17,6 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use access::Access;
+pub use blocks::BlockRule;
 pub use health::{Check, Health, RecordType, RedisLogin};
 use ipnet::IpNet;
 pub use limits::{Jwt, JwtAlgorithm, JwtKey, KeyPart, Limit, RateWindow, TokenPlace};
@@ -51,6 +53,8 @@ pub struct Config {
     pub sandbox: Sandbox,
     /// What is kept between two starts; `None`: the place that is usual for this user.
     pub state: Option<PathBuf>,
+    /// Whoever breaks one of these is blocked for a while, on every listener that speaks HTTP.
+    pub blocks: Vec<BlockRule>,
     pub pools: BTreeMap<Name, Arc<Pool>>,
     pub limits: BTreeMap<Name, Arc<Limit>>,
     pub listeners: BTreeMap<Name, Arc<Listener>>,

@@ -48,6 +48,7 @@ pub fn diff(old: &Config, new: &Config) -> Diff {
         user,
         sandbox,
         state,
+        blocks,
         pools,
         limits,
         listeners,
@@ -62,6 +63,7 @@ pub fn diff(old: &Config, new: &Config) -> Diff {
         ("user", *user != new.user),
         ("sandbox", *sandbox != new.sandbox),
         ("state", *state != new.state),
+        ("blocks", *blocks != new.blocks),
     ];
     Diff {
         pools: changes(pools, &new.pools),

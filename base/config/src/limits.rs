@@ -69,3 +69,5 @@ pub const KEY_PARTS: usize = 16;
 pub const CLAIM_BYTES: usize = 256;
 /// What a sliding window counts to: two counts and the number of a window fit one word.
 pub const SLIDING_COUNT: u32 = (1 << 22) - 1;
+/// Rules of `blocks`: each is asked about every answer of an error, and remembers its clients by itself.
+pub const BLOCK_RULES: usize = 16;

@@ -4,6 +4,7 @@
 //! in, so that all other errors are found in the same run.
 
 mod acme;
+mod blocks;
 mod files;
 mod health;
 mod limits;
@@ -54,6 +55,7 @@ pub(crate) fn config(tree: &Node, sources: &Sources, probe: Probe, problems: &mu
     let trusted_proxies = top.networks("trusted_proxies");
     let admin = lower.admin(top);
     let access_log = lower.access_log(top);
+    let blocks = lower.blocks(top);
     let pools = lower.all_pools();
     let limits = lower.all_limits();
     let mut listeners = lower.all_listeners(tree, &trusted_proxies);
@@ -72,6 +74,7 @@ pub(crate) fn config(tree: &Node, sources: &Sources, probe: Probe, problems: &mu
         user,
         sandbox,
         state: top.given("state").and_then(|node| Some(lower.path(node, top.text("state")?))),
+        blocks,
         pools,
         limits,
         listeners,

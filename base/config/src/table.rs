@@ -1,6 +1,7 @@
 //! The table of everything that a config file can say. Top level here; pools and listeners in
 //! their own files.
 
+mod blocks;
 mod health;
 mod limits;
 mod listener;
@@ -9,6 +10,7 @@ mod route;
 mod tls;
 mod waiting_room;
 
+pub(crate) use blocks::{BLOCK, BLOCK_WHEN};
 pub(crate) use health::{DNS_CHECK, HEALTH, HTTP_CHECK, POSTGRES_CHECK, REDIS_CHECK, TCP_CHECK, TLS_CHECK};
 pub(crate) use limits::{LIMIT, LIMIT_KEY};
 pub(crate) use listener::{BANDWIDTH, BIND_ENTRY, BOUNDS, LISTENER, QUIC, QUIC_SERVER_ID, UDP};
@@ -67,6 +69,8 @@ pub(crate) static FILE: Map = Map {
             "Rate limits, by name, for routes to choose from.").by_default("none"),
         key("listeners", Shape::Names(&Names { title: "a listener", key: Kind::Name, value: Shape::Map(&LISTENER) }),
             "Where clients connect, by name. At least one is needed, here or in an included file."),
+        key("blocks", Shape::List(&Shape::Map(&BLOCK)),
+            "Rules by which clients are blocked for a while.").by_default("none"),
         later("cache", CACHE),
         later("dns", "the DNS server"),
         later("bgp", "the BGP speaker"),
@@ -110,6 +114,8 @@ pub(crate) static MAPS: &[(&str, &Map)] = &[
     ("file", &FILE),
     ("admin", &ADMIN),
     ("access_log", &ACCESS_LOG),
+    ("block", &BLOCK),
+    ("block_when", &BLOCK_WHEN),
     ("pool", &POOL),
     ("server", &SERVER),
     ("pool_hash", &pool::HASH),

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicU32, AtomicU64};
 
 use crate::key::mix;
-use crate::keyed::Times;
+use crate::keyed::Words;
 use crate::limits::{BLOCK_REASONS, STRIKES_MAX};
 
 /// Places of a client: one cache line of keys and one of blocks.
@@ -70,12 +70,19 @@ impl Blocks {
     #[inline]
     #[must_use]
     pub fn of(&self, client: u64, now_ms: u64) -> Option<Block> {
-        if self.taken.load(Relaxed) == 0 {
+        if self.is_empty() {
             return None;
         }
         let set = self.set(client);
         let place = set.clients.iter().position(|other| other.load(Relaxed) == client)?;
         Some(Block::unpack(set.blocks[place].load(Relaxed))).filter(|block| block.until_ms > now_ms)
+    }
+
+    /// Nobody is blocked. One load.
+    #[inline]
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.taken.load(Relaxed) == 0
     }
 
     /// Blocks a client. False: it is blocked already, and stays so until the later of the two ends.
@@ -112,7 +119,7 @@ impl Blocks {
 
     /// Frees the places of blocks that have ended, or of all.
     pub fn sweep(&self, now_ms: u64) {
-        if self.taken.load(Relaxed) == 0 {
+        if self.is_empty() {
             return;
         }
         for set in &self.sets {
@@ -162,18 +169,18 @@ pub struct Strikes {
     most: u32,
     within_ms: u64,
     /// When the window of a client ends, and its strikes within it.
-    windows: Times,
+    windows: Words,
 }
 
 /// Bits of the strikes, below the end of their window.
 const STRIKE_BITS: u32 = STRIKES_MAX.trailing_zeros() + 1;
 
 impl Strikes {
-    /// The `most`-th strike within `within_ms` of the first is one too many. For about `clients` clients,
-    /// 16 bytes each.
+    /// The `most`-th strike within `within_ms` of the first is one too many. For `clients` clients, 21 bytes
+    /// each as they come.
     #[must_use]
     pub fn new(most: u32, within_ms: u64, clients: usize) -> Self {
-        Self { most: most.clamp(1, STRIKES_MAX), within_ms, windows: Times::new(clients) }
+        Self { most: most.clamp(1, STRIKES_MAX), within_ms, windows: Words::new(clients) }
     }
 
     /// Counts a strike. True: it is the one that is too many, and the client begins anew.
@@ -189,7 +196,8 @@ impl Strikes {
             let (ends_ms, strikes, is_too_many) = next(window);
             Some(if is_too_many { 0 } else { ends_ms << STRIKE_BITS | strikes })
         };
-        let window = self.windows.of(client);
+        // One whose window has ended is as good as none.
+        let window = self.windows.of(client, |word| if word >> STRIKE_BITS > now_ms { word } else { 0 });
         let before = window.fetch_update(Relaxed, Relaxed, update).unwrap_or_default();
         next(before).2
     }

@@ -23,11 +23,11 @@ mod tests;
 
 use std::fmt;
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::os::unix::net::UnixListener;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use sumun_engine::telemetry::Family;
 use sumun_pools::Pools;
@@ -57,6 +57,12 @@ pub struct Inputs {
     pub reload: Box<dyn Fn() -> oneshot::Receiver<Result<String, String>> + Send + Sync>,
     /// Asks for an upgrade; what comes back is what became of it, or why nothing did.
     pub upgrade: Box<dyn Fn() -> oneshot::Receiver<Result<String, String>> + Send + Sync>,
+    /// Asks who asks for what, most of all.
+    pub traffic: Box<dyn Fn() -> oneshot::Receiver<Traffic> + Send + Sync>,
+    /// Clients that are blocked now.
+    pub blocks: Box<dyn Fn() -> Vec<BlockRow> + Send + Sync>,
+    /// Ends a client's block; false: there is none.
+    pub lift: Box<dyn Fn(IpAddr) -> bool + Send + Sync>,
     /// The process takes no new connections any more.
     pub draining: Arc<AtomicBool>,
     /// Another process is about to take over what is known of servers: no operator changes it here.
@@ -96,6 +102,40 @@ pub struct ListenerRow {
     pub name: Arc<str>,
     /// Addresses as text.
     pub bind: Vec<String>,
+}
+
+/// Requests of the last minutes, and the top of each kind.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Traffic {
+    pub window: Duration,
+    pub requests: u64,
+    pub errors: u64,
+    pub bytes_sent: u64,
+    pub clients: Vec<TrafficRow>,
+    pub networks: Vec<TrafficRow>,
+    pub paths: Vec<TrafficRow>,
+    pub agents: Vec<TrafficRow>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TrafficRow {
+    pub name: String,
+    /// At least as many as there were,
+    pub count: u64,
+    /// and at most so many too many.
+    pub over: u64,
+    /// Of `count - over`.
+    pub errors: u64,
+    pub bytes_sent: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BlockRow {
+    pub client: String,
+    pub reason: Arc<str>,
+    pub left: Duration,
+    /// Its connections are closed; it is refused otherwise.
+    pub closes: bool,
 }
 
 /// The running admin listener. Its sockets close when it is dropped; connections end by themselves.

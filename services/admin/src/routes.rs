@@ -24,6 +24,9 @@ enum Place<'a> {
     Pool(Cow<'a, str>),
     Servers(Cow<'a, str>),
     Server(Cow<'a, str>, Cow<'a, str>),
+    Traffic,
+    Blocks,
+    Block(Cow<'a, str>),
     Reload,
     Upgrade,
 }
@@ -32,6 +35,7 @@ enum Place<'a> {
 const READ: &str = "GET, HEAD";
 const POST: &str = "POST";
 const CHANGE: &str = "PATCH, DELETE";
+const DELETE: &str = "DELETE";
 
 /// Answers one request.
 pub(crate) async fn answer(shared: &Shared, door: &guard::Door, request: &Request<'_>) -> Response {
@@ -70,6 +74,9 @@ pub(crate) async fn answer(shared: &Shared, door: &guard::Door, request: &Reques
             api::pools::remove(&shared.inputs.pools, &pool, &server)
         }
         Place::Server(pool, server) => api::pools::change(&shared.inputs.pools, &pool, &server, request),
+        Place::Traffic => api::traffic::traffic(shared).await,
+        Place::Blocks => Response::json(&api::traffic::blocks(shared)),
+        Place::Block(client) => api::traffic::lift(shared, &client),
         Place::Reload => api::reload::reload(shared).await,
         Place::Upgrade => api::reload::upgrade(shared).await,
     }
@@ -80,6 +87,7 @@ impl Place<'_> {
         match self {
             Self::Servers(_) | Self::Reload | Self::Upgrade => POST,
             Self::Server(..) => CHANGE,
+            Self::Block(_) => DELETE,
             _ => READ,
         }
     }
@@ -100,6 +108,9 @@ fn find(path: &[u8]) -> Result<Place<'_>, Response> {
         [b"", b"api", b"v1", rest @ ..] => match rest {
             [b"status"] => Place::Status,
             [b"routes"] => Place::Routes,
+            [b"traffic"] => Place::Traffic,
+            [b"blocks"] => Place::Blocks,
+            [b"blocks", client] if !client.is_empty() => Place::Block(name(client)?),
             [b"reload"] => Place::Reload,
             [b"upgrade"] => Place::Upgrade,
             [b"pools"] => Place::Pools,
@@ -148,6 +159,7 @@ mod tests {
         assert_eq!(found("/"), Ok("Page".into()));
         assert_eq!(found("/api/v1/pools/a%20b/servers"), Ok("Servers(\"a b\")".into()));
         assert_eq!(found("/api/v1/pools/a%2Fb/servers/%5B%3A%3A1%5D%3A80"), Ok("Server(\"a/b\", \"[::1]:80\")".into()));
+        assert_eq!(found("/api/v1/blocks/2001:db8::%2F64"), Ok("Block(\"2001:db8::/64\")".into()));
         assert_eq!(found("/api/v1/pools/%EC%95%B1"), Ok("Pool(\"앱\")".into()));
         for path in [
             "",

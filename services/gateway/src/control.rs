@@ -20,6 +20,7 @@ use sumun_pools::{Admission, AdmissionLimits, Pools};
 use sumun_traffic::pacer::Pacer;
 use tokio::task::AbortHandle;
 
+use crate::blocks::{Blocked, Blocks, Guard};
 use crate::events::Event;
 use crate::files::{DiskGate, FileCache, FileRoot};
 use crate::limiting::Limiting;
@@ -28,6 +29,7 @@ use crate::metrics::{Metrics, NO_ROUTE};
 use crate::path::{self, open::Door};
 use crate::rooms::Rooms;
 use crate::site::{self, Action, Route, Site};
+use crate::traffic::{Traffic, Watcher, Watchers};
 use crate::upstream::LocalPool;
 
 /// What the workers of one process share of the gateway.
@@ -51,12 +53,17 @@ pub struct Gateway {
     /// By their bandwidth, too: another one begins anew.
     listener_paces: Table<(Name, Bandwidth), ListenerPace>,
     route_paces: Table<(Name, Name, u64), Both<Pacer>>,
+    pub(crate) blocks: Arc<Blocks>,
+    watchers: Watchers,
+    /// Of the hash tables that clients' texts go into, the same for all workers.
+    seed: u64,
 }
 
 impl Gateway {
     /// `instance` tells this gateway from all others that speak to the same servers.
     #[must_use]
     pub fn new(pools: Arc<Pools>, tls: Arc<Tls>, rooms: Rooms, instance: &str) -> Arc<Self> {
+        let blocks = Arc::new(Blocks::new(pools.started()));
         Arc::new(Self {
             metrics: Metrics::default(),
             rooms,
@@ -71,7 +78,26 @@ impl Gateway {
             limiting: Limiting::default(),
             listener_paces: Table::default(),
             route_paces: Table::default(),
+            blocks,
+            watchers: Watchers::default(),
+            seed: fastrand::u64(..),
         })
+    }
+
+    /// Who asks for what, most of all, in the last one to two minutes.
+    pub async fn traffic(&self) -> Traffic {
+        self.watchers.ask().await
+    }
+
+    /// Clients that are blocked now, who is free first at the top.
+    #[must_use]
+    pub fn blocks(&self) -> Vec<Blocked> {
+        self.blocks.list()
+    }
+
+    /// Ends the block of a client. False: it is not blocked.
+    pub fn lift_block(&self, client: std::net::IpAddr) -> bool {
+        self.blocks.lift(client)
     }
 
     /// Connections open now, by listener.
@@ -106,6 +132,7 @@ impl Gateway {
     /// or when its last connection or request has ended.
     pub fn prepare(&self, config: &Config) {
         self.metrics.follow(config);
+        self.blocks.follow(config);
         self.follow(config);
         self.rooms.prepare(config);
         let routes = || config.listeners.values().flat_map(|listener| &listener.routes);
@@ -247,6 +274,7 @@ pub struct LocalGateway {
     taken: Vec<Taken>,
     files: Rc<FileCache>,
     log: Rc<LogSender>,
+    traffic: Rc<Watcher>,
 }
 
 impl LocalGateway {
@@ -257,7 +285,13 @@ impl LocalGateway {
         tokio::task::spawn_local(sweep_idle(Rc::clone(&pools), Rc::clone(&worker)));
         let files = FileCache::new(Arc::clone(&gateway.disk));
         tokio::task::spawn_local(expire_files(Rc::clone(&files), Rc::clone(&worker)));
-        Self { gateway, worker, sites: HashMap::new(), pools, accepting: Vec::new(), taken: Vec::new(), files, log }
+        let traffic = Rc::new(Watcher::new(worker.clock.coarse_ms(), gateway.seed));
+        gateway.watchers.enter(Rc::clone(&traffic), Rc::clone(&worker));
+        if worker.index == 0 {
+            tokio::task::spawn_local(sweep_blocks(Arc::clone(&gateway.blocks)));
+        }
+        let (sites, accepting, taken) = (HashMap::new(), Vec::new(), Vec::new());
+        Self { gateway, worker, sites, pools, accepting, taken, files, log, traffic }
     }
 
     /// Takes the sockets that are new in the next config. All that can go wrong with it goes wrong here,
@@ -281,8 +315,9 @@ impl LocalGateway {
         self.apply_pools(config);
         let trusted: Rc<[ipnet::IpNet]> = config.trusted_proxies.clone().into();
         let subject_headers = subject_headers(config);
+        let blocks = self.gateway.blocks.guard().map(Rc::new);
         for (name, listener) in config.listeners.iter().filter(|(_, listener)| listener.stream.is_none()) {
-            let site = Rc::new(self.build_site(config, listener, &trusted, &subject_headers));
+            let site = Rc::new(self.build_site(config, listener, &trusted, &subject_headers, blocks.as_ref()));
             match self.sites.get(name) {
                 Some(cell) => *cell.borrow_mut() = site,
                 None => {
@@ -351,6 +386,7 @@ impl LocalGateway {
         listener: &Arc<config::Listener>,
         trusted: &Rc<[ipnet::IpNet]>,
         subject_headers: &Rc<[Arc<str>]>,
+        blocks: Option<&Rc<Guard>>,
     ) -> Site {
         let metrics = &self.gateway.metrics;
         let index = self.worker.index;
@@ -390,6 +426,8 @@ impl LocalGateway {
             subject_headers: Rc::clone(subject_headers),
             pace: self.gateway.listener_pace(listener),
             limit_keys: self.gateway.limiting.keys.clone(),
+            traffic: Rc::clone(&self.traffic),
+            blocks: blocks.map(Rc::clone),
             config: Arc::clone(listener),
         }
     }
@@ -417,6 +455,14 @@ async fn expire_files(files: Rc<FileCache>, worker: Rc<Worker>) {
     loop {
         tokio::time::sleep(FILES_SWEEP).await;
         files.expire(worker.clock.unix_seconds());
+    }
+}
+
+/// Frees the places of blocks that have ended.
+async fn sweep_blocks(blocks: Arc<Blocks>) {
+    loop {
+        tokio::time::sleep(IDLE_SWEEP).await;
+        blocks.sweep();
     }
 }
 

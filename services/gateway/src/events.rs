@@ -40,6 +40,8 @@ pub enum Reason {
     NoRoute,
     MethodNotAllowed,
     Denied,
+    /// It broke a rule of `blocks` not long ago.
+    Blocked,
     Unauthorized,
     /// Too many passwords wait to be verified.
     AuthBusy,
@@ -100,6 +102,7 @@ impl Reason {
             Self::NoRoute => "no_route",
             Self::MethodNotAllowed => "method_not_allowed",
             Self::Denied => "denied",
+            Self::Blocked => "blocked",
             Self::Unauthorized => "unauthorized",
             Self::AuthBusy => "auth_busy",
             Self::RateLimited => "rate_limited",
@@ -143,6 +146,7 @@ impl Reason {
             | Self::NoRoute
             | Self::MethodNotAllowed
             | Self::Denied
+            | Self::Blocked
             | Self::Unauthorized
             | Self::RateLimited
             | Self::BodyTooLarge
@@ -182,7 +186,7 @@ impl Reason {
             Self::NoRoute | Self::NotFound => 404,
             Self::MethodNotAllowed => 405,
             Self::Refused => 409,
-            Self::Denied => 403,
+            Self::Denied | Self::Blocked => 403,
             Self::Unauthorized => 401,
             Self::RateLimited => 429,
             Self::BodyTooLarge => 413,
@@ -222,6 +226,7 @@ pub(crate) enum Event<'a> {
     Loop { listener: &'a str, path: &'a [u8] },
     PrefaceRefused { listener: &'a str, peer: Option<std::net::SocketAddr>, refusal: Refusal },
     RoomLost { room: &'a str, why: &'a str },
+    Blocked { client: &'a str, reason: &'a str, lasts: std::time::Duration },
     PageUnreadable { page: &'a std::path::Path, error: &'a std::io::Error },
     RootUnreadable { root: &'a std::path::Path, error: &'a std::io::Error },
 }
@@ -250,6 +255,12 @@ impl Event<'_> {
             }
             Self::RootUnreadable { root, error } => {
                 tracing::error!("root {}: {error}; its route is left out", root.display());
+            }
+            Self::Blocked { client, reason, lasts } => {
+                let end = jiff::Timestamp::now()
+                    .checked_add(*lasts)
+                    .map_or_else(|_| "later".to_owned(), |end| format!("{end:.0}"));
+                tracing::warn!(client, reason, "blocked {client} for {lasts:?}, until {end}: {reason}");
             }
             Self::PrefaceRefused { listener, peer, refusal } => {
                 let peer = peer.map_or_else(|| "of a unix socket".to_owned(), |peer| peer.ip().to_string());

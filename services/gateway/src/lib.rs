@@ -9,6 +9,7 @@
 //! Build with `Gateway::new`, start with `LocalGateway::new` on each worker, change with `take` and `apply`,
 //! end with `Worker::drain`. What one request goes through stands in `path.rs`.
 
+mod blocks;
 mod client;
 mod control;
 mod events;
@@ -23,8 +24,11 @@ mod number;
 mod path;
 pub mod rooms;
 mod site;
+mod traffic;
 mod upstream;
 
+pub use blocks::Blocked;
 pub use control::{Gateway, LocalGateway};
 pub use events::{Reason, Side};
 pub use rooms::Rooms;
+pub use traffic::{Row, Totals, Traffic};

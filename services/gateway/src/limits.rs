@@ -143,3 +143,19 @@ pub(crate) const HEAD_KEPT_BYTES: usize = 16 * 1024;
 /// While a body without a length pauses for so long, no more of it is collected: it may be one half
 /// of a conversation, of which the server has to hear the beginning.
 pub(crate) const COLLECT_PAUSE: Duration = Duration::from_millis(250);
+
+/// Clients, networks, paths and agents of which each worker counts the most frequent.
+pub(crate) const TRAFFIC_PLACES: usize = 256;
+
+/// As many of each are shown.
+pub(crate) const TRAFFIC_ROWS: usize = 20;
+
+/// Behind so many requests a second, each worker looks at one in so many.
+pub(crate) const SAMPLED_ABOVE: u32 = 500;
+pub(crate) const SAMPLED_ONE_IN: u32 = 16;
+
+/// Questions about traffic that wait for one worker; who asks more gets what the others say.
+pub(crate) const TRAFFIC_ASKED: usize = 8;
+
+/// Lines a second about clients that were blocked; the others are counted.
+pub(crate) const BLOCK_LINES: u32 = 20;

@@ -25,6 +25,7 @@ mod request_id;
 mod splice;
 mod tunnel;
 mod waiting_room;
+mod watch;
 
 use std::future::poll_fn;
 use std::net::{IpAddr, SocketAddr};
@@ -484,9 +485,12 @@ async fn serve_request(
     let proof = site.proof(head.method, &path);
     let goes_elsewhere = proof.is_none() && exchange.must_come_over_tls();
     let question = Question { head, bytes, path: &path, host: &host };
-    let route = if proof.is_some() || goes_elsewhere { None } else { site.route(&question).cloned() };
+    let blocked = if proof.is_none() { watch::block(&exchange) } else { None };
+    let route =
+        if proof.is_some() || goes_elsewhere || blocked.is_some() { None } else { site.route(&question).cloned() };
     let mut ended = match (&route, &proof) {
         (None, Some(proof)) => answer::proof(&mut exchange, proof).await,
+        (None, None) if let Some(block) = blocked => watch::turn_away(&mut exchange, block).await,
         (None, None) if goes_elsewhere => answer::to_https(&mut exchange).await,
         (None, None) => answer::of_reason(&mut exchange, Reason::NoRoute).await,
         (Some(route), _) => serve_route(&mut exchange, route).await,
@@ -530,6 +534,7 @@ fn finish(exchange: &Exchange<'_>, route: Option<&Rc<Route>>, reason: Reason) {
     if let Some(pool) = &record.pool {
         pool.cell.latency.record(total_us);
     }
+    watch::note(exchange, reason);
     if exchange.site.log.is_on() {
         log::write(exchange, route, reason, total_us);
     }
@@ -634,7 +639,8 @@ fn begin(stream: Stream, client: Option<SocketAddr>, listener: &Listening, worke
     now.cell.accepted.increment();
     // A proxy is let in for the client it names, once it has named it.
     let awaited = preface::is_awaited(&now, client);
-    if !awaited && !guard::may_connect(&now, client) {
+    let is_shut_out = || watch::is_shut_out(&now, client, worker.clock.coarse_ms());
+    if !awaited && (!guard::may_connect(&now, client) || is_shut_out()) {
         return;
     }
     let Ok(admitted) = now.admittance.admit(client.filter(|_| !awaited).map(|client| client.ip())) else { return };

@@ -16,10 +16,12 @@ use sumun_http::{Method, RequestHead};
 use sumun_pools::Admission;
 use sumun_traffic::pacer::Pacer;
 
+use crate::blocks::Guard;
 use crate::files::{FileCache, FileRoot};
 use crate::limiting::Limit;
 use crate::metrics::{ListenerCell, RouteCell};
 use crate::rooms::RoomDoor;
+use crate::traffic::Watcher;
 use crate::upstream::LocalPool;
 
 /// Where authorities look for the proof that a name is ours (RFC 8555 section 8.3).
@@ -51,6 +53,10 @@ pub(crate) struct Site {
     pub(crate) pace: Option<Arc<ListenerPace>>,
     /// Makes numbers of the keys of limits, the same in all workers.
     pub(crate) limit_keys: RandomState,
+    /// Counts who asks for what.
+    pub(crate) traffic: Rc<Watcher>,
+    /// `None`: there are no rules by which clients are blocked.
+    pub(crate) blocks: Option<Rc<Guard>>,
 }
 
 /// One route.

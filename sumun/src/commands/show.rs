@@ -1,6 +1,10 @@
 //! The API's answers as tables.
 
+mod traffic;
+
 use serde_json::Value;
+
+pub(super) use traffic::{blocks, traffic};
 
 use crate::table::{Cell, Tone, render};
 

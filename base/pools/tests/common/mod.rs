@@ -71,6 +71,7 @@ pub(crate) fn config(pool: &Pool) -> Config {
         user: None,
         sandbox: Sandbox::Off,
         state: None,
+        blocks: Vec::new(),
         pools: BTreeMap::from([(Arc::clone(&pool.name), Arc::new(pool.clone()))]),
         limits: BTreeMap::new(),
         listeners: BTreeMap::new(),

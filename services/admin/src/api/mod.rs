@@ -3,3 +3,4 @@
 pub(crate) mod pools;
 pub(crate) mod reload;
 pub(crate) mod status;
+pub(crate) mod traffic;

@@ -29,7 +29,15 @@ impl Gateway {
                 refused.push(&[("listener", &listener), ("cause", &cause.into())], count);
             }
         }
+        let blocks = &self.blocks;
+        let blocked = [
+            Family::gauge("sumun_blocks", "Clients that are blocked now.").with(blocks.count()),
+            Family::counter("sumun_blocks_begun_total", "Clients that were blocked by a rule.").with(blocks.begun()),
+            Family::counter("sumun_blocked_total", "Requests and connections of blocked clients that were refused.")
+                .with(blocks.refused()),
+        ];
         let mut families = self.metrics.families();
+        families.extend(blocked);
         families.push(connections);
         families.push(refused);
         families.extend(self.room_families());

@@ -9,7 +9,7 @@ use sumun_engine::accept::Admitted;
 use sumun_engine::preface::{self, Refusal};
 use sumun_engine::{Deadline, Worker};
 
-use super::guard;
+use super::{guard, watch};
 use crate::events::Event;
 use crate::io::Stream;
 use crate::site::Site;
@@ -43,7 +43,7 @@ pub(super) async fn accept_proxy_header(
         return Ok(peer);
     }
     let client = taken.and_then(|taken| taken.header.addresses).map(|addresses| addresses.source).or(peer);
-    if !guard::may_connect(site, client) {
+    if !guard::may_connect(site, client) || watch::is_shut_out(site, client, worker.clock.coarse_ms()) {
         return Err(());
     }
     if let Some(client) = client {

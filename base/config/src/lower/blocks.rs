@@ -1,0 +1,41 @@
+//! Rules by which clients are blocked for a while.
+
+use super::{Lower, Section};
+use crate::checked::BlockRule;
+use crate::limits::BLOCK_RULES;
+use crate::node::Node;
+use crate::table;
+
+/// Statuses of a class.
+const CLIENT_ERRORS: (u16, u16) = (400, 499);
+const SERVER_ERRORS: (u16, u16) = (500, 599);
+
+impl Lower<'_> {
+    pub(super) fn blocks(&mut self, top: Section<'_>) -> Vec<BlockRule> {
+        let Some(node) = top.given("blocks") else { return Vec::new() };
+        let rules = node.list().unwrap_or_default();
+        if rules.len() > BLOCK_RULES {
+            let message = format!("there are {} rules", rules.len());
+            self.error(node.place, message, format!("at most {BLOCK_RULES}: each remembers its clients by itself"));
+        }
+        rules.iter().map(rule).collect()
+    }
+}
+
+fn rule(node: &Node) -> BlockRule {
+    let rule = Section::of(node, &table::BLOCK);
+    let when = rule.section("when");
+    let statuses = when.texts("status").into_iter().filter_map(|(_, text)| match text {
+        "4xx" => Some(CLIENT_ERRORS),
+        "5xx" => Some(SERVER_ERRORS),
+        code => code.parse().ok().map(|code| (code, code)),
+    });
+    BlockRule {
+        statuses: statuses.collect(),
+        count: when.number("count"),
+        within: when.duration("within"),
+        lasts: rule.duration("for"),
+        closes: rule.text("do") == Some("close"),
+        allow: rule.networks("allow"),
+    }
+}

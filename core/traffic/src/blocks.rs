@@ -38,7 +38,7 @@ pub struct Blocks {
 
 #[derive(Debug, Default)]
 struct Set {
-    /// 0 is nobody.
+    /// One more than the client's key; 0 is nobody.
     clients: [AtomicU64; WAYS],
     blocks: [AtomicU64; WAYS],
 }
@@ -73,7 +73,7 @@ impl Blocks {
         if self.is_empty() {
             return None;
         }
-        let set = self.set(client);
+        let (set, client) = self.set(client)?;
         let place = set.clients.iter().position(|other| other.load(Relaxed) == client)?;
         Some(Block::unpack(set.blocks[place].load(Relaxed))).filter(|block| block.until_ms > now_ms)
     }
@@ -86,9 +86,8 @@ impl Blocks {
     }
 
     /// Blocks a client. False: it is blocked already, and stays so until the later of the two ends.
-    /// `client` is not 0.
     pub fn place(&self, client: u64, block: Block, now_ms: u64) -> bool {
-        let set = self.set(client);
+        let Some((set, client)) = self.set(client) else { return false };
         if let Some(place) = set.clients.iter().position(|other| other.load(Relaxed) == client) {
             let before = set.blocks[place].fetch_max(block.pack(), Relaxed);
             return Block::unpack(before).until_ms <= now_ms;
@@ -106,7 +105,7 @@ impl Blocks {
 
     /// Ends a client's block now. False: it was not blocked.
     pub fn lift(&self, client: u64, now_ms: u64) -> bool {
-        let set = self.set(client);
+        let Some((set, client)) = self.set(client) else { return false };
         let mut was_blocked = false;
         for place in 0..WAYS {
             if set.clients[place].load(Relaxed) == client {
@@ -138,10 +137,11 @@ impl Blocks {
         for set in &self.sets {
             let of_set = listed.len();
             for (client, block) in set.clients.iter().zip(&set.blocks) {
-                let (client, block) = (client.load(Relaxed), Block::unpack(block.load(Relaxed)));
+                let (client, block) = (client.load(Relaxed).checked_sub(1), Block::unpack(block.load(Relaxed)));
+                let Some(client) = client else { continue };
                 // Two threads may have entered one client in the same moment.
                 let is_known = listed[of_set..].iter().any(|(other, _)| *other == client);
-                if client != 0 && block.until_ms > now_ms && !is_known {
+                if block.until_ms > now_ms && !is_known {
                     listed.push((client, block));
                 }
             }
@@ -149,6 +149,7 @@ impl Blocks {
         listed
     }
 
+    /// `client` as it stands there.
     fn free(&self, set: &Set, place: usize, client: u64) {
         // Another thread may just have given the place to another client.
         if set.clients[place].compare_exchange(client, 0, Relaxed, Relaxed).is_ok() {
@@ -157,9 +158,12 @@ impl Blocks {
         }
     }
 
-    fn set(&self, client: u64) -> &Set {
+    /// The places of a client, and what stands there for it. The last of all numbers has none: as a network
+    /// it is one of multicast, which nothing comes from.
+    fn set(&self, client: u64) -> Option<(&Set, u64)> {
         // Within bounds: the number of sets is a power of two.
-        &self.sets[(mix(client) >> 32) as usize & (self.sets.len() - 1)]
+        let set = &self.sets[(mix(client) >> 32) as usize & (self.sets.len() - 1)];
+        Some((set, client.checked_add(1)?))
     }
 }
 
@@ -227,6 +231,9 @@ mod tests {
         assert!(blocks.place(5, until(2000), 1500), "the one before has ended");
         assert!(blocks.lift(5, 1500) && !blocks.lift(5, 1500));
         assert_eq!((blocks.of(5, 1500), blocks.taken.load(Relaxed)), (None, 0));
+        // The loopback of IPv6 is in the network of zeros.
+        assert!(blocks.place(0, block, 0) && blocks.of(0, 0) == Some(block) && blocks.lift(0, 0));
+        assert!(!blocks.place(u64::MAX, block, 0) && blocks.of(u64::MAX, 0).is_none());
     }
 
     #[test]

@@ -258,6 +258,8 @@ fn network_key(client: u64) -> u64 {
 /// `203.0.113.7` or `2001:db8:0:1::/64`.
 pub(crate) fn client_text(client: u64) -> String {
     match u32::try_from(client) {
+        // No client is 0.0.0.0; the loopback of IPv6 is in this network.
+        Ok(0) => "::/64".to_owned(),
         Ok(v4) => Ipv4Addr::from_bits(v4).to_string(),
         Err(_) => format!("{}/64", Ipv6Addr::from_bits(u128::from(client) << 64)),
     }
@@ -265,6 +267,7 @@ pub(crate) fn client_text(client: u64) -> String {
 
 fn network_text(network: u64) -> String {
     match u32::try_from(network) {
+        Ok(0) => "::/48".to_owned(),
         Ok(v4) => format!("{}/24", Ipv4Addr::from_bits(v4)),
         Err(_) => format!("{}/48", Ipv6Addr::from_bits(u128::from(network) << 64)),
     }
@@ -314,6 +317,10 @@ mod tests {
         }
         watchers[0].count(1000, false, 10, || seen("203.0.113.9", "/a\u{1b}[2J\u{202e}"));
         watchers[0].count(1000, false, 10, || seen("2001:db8:1:2::3", "/login"));
+        assert_eq!(
+            (client_text(client_key("::1".parse().unwrap())), network_text(0)),
+            ("::/64".into(), "::/48".into())
+        );
         watchers[0].count(1000, true, 10, || Seen { client: None, texts: None });
         let copies = watchers.map(|watcher| Copied(Box::new(watcher.state.into_inner()), 1500));
         let traffic = add_up(&copies);

@@ -25,6 +25,9 @@ pub const TIMEOUT: Duration = Duration::from_secs(10);
 /// A reload or upgrade that takes longer is answered with 504; it goes on.
 pub const RELOAD_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// Blocked clients that are listed; the metric counts all.
+pub const BLOCKS_LISTED: usize = 1000;
+
 /// Workers that do not say within this what they have seen are answered for with 504.
 pub const TRAFFIC_TIMEOUT: Duration = Duration::from_secs(2);
 

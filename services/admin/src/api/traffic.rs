@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use serde_json::{Value as Json, json};
 use tokio::time::timeout;
 
-use crate::limits::TRAFFIC_TIMEOUT;
+use crate::limits::{BLOCKS_LISTED, TRAFFIC_TIMEOUT};
 use crate::respond::Response;
 use crate::{Shared, Traffic, TrafficRow};
 
@@ -52,7 +52,7 @@ fn share(part: u64, whole: u64) -> f64 {
 /// `GET /api/v1/blocks`
 pub(crate) fn blocks(shared: &Shared) -> Json {
     let now = std::time::SystemTime::now();
-    let rows = (shared.inputs.blocks)().into_iter().map(|row| {
+    let rows = (shared.inputs.blocks)().into_iter().take(BLOCKS_LISTED).map(|row| {
         let until = (now + row.left).duration_since(std::time::UNIX_EPOCH).map_or(0, |age| age.as_secs());
         json!({
             "client": row.client,

@@ -91,7 +91,7 @@ fn the_heavy_one_is_at_the_top() {
 #[test]
 fn a_scanner_is_blocked_for_a_while() {
     everywhere(|place| {
-        let gateway = Instance::start(place, &with_rule("", "for: 6s"));
+        let gateway = Instance::start(place, &with_rule("", "for: 8s"));
         scan(&gateway, 5, "");
         let blocks = await_block(&gateway, shown(place));
         assert_eq!(
@@ -106,7 +106,7 @@ fn a_scanner_is_blocked_for_a_while() {
         if place.ip.is_ipv4() {
             from([127, 0, 0, 2], &gateway).get("/").expect(200);
         }
-        gateway.await_log(&format!("blocked {} for 6s, until 20", shown(place)));
+        gateway.await_log(&format!("blocked {} for 8s, until 20", shown(place)));
         let table = gateway.command_ok(&["blocks"]);
         assert!(table.contains(shown(place)) && table.contains("403 or 404"), "{table}");
         // What a blocked client is answered is not held against it.

@@ -282,14 +282,11 @@ impl LocalGateway {
     #[must_use]
     pub fn new(gateway: Arc<Gateway>, worker: Rc<Worker>, log: Rc<LogSender>) -> Self {
         let pools: Rc<RefCell<HashMap<Name, Rc<LocalPool>>>> = Rc::default();
-        tokio::task::spawn_local(sweep_idle(Rc::clone(&pools), Rc::clone(&worker)));
+        tokio::task::spawn_local(sweep_idle(Rc::clone(&pools), Rc::clone(&worker), Arc::clone(&gateway.blocks)));
         let files = FileCache::new(Arc::clone(&gateway.disk));
         tokio::task::spawn_local(expire_files(Rc::clone(&files), Rc::clone(&worker)));
         let traffic = Rc::new(Watcher::new(worker.clock.coarse_ms(), gateway.seed));
         gateway.watchers.enter(Rc::clone(&traffic), Rc::clone(&worker));
-        if worker.index == 0 {
-            tokio::task::spawn_local(sweep_blocks(Arc::clone(&gateway.blocks)));
-        }
         let (sites, accepting, taken) = (HashMap::new(), Vec::new(), Vec::new());
         Self { gateway, worker, sites, pools, accepting, taken, files, log, traffic }
     }
@@ -458,21 +455,17 @@ async fn expire_files(files: Rc<FileCache>, worker: Rc<Worker>) {
     }
 }
 
-/// Frees the places of blocks that have ended.
-async fn sweep_blocks(blocks: Arc<Blocks>) {
-    loop {
-        tokio::time::sleep(IDLE_SWEEP).await;
-        blocks.sweep();
-    }
-}
-
-/// Closes idle connections to servers in time.
-async fn sweep_idle(pools: Rc<RefCell<HashMap<Name, Rc<LocalPool>>>>, worker: Rc<Worker>) {
+/// Closes idle connections to servers in time; one of the workers frees the places of blocks that have
+/// ended, too.
+async fn sweep_idle(pools: Rc<RefCell<HashMap<Name, Rc<LocalPool>>>>, worker: Rc<Worker>, blocks: Arc<Blocks>) {
     loop {
         tokio::time::sleep(IDLE_SWEEP).await;
         let now_ms = worker.clock.coarse_ms();
         for pool in pools.borrow().values() {
             pool.sweep(now_ms);
+        }
+        if worker.index == 0 {
+            blocks.sweep();
         }
     }
 }

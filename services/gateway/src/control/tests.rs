@@ -302,8 +302,9 @@ fn a_thousand_configs_leave_nothing_but_the_last() {
     assert_eq!(gateway.roots.lock().unwrap().len(), 1);
     assert!(gateway.pages.lock().unwrap().is_empty());
 
-    // Of the worker, the files, the idle connections, and one that accepts for each listener.
-    let wanted = Held { sites: 2, pools: 2, accepting: 2, tasks: 5, deadlines: 2 };
+    // Of the worker, the files, the idle connections, who tells of traffic, and one that accepts for each
+    // listener.
+    let wanted = Held { sites: 2, pools: 2, accepting: 2, tasks: 6, deadlines: 2 };
     eventually("what the last config needs on each worker", || running.held().iter().all(|held| *held == wanted));
     // Two checks and a name, and what its lookup in progress has started.
     eventually("few tasks on the control thread", || running.control.tasks() < 3 + 3);

@@ -258,7 +258,10 @@ async fn pools_are_shown_and_changed() {
             "in_flight": 0, "requests": 0, "failures": 0,
         })
     };
-    let pool = |servers: Vec<Value>| json!({"name": "app", "balance": "round-robin", "in_flight": 0, "queued": 0, "servers": servers});
+    let pool = |servers: Vec<Value>| {
+        json!({"name": "app", "balance": "round-robin", "in_flight": 0, "queued": 0,
+        "concurrency": null, "answer_us": null, "shed": 0, "let_in_permille": 1000, "servers": servers})
+    };
     let (first, second) = ("127.0.0.1:9001", "127.0.0.1:9002");
     assert_eq!(
         fixture.get("/api/v1/pools").await.json(),

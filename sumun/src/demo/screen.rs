@@ -2,8 +2,8 @@
 
 use std::io::{self, BufRead, BufReader, IsTerminal, Read, Write};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread;
-use std::time::Duration;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
 
 use super::live::Figures;
 
@@ -13,6 +13,8 @@ const REWRITE: &str = "\r\x1b[K";
 const LOG_LINE_BYTES: u64 = 4096;
 /// Of the log of a gateway that is only starting, bytes are kept; later ones are left out.
 const HELD_BYTES: usize = 64 * 1024;
+/// The rest of the log of a gateway that has ended is waited for so long.
+const END_OF_LOG: Duration = Duration::from_secs(2);
 
 /// Standard output, shared with the thread that follows the gateway's log.
 #[derive(Clone)]
@@ -20,6 +22,8 @@ pub(super) struct Screen {
     /// A line can be rewritten here.
     terminal: bool,
     state: Arc<Mutex<State>>,
+    /// Threads that follow a log.
+    followers: Arc<Mutex<Vec<JoinHandle<()>>>>,
 }
 
 #[derive(Default)]
@@ -35,7 +39,11 @@ impl Screen {
     pub(super) fn start() -> Self {
         let dumb = std::env::var_os("TERM").is_some_and(|value| value == "dumb");
         let state = State { live: String::new(), held: Some(String::new()) };
-        Self { terminal: io::stdout().is_terminal() && !dumb, state: Arc::new(Mutex::new(state)) }
+        Self {
+            terminal: io::stdout().is_terminal() && !dumb,
+            state: Arc::new(Mutex::new(state)),
+            followers: Arc::default(),
+        }
     }
 
     /// Text that stays, above the live line.
@@ -85,7 +93,9 @@ impl Screen {
                 line.clear();
             }
         };
-        thread::Builder::new().name("log".to_owned()).spawn(follow).map(drop)
+        let thread = thread::Builder::new().name("log".to_owned()).spawn(follow)?;
+        self.followers.lock().unwrap_or_else(PoisonError::into_inner).push(thread);
+        Ok(())
     }
 
     fn log(&self, line: &str) {
@@ -101,8 +111,13 @@ impl Screen {
         }
     }
 
-    /// What the log said since the last call, or since the start.
+    /// What the log said since the last call, or since the start, to its end: whoever wrote it is gone.
     pub(super) fn held(&self) -> String {
+        let followers = std::mem::take(&mut *self.followers.lock().unwrap_or_else(PoisonError::into_inner));
+        let until = Instant::now() + END_OF_LOG;
+        while followers.iter().any(|thread| !thread.is_finished()) && Instant::now() < until {
+            thread::sleep(Duration::from_millis(5));
+        }
         self.lock().held.replace(String::new()).unwrap_or_default()
     }
 

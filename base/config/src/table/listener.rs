@@ -79,10 +79,10 @@ pub(crate) static BOUNDS: Map = Map {
             .default("16KiB"),
         key("body", Shape::One(Kind::Size), "The body of a request; more gets 413. A route can override it.")
             .default("10MiB"),
-        key("header_timeout", SPAN, "From the first byte of a request to the end of its header; 408 after that. With `tcp` or `sni`, until a PROXY header, a ClientHello or a handshake is complete.")
+        key("header_timeout", SPAN, "From the first byte of a request to the end of its header; 408 after that. A new connection that sends nothing for so long is closed. With `tcp` or `sni`, until a PROXY header, a ClientHello or a handshake is complete.")
             .default("10s"),
         key("idle", SPAN,
-            "A connection without a request is closed after this; with `tcp` or `sni` one on which nothing comes from either side, with `udp` a flow is forgotten.")
+            "A connection that waits for its next request is closed after this (for its first one: `header_timeout`); with `tcp` or `sni` one on which nothing comes from either side, with `udp` a flow is forgotten.")
             .by_default("60s; 1h with `tcp` or `sni`; 30s with `udp`"),
         key("body_rate", Shape::One(Kind::Speed), "A request body has to come at least at this speed; 0 turns it off.")
             .default("1KiB/s"),

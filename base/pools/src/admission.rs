@@ -264,7 +264,7 @@ impl Admission {
         match (self.is_adaptive.load(Relaxed), base_us) {
             (false, _) => patience_ms,
             (true, 0) => u64::MAX,
-            (true, _) => (base_us / 2000).clamp(PATIENCE_LEAST_MS, PATIENCE_MOST_MS).min(patience_ms),
+            (true, _) => (base_us / 4000).clamp(PATIENCE_LEAST_MS, PATIENCE_MOST_MS).min(patience_ms),
         }
     }
 

@@ -3,7 +3,7 @@
 //! A server with free hands answers in the same time however many ask. Once they outnumber its hands
 //! they wait inside it, where nobody sees them, cannot give up and cannot be overtaken by who is more
 //! important. So the limit follows the ratio of the time without such waiting (*base*) to the time now,
-//! with some tolerance, and a headroom of its square root, without which nothing would ever queue and
+//! with some tolerance, and a headroom of half its square root, without which nothing would ever queue and
 //! growth would never show (the gradient of Envoy's and Netflix's limiters).
 //!
 //! What is different here:
@@ -306,7 +306,9 @@ impl Limiter {
         let gradient = (TOLERANCE * (base - time).exp2()).clamp(0.5, 1.0);
         // Of as many at once these times tell.
         let together = window.inside_sum / f64::from(window.samples.max(1));
-        let target = gradient * together + together.sqrt();
+        // Where nothing tells of waiting it grows by all of the headroom, and rests with half of it.
+        let headroom = if time < base + NOTICEABLE { together.sqrt() } else { together.sqrt() / 2.0 };
+        let target = gradient * together + headroom;
         let is_bound = is_bound(window, self.limit);
         if target < together && target < self.limit {
             // Half of the way: a window's time is in part chance.

@@ -30,7 +30,7 @@ pub fn rank(priority: Priority, client: u64, era: u64) -> u32 {
 #[must_use]
 pub fn next(level: u32, arrived: &[u32; RANKS], served: u32, is_overloaded: bool) -> u32 {
     if !is_overloaded {
-        return (level + LEVELS_PER_PRIORITY as u32 / 16).min(EVERYBODY);
+        return (level + LEVELS_PER_PRIORITY as u32 / 4).min(EVERYBODY);
     }
     let room = f64::from(served) * LEVEL_ROOM;
     let mut sum = 0.0;

@@ -46,6 +46,9 @@ pub const EJECTIONS_MAX: u32 = 1000;
 /// overloaded (the interval of controlled delay, RFC 8289 section 4.3).
 pub const CALM_MS: u64 = 100;
 
+/// The same of a class behind which others wait.
+pub const CALM_BEFORE_OTHERS_MS: u64 = 500;
+
 /// Requests at once that an adaptive limit begins with, and does not fall below by itself while nobody
 /// needs more.
 pub const LIMIT_FIRST: f64 = 4.0;
@@ -68,9 +71,9 @@ pub const ERROR_MOST: f64 = 0.2;
 
 /// While it binds, an adaptive limit is put down for the time of two answers once in so many
 /// microseconds, and no sooner than so many times as long as that took, to this share of what should be
-/// enough: so the base is found, at the cost of a part in a hundred.
+/// enough: so the base is found, and few requests wait for that.
 pub const DIP_EVERY_US: u64 = 3_000_000;
-pub const DIP_PAUSE: u64 = 15;
+pub const DIP_PAUSE: u64 = 60;
 pub const DIP_SHARE: f64 = 0.9;
 
 /// More faults than this share of the answers take a tenth off an adaptive limit.

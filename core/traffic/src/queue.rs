@@ -13,7 +13,7 @@
 
 use std::collections::VecDeque;
 
-use crate::limits::CALM_MS;
+use crate::limits::{CALM_BEFORE_OTHERS_MS, CALM_MS};
 use crate::priority::Priority;
 
 const CLASSES: usize = Priority::ALL.len();
@@ -76,7 +76,10 @@ impl<T> Queue<T> {
     #[must_use]
     pub fn is_overloaded(&self, priority: Priority, now_ms: u64) -> bool {
         let class = priority.index();
-        self.waits_up_to(class) && now_ms.saturating_sub(self.calm_ms[class]) >= CALM_MS
+        // While others wait behind it, they are the ones that there is no place for.
+        let is_last = self.classes.iter().skip(class + 1).all(VecDeque::is_empty);
+        let calm_ms = if is_last { CALM_MS } else { CALM_BEFORE_OTHERS_MS };
+        self.waits_up_to(class) && now_ms.saturating_sub(self.calm_ms[class]) >= calm_ms
     }
 
     /// Joins its class. Where `size` wait already, it takes the place of one of the least class, if
@@ -116,16 +119,17 @@ impl<T> Queue<T> {
         member.map(|member| member.value)
     }
 
-    /// Takes out one that has waited for `patience_ms` in a class that is served newest first: it
-    /// would be served last. To be asked at most twice for each that joins, see above.
+    /// Takes out one that has waited for `patience_ms` in the last class that waits, where that is
+    /// served newest first: it would be served last of all. To be asked at most twice for each that
+    /// joins, see above.
     pub fn give_up(&mut self, now_ms: u64, patience_ms: u64) -> Option<T> {
-        let hopeless = |queue: &Self, priority: Priority| {
-            let oldest = queue.classes[priority.index()].front();
-            oldest.is_some_and(|member| now_ms.saturating_sub(member.joined_ms) >= patience_ms)
-                && queue.is_overloaded(priority, now_ms)
-        };
-        let priority = Priority::ALL.into_iter().rev().find(|priority| hopeless(self, *priority))?;
-        let member = self.classes[priority.index()].pop_front();
+        let last = Priority::ALL.into_iter().rev().find(|class| !self.classes[class.index()].is_empty())?;
+        let oldest = self.classes[last.index()].front()?;
+        let is_hopeless = now_ms.saturating_sub(oldest.joined_ms) >= patience_ms && self.is_overloaded(last, now_ms);
+        if !is_hopeless {
+            return None;
+        }
+        let member = self.classes[last.index()].pop_front();
         self.check_invariants();
         member.map(|member| member.value)
     }

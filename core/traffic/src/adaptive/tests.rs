@@ -136,8 +136,8 @@ fn eight_workers_are_found_and_kept_for_ten_minutes() {
     server.run_until(600 * SECOND_US);
     for begin in [2, 10, 60, 300, 590] {
         let (share, time_us) = server.goodput(begin * SECOND_US, (begin + 10) * SECOND_US);
-        assert!(share > 0.985, "{share} after {begin} s");
-        assert!(time_us < 90_000.0, "{time_us} after {begin} s");
+        assert!(share > 0.98, "{share} after {begin} s");
+        assert!(time_us < 80_000.0, "{time_us} after {begin} s");
     }
 }
 
@@ -197,7 +197,7 @@ fn a_stall_leaves_nothing_behind() {
     // 130 of 160 come.
     let (first, _) = server.goodput(21 * SECOND_US, 22 * SECOND_US);
     let (then, _) = server.goodput(22 * SECOND_US, 26 * SECOND_US);
-    assert!(first > 0.6 && then > 0.77, "{first}, {then}");
+    assert!(first > 0.4 && then > 0.77, "{first}, {then}");
 }
 
 #[test]

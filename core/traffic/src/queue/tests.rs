@@ -74,7 +74,9 @@ fn overload_by_the_less_important_is_none_for_the_important() {
     queue.push(2, Critical, later, 9).unwrap();
     assert!(!queue.is_overloaded(Critical, later) && !queue.is_overloaded(Normal, later));
     // But overload by the important is one for the others.
-    assert!(queue.is_overloaded(Critical, later + CALM_MS) && queue.is_overloaded(Normal, later + CALM_MS));
+    assert!(!queue.is_overloaded(Critical, later + CALM_MS), "there are others who can wait");
+    let much_later = later + CALM_BEFORE_OTHERS_MS;
+    assert!(queue.is_overloaded(Critical, much_later) && queue.is_overloaded(Normal, much_later));
 }
 
 #[test]
@@ -86,8 +88,11 @@ fn only_an_overloaded_class_gives_up_and_the_least_one_first() {
     assert_eq!(queue.give_up(CALM_MS, CALM_MS + 5), None, "it has patience still");
     queue.push("new", Low, CALM_MS, 9).unwrap();
     assert_eq!(queue.give_up(CALM_MS + 1, 10), Some("old"));
-    assert_eq!(queue.give_up(CALM_MS + 1, 10), Some("critical"));
+    // One that has just come waits behind the critical one, which is pushed out by nobody then.
     assert_eq!(queue.give_up(CALM_MS + 1, 10), None);
+    assert_eq!(take(&mut queue, CALM_MS + 1), Some("critical"));
+    assert_eq!(queue.give_up(CALM_MS + 10, 10), Some("new"));
+    assert_eq!(queue.give_up(CALM_MS + 10, 10), None);
 }
 
 proptest! {

@@ -383,9 +383,9 @@ impl SharedRoom {
     ///
     /// # Errors
     /// It has had too many.
-    pub(crate) fn take_ticket(&self, client: Option<IpAddr>, now_ms: u64) -> Result<(), Empty> {
+    pub(crate) fn take_ticket(&self, client: Option<IpAddr>, now_us: u64) -> Result<(), Empty> {
         let Some(client) = client else { return Ok(()) };
-        self.tickets.load().take(client_key(client), now_ms.saturating_mul(1_000_000))
+        self.tickets.load().take(client_key(client), now_us.saturating_mul(1000))
     }
 
     pub(crate) fn arrive(&self, now_ms: u64) -> Option<(Arrival, u64)> {

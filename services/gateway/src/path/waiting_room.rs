@@ -152,7 +152,9 @@ fn arrive(exchange: &mut Exchange<'_>, room: &SharedRoom, cookie: &Cookie<'_>, n
     if room.is_frozen() {
         return Some(Told::Moment);
     }
-    if let Err(empty) = room.take_ticket(client_address::of(exchange), now_ms) {
+    // Exactly, as the coarse clocks of two workers differ: who was refused by one would be let in by another.
+    let now_us = exchange.worker.clock.now_us();
+    if let Err(empty) = room.take_ticket(client_address::of(exchange), now_us) {
         count(&room.refused.rate);
         return Some(Told::TooMany { retry_ms: (empty.retry_after_ns / 1_000_000).max(REFUSED_MS) });
     }

@@ -3,24 +3,13 @@
 mod support;
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, mpsc};
+use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use support::instance::{Instance, PATIENCE, Place, eventually, everywhere};
+use support::instance::{Instance, Place, eventually, everywhere};
 use support::server::{Server, ok};
 use support::talk::Client;
-
-/// A server that answers when it is told to: the sender of one message lets one request go.
-fn gated(place: Place) -> (Server, mpsc::Sender<()>) {
-    let (go, waits) = mpsc::channel();
-    let waits = Mutex::new(waits);
-    let server = Server::answering(place.ip, move |_| {
-        waits.lock().expect("no test thread panicked with it").recv_timeout(PATIENCE).ok();
-        ok("done")
-    });
-    (server, go)
-}
 
 /// Routes of each priority to a pool with one place and this queue.
 fn by_priority(place: Place, server: &Server, queue: &str) -> Instance {
@@ -58,7 +47,7 @@ fn queue_up(gateway: &Instance, targets: &[&str]) -> Vec<Client> {
 #[test]
 fn the_important_go_first() {
     everywhere(|place| {
-        let (server, go) = gated(place);
+        let (server, go) = Server::gated(place.ip);
         let gateway = by_priority(place, &server, "timeout: 60s");
         let mut first = ask(&gateway, "/first");
         server.await_count(1);
@@ -78,7 +67,7 @@ fn the_important_go_first() {
 #[test]
 fn in_a_full_queue_the_important_take_the_places_of_others() {
     everywhere(|place| {
-        let (server, go) = gated(place);
+        let (server, go) = Server::gated(place.ip);
         let gateway = by_priority(place, &server, "size: 1, timeout: 60s");
         let mut first = ask(&gateway, "/first");
         server.await_count(1);
@@ -103,7 +92,7 @@ fn in_a_full_queue_the_important_take_the_places_of_others() {
 #[test]
 fn a_queue_that_does_not_empty_serves_the_newest() {
     everywhere(|place| {
-        let (server, go) = gated(place);
+        let (server, go) = Server::gated(place.ip);
         // Patience is a tenth of it.
         let gateway = by_priority(place, &server, "timeout: 10s");
         let mut first = ask(&gateway, "/first");

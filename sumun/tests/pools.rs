@@ -3,11 +3,11 @@
 mod support;
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
-use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 
-use support::instance::{Instance, PATIENCE, Place, eventually, everywhere};
+use support::instance::{Instance, Place, eventually, everywhere};
 use support::server::{Peer, Server, ok};
 
 /// A server that says its letter.
@@ -247,22 +247,11 @@ fn sticky_sessions_stay() {
     });
 }
 
-/// A server that answers when it is told to: the sender of one message lets one request go.
-fn gated(place: Place) -> (Server, mpsc::Sender<()>) {
-    let (go, waits) = mpsc::channel();
-    let waits = Mutex::new(waits);
-    let server = Server::answering(place.ip, move |_| {
-        waits.lock().expect("no test thread panicked with it").recv_timeout(PATIENCE).ok();
-        ok("done")
-    });
-    (server, go)
-}
-
 #[test]
 fn requests_wait_for_a_place() {
     everywhere(|place| {
         for setting in ["concurrency: 1,", "max_connections"] {
-            let (server, go) = gated(place);
+            let (server, go) = Server::gated(place.ip);
             let (pool, address) = (if setting == "max_connections" { "" } else { setting }, server.address());
             let bound = if setting == "max_connections" { ", max_connections: 1" } else { "" };
             let config = format!(
@@ -295,7 +284,7 @@ fn requests_wait_for_a_place() {
 #[test]
 fn waiting_has_an_end() {
     everywhere(|place| {
-        let (server, go) = gated(place);
+        let (server, go) = Server::gated(place.ip);
         let config = "concurrency: 1, queue: { size: 5, timeout: 100ms },";
         let gateway = Instance::proxy(place, &[server.address()], config, "");
         let mut first = gateway.connect();
@@ -313,7 +302,7 @@ fn waiting_has_an_end() {
 #[test]
 fn a_client_that_goes_leaves_the_queue() {
     everywhere(|place| {
-        let (server, go) = gated(place);
+        let (server, go) = Server::gated(place.ip);
         let gateway = Instance::proxy(place, &[server.address()], "concurrency: 1, queue: { timeout: 20s },", "");
         let mut clients: Vec<_> = (0..3).map(|_| gateway.connect()).collect();
         let queued = || gateway.json(&["pool", "app"])[0]["queued"].clone();

@@ -3,12 +3,12 @@
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread::{self, JoinHandle};
 
 use rustls::{ServerConfig, ServerConnection};
 
-use super::instance::eventually;
+use super::instance::{PATIENCE, eventually};
 use super::origin::named;
 
 /// A request as the server saw it.
@@ -85,6 +85,17 @@ impl Server {
     /// Answers 200 with this text.
     pub(crate) fn saying(ip: IpAddr, text: &'static str) -> Self {
         Self::answering(ip, move |_| ok(text))
+    }
+
+    /// Answers when it is told to: the sender of one message lets one request go.
+    pub(crate) fn gated(ip: IpAddr) -> (Self, mpsc::Sender<()>) {
+        let (go, waits) = mpsc::channel();
+        let waits = Mutex::new(waits);
+        let server = Self::answering(ip, move |_| {
+            waits.lock().expect("no test thread panicked with it").recv_timeout(PATIENCE).ok();
+            ok("done")
+        });
+        (server, go)
     }
 
     pub(crate) fn start_at(address: SocketAddr, serve: impl Fn(&mut Peer) + Send + Sync + 'static) -> Self {

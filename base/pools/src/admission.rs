@@ -56,7 +56,8 @@ pub struct AdmissionLimits {
     /// Requests that may wait.
     pub queue: u32,
     /// Who has waited for so long in a queue that does not empty may be pushed out by newcomers;
-    /// where the concurrency is adaptive, half of the time of an answer if that is less.
+    /// where the concurrency is adaptive, the time of an answer if that is less, and half of it while
+    /// others are refused.
     pub patience_ms: u64,
     /// Where the concurrency is adaptive, half of it.
     pub self_calls: Option<u32>,
@@ -245,10 +246,12 @@ impl Admission {
         if !self.door.lets_in(asker.priority, asker.client, now_ms, || self.room.is_overloaded(now_ms)) {
             return Err(NotAdmitted::Shed);
         }
+        let is_shedding = self.door.is_shedding();
         let manner = Manner {
             priority: asker.priority,
             size: self.queue.load(Relaxed),
-            patience_ms: self.patience_ms(base_us),
+            patience_ms: self.patience_ms(base_us, is_shedding),
+            is_shedding,
             now_ms,
         };
         let waiting = self.room.join((), manner, |()| self.offer())?;
@@ -258,13 +261,17 @@ impl Admission {
         }
     }
 
-    /// While an adaptive limit has found out nothing, nobody is pushed out: it is about to grow.
-    fn patience_ms(&self, base_us: u64) -> u64 {
+    /// While an adaptive limit has found out nothing, nobody is pushed out: it is about to grow. Where others
+    /// are refused at the door there is always somebody who has just come.
+    fn patience_ms(&self, base_us: u64, is_shedding: bool) -> u64 {
         let patience_ms = self.patience_ms.load(Relaxed);
         match (self.is_adaptive.load(Relaxed), base_us) {
             (false, _) => patience_ms,
             (true, 0) => u64::MAX,
-            (true, _) => (base_us / 4000).clamp(PATIENCE_LEAST_MS, PATIENCE_MOST_MS).min(patience_ms),
+            (true, _) => {
+                let answer_ms = base_us / if is_shedding { 2000 } else { 1000 };
+                answer_ms.clamp(PATIENCE_LEAST_MS, PATIENCE_MOST_MS).min(patience_ms)
+            }
         }
     }
 

@@ -55,6 +55,8 @@ pub(crate) struct Manner {
     pub(crate) size: u32,
     /// Who has waited for so long may be pushed out by newcomers, see `Queue::give_up`.
     pub(crate) patience_ms: u64,
+    /// Others are refused at the door.
+    pub(crate) is_shedding: bool,
     pub(crate) now_ms: u64,
 }
 
@@ -87,7 +89,7 @@ impl<Grant, Wish> WaitingRoom<Grant, Wish> {
         manner: Manner,
         offer: impl FnMut(&Wish) -> Offer<Grant>,
     ) -> Result<Waiting<Grant, Wish>, NotAdmitted> {
-        let Manner { priority, size, patience_ms, now_ms } = manner;
+        let Manner { priority, size, patience_ms, is_shedding, now_ms } = manner;
         let waiter = Arc::new(Waiter { wish, state: Mutex::new(State::Waiting(None)) });
         let mut queue = self.lock();
         let (ticket, displaced) =
@@ -95,7 +97,7 @@ impl<Grant, Wish> WaitingRoom<Grant, Wish> {
         let mut ousted: [Option<Arc<Waiter<Grant, Wish>>>; PUSHED_OUT] = [displaced, None];
         for place in &mut ousted {
             if place.is_none() {
-                *place = queue.give_up(now_ms, patience_ms);
+                *place = queue.give_up(now_ms, patience_ms, is_shedding);
             }
         }
         self.waiting.fetch_add(1, Ordering::SeqCst);

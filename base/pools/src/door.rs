@@ -45,16 +45,24 @@ impl Door {
             count.fetch_add(1, Relaxed);
         }
         let next_ms = self.next_ms.load(Relaxed);
-        // After a pause the counts are of another time.
-        let is_old = now_ms >= next_ms.saturating_add(LEVEL_MEMORY_MS);
-        // Of a few that were served nothing follows for those who come.
-        let is_due = now_ms >= next_ms && self.served.load(Relaxed) >= LEVEL_SERVED_LEAST;
-        if (is_due || is_old)
+        if now_ms >= next_ms
             && self.next_ms.compare_exchange(next_ms, now_ms + LEVEL_EVERY_MS, Relaxed, Relaxed).is_ok()
         {
-            self.turn(arrived, !is_old && is_overloaded());
+            // After a pause the counts are of another time.
+            let is_old = now_ms >= next_ms.saturating_add(LEVEL_MEMORY_MS);
+            let is_overloaded = !is_old && is_overloaded();
+            // Of a few that were served nothing follows for those who come. But a queue that empties
+            // refuses nobody for long, however few go through it.
+            if !is_overloaded || self.served.load(Relaxed) >= LEVEL_SERVED_LEAST {
+                self.turn(arrived, is_overloaded);
+            }
         }
         rank <= self.level.load(Relaxed)
+    }
+
+    /// Somebody is refused.
+    pub(crate) fn is_shedding(&self) -> bool {
+        self.level.load(Relaxed) < EVERYBODY
     }
 
     fn turn(&self, arrived: &[AtomicU32], is_overloaded: bool) {

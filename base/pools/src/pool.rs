@@ -119,7 +119,7 @@ impl Pool {
         let queue = &self.settings.load().queue;
         let now_ms = self.now_ms();
         let patience_ms = patience_ms(queue.timeout);
-        let manner = Manner { priority, size: queue.size, patience_ms, now_ms };
+        let manner = Manner { priority, size: queue.size, patience_ms, is_shedding: false, now_ms };
         let waiting = self.room.join(*tried, manner, |tried| self.offer(tried, now_ms))?;
         tokio::time::timeout(timeout, waiting).await.map_err(|_| NotAdmitted::TimedOut)?
     }

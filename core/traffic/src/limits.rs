@@ -57,6 +57,9 @@ pub const LIMIT_FIRST: f64 = 4.0;
 pub const LIMIT_LEAST: f64 = 1.0;
 pub const LIMIT_MOST: f64 = 100_000.0;
 
+/// Up to here an adaptive limit grows though nobody inside has been answered.
+pub const BLIND_MOST: f64 = 32.0;
+
 /// Answers may take so much longer than without waiting before an adaptive limit falls.
 pub const TOLERANCE: f64 = 1.1;
 
@@ -69,7 +72,7 @@ pub const WINDOW_MOST_US: u64 = 1_000_000;
 pub const SAMPLES_LEAST: u32 = 10;
 pub const ERROR_MOST: f64 = 0.2;
 
-/// While it binds, an adaptive limit is put down for the time of two answers once in so many
+/// While it binds, an adaptive limit is put down for the time of three to six answers once in so many
 /// microseconds, and no sooner than so many times as long as that took, to this share of what should be
 /// enough: so the base is found, and few requests wait for that.
 pub const DIP_EVERY_US: u64 = 3_000_000;

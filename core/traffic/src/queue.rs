@@ -119,17 +119,18 @@ impl<T> Queue<T> {
         member.map(|member| member.value)
     }
 
-    /// Takes out one that has waited for `patience_ms` in the last class that waits, where that is
-    /// served newest first: it would be served last of all. To be asked at most twice for each that
-    /// joins, see above.
-    pub fn give_up(&mut self, now_ms: u64, patience_ms: u64) -> Option<T> {
-        let last = Priority::ALL.into_iter().rev().find(|class| !self.classes[class.index()].is_empty())?;
-        let oldest = self.classes[last.index()].front()?;
-        let is_hopeless = now_ms.saturating_sub(oldest.joined_ms) >= patience_ms && self.is_overloaded(last, now_ms);
-        if !is_hopeless {
-            return None;
-        }
-        let member = self.classes[last.index()].pop_front();
+    /// Takes out one that has waited for `patience_ms` in the least class that is overloaded: served
+    /// newest first, it would be served last of all. While `is_shedding`, others are refused before they
+    /// come here: then all classes but the critical one count as overloaded, though the queue may be empty
+    /// now and then. To be asked at most twice for each that joins, see above.
+    pub fn give_up(&mut self, now_ms: u64, patience_ms: u64, is_shedding: bool) -> Option<T> {
+        let is_hopeless = |priority: &Priority| {
+            let oldest = self.classes[priority.index()].front();
+            oldest.is_some_and(|oldest| now_ms.saturating_sub(oldest.joined_ms) >= patience_ms)
+                && (is_shedding && *priority != Priority::Critical || self.is_overloaded(*priority, now_ms))
+        };
+        let class = Priority::ALL.into_iter().rev().find(is_hopeless)?;
+        let member = self.classes[class.index()].pop_front();
         self.check_invariants();
         member.map(|member| member.value)
     }

@@ -84,15 +84,15 @@ fn only_an_overloaded_class_gives_up_and_the_least_one_first() {
     let mut queue = Queue::default();
     queue.push("old", Low, 0, 9).unwrap();
     queue.push("critical", Critical, 1, 9).unwrap();
-    assert_eq!(queue.give_up(CALM_MS - 1, 10), None);
-    assert_eq!(queue.give_up(CALM_MS, CALM_MS + 5), None, "it has patience still");
+    assert_eq!(queue.give_up(CALM_MS - 1, 10, false), None);
+    assert_eq!(queue.give_up(CALM_MS, CALM_MS + 5, false), None, "it has patience still");
     queue.push("new", Low, CALM_MS, 9).unwrap();
-    assert_eq!(queue.give_up(CALM_MS + 1, 10), Some("old"));
+    assert_eq!(queue.give_up(CALM_MS + 1, 10, false), Some("old"));
     // One that has just come waits behind the critical one, which is pushed out by nobody then.
-    assert_eq!(queue.give_up(CALM_MS + 1, 10), None);
+    assert_eq!(queue.give_up(CALM_MS + 1, 10, false), None);
     assert_eq!(take(&mut queue, CALM_MS + 1), Some("critical"));
-    assert_eq!(queue.give_up(CALM_MS + 10, 10), Some("new"));
-    assert_eq!(queue.give_up(CALM_MS + 10, 10), None);
+    assert_eq!(queue.give_up(CALM_MS + 10, 10, false), Some("new"));
+    assert_eq!(queue.give_up(CALM_MS + 10, 10, false), None);
 }
 
 proptest! {
@@ -153,7 +153,7 @@ proptest! {
                     Err(Full) => None,
                 },
                 1 => take(&mut queue, now_ms),
-                2 => queue.give_up(now_ms, 50),
+                2 => queue.give_up(now_ms, 50, false),
                 _ => tickets.pop().and_then(|ticket| queue.remove(ticket)),
             };
             if let Some(gone) = gone {

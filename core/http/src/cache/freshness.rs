@@ -1,0 +1,159 @@
+//! How old a stored response is, and what may be done with it (RFC 9111 section 4.2, RFC 5861).
+
+use super::Fields;
+use super::directives::{Qualified, ResponseControl, parse_seconds};
+use crate::date;
+
+/// What the operator says instead of, or besides, the server. Seconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Rules {
+    /// Fresh for so long, whatever the server says.
+    pub ttl: Option<u32>,
+    /// Fresh for so long where the server says nothing.
+    pub default_ttl: Option<u32>,
+    /// The same of 404, 410 and other answers that there is nothing; they are not stored where neither
+    /// says anything.
+    pub negative_ttl: Option<u32>,
+    /// At most, of answers that there is nothing.
+    pub negative_most: Option<u32>,
+    /// Where the server does not say it.
+    pub stale_while_revalidate: Option<u32>,
+    pub stale_if_error: Option<u32>,
+    /// A response with Set-Cookie may be stored; the cookie is not.
+    pub stores_set_cookie: bool,
+}
+
+/// What is remembered of a stored response to tell its age and use. Times are seconds since 1970.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Validity {
+    /// When its age was 0: the time of the response less the age that it came with.
+    pub born_s: u64,
+    /// Fresh below this age.
+    pub lifetime_s: u32,
+    /// Beyond that, given out while it is fetched anew.
+    pub while_revalidate_s: u32,
+    /// Beyond that, given out where the server fails.
+    pub if_error_s: u32,
+    /// Never given out without asking.
+    pub no_cache: bool,
+    /// Never given out stale.
+    pub must_revalidate: bool,
+}
+
+/// What a stored response is good for now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Use {
+    /// Given out as it is.
+    Fresh,
+    /// Given out as it is, and fetched anew behind it.
+    WhileRevalidating,
+    /// The server is asked first. If it fails, see [`Validity::covers_errors`].
+    Revalidate,
+}
+
+impl Validity {
+    /// `asked_s` and `answered_s` are when the request went to the server and its answer came.
+    #[must_use]
+    pub fn of(
+        status: u16,
+        response: Fields<'_>,
+        control: &ResponseControl,
+        rules: &Rules,
+        asked_s: u64,
+        answered_s: u64,
+    ) -> Self {
+        let age_s = initial_age_s(response, asked_s, answered_s);
+        let lifetime_s = match age_s {
+            Some(_) => lifetime_s(status, response, control, rules, answered_s),
+            // What it says of its age makes no sense: it counts as stale.
+            None => 0,
+        };
+        Self {
+            born_s: answered_s.saturating_sub(age_s.unwrap_or(0)),
+            lifetime_s,
+            while_revalidate_s: control.stale_while_revalidate.or(rules.stale_while_revalidate).unwrap_or(0),
+            if_error_s: control.stale_if_error.or(rules.stale_if_error).unwrap_or(0),
+            no_cache: control.no_cache == Qualified::All && rules.ttl.is_none(),
+            must_revalidate: control.must_revalidate || control.proxy_revalidate || control.s_maxage.is_some(),
+        }
+    }
+
+    /// The value of `Age`.
+    #[must_use]
+    pub fn age_s(&self, now_s: u64) -> u64 {
+        now_s.saturating_sub(self.born_s)
+    }
+
+    /// Seconds that it stays fresh; negative: for so long it has been stale.
+    #[must_use]
+    pub fn ttl_s(&self, now_s: u64) -> i64 {
+        i64::from(self.lifetime_s).saturating_sub_unsigned(self.age_s(now_s))
+    }
+
+    #[must_use]
+    pub fn use_now(&self, now_s: u64) -> Use {
+        let ttl_s = self.ttl_s(now_s);
+        if self.no_cache {
+            Use::Revalidate
+        } else if ttl_s > 0 {
+            Use::Fresh
+        } else if !self.must_revalidate && ttl_s > -i64::from(self.while_revalidate_s) {
+            Use::WhileRevalidating
+        } else {
+            Use::Revalidate
+        }
+    }
+
+    /// It may be given out where the server cannot be reached or answers 500, 502, 503 or 504
+    /// (RFC 5861 section 4).
+    #[must_use]
+    pub fn covers_errors(&self, now_s: u64) -> bool {
+        !self.no_cache && !self.must_revalidate && self.ttl_s(now_s) > -i64::from(self.if_error_s)
+    }
+
+    /// It becomes stale now (a soft purge).
+    pub fn expire(&mut self, now_s: u64) {
+        self.lifetime_s = self.lifetime_s.min(u32::try_from(self.age_s(now_s)).unwrap_or(u32::MAX));
+    }
+}
+
+/// Answers that there is nothing, and that the request is wrong.
+pub(super) fn is_negative(status: u16) -> bool {
+    status >= 400
+}
+
+fn lifetime_s(status: u16, response: Fields<'_>, control: &ResponseControl, rules: &Rules, answered_s: u64) -> u32 {
+    let negative = is_negative(status);
+    let said = said_s(response, control, answered_s);
+    let lifetime_s = match (negative, rules.ttl) {
+        (false, Some(ttl)) => ttl,
+        (false, None) => said.or(rules.default_ttl).unwrap_or(0),
+        (true, _) => said.or(rules.negative_ttl).unwrap_or(0),
+    };
+    if negative { lifetime_s.min(rules.negative_most.unwrap_or(u32::MAX)) } else { lifetime_s }
+}
+
+/// What the server says of the lifetime (section 4.2.1); `None`: nothing.
+pub(super) fn said_s(response: Fields<'_>, control: &ResponseControl, answered_s: u64) -> Option<u32> {
+    let by_control = control.s_maxage.or(control.max_age);
+    if by_control.is_some() || control.is_targeted {
+        return by_control;
+    }
+    response.has("expires").then(|| {
+        // Several, or what is no date, is in the past (section 5.3).
+        let expires_s = response.only("expires").and_then(date::parse).unwrap_or(0);
+        let date_s = response.only("date").and_then(date::parse).unwrap_or(answered_s);
+        u32::try_from(expires_s.saturating_sub(date_s)).unwrap_or(u32::MAX)
+    })
+}
+
+/// Section 4.2.3. `None`: `Age` is there and is not one number.
+fn initial_age_s(response: Fields<'_>, asked_s: u64, answered_s: u64) -> Option<u64> {
+    let said_s = match response.has("age") {
+        true => u64::from(response.only("age").and_then(parse_seconds)?),
+        false => 0,
+    };
+    let date_s = response.only("date").and_then(date::parse).unwrap_or(answered_s);
+    let apparent_s = answered_s.saturating_sub(date_s);
+    Some(apparent_s.max(said_s + answered_s.saturating_sub(asked_s)))
+}

@@ -1,0 +1,14 @@
+//! Where the cache keeps responses.
+//!
+//! [`Memory`] holds them within a number of bytes, shared by all workers; a [`Fill`] is one that is
+//! on its way from a server and is read while it comes. Neither knows what HTTP is: the law of caching is
+//! `sumun_http::cache`, and what a request makes of it is the gateway's business.
+//!
+//! Not here yet: physical volumes, extents and logical volumes on disk.
+
+mod fill;
+pub mod limits;
+mod memory;
+
+pub use fill::{Ended, Fill, Next};
+pub use memory::{Key, Memory, Usage};

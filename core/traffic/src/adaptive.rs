@@ -36,6 +36,9 @@ const JUMP: f64 = 0.4;
 /// Binary logarithm of how many times as long as without waiting an answer takes that is counted apart.
 const SLOW: f64 = 2.0;
 
+/// Binary logarithm of how many times fewer are inside, from which on something follows from it.
+const FEWER: f64 = 0.3;
+
 /// A dip to this share of those inside tells something in any case.
 const INFORMATIVE: f64 = 0.7;
 
@@ -106,6 +109,10 @@ pub struct Limiter {
     changed: bool,
     /// Of what should be enough, that a dip leaves.
     dip_share: f64,
+    /// Dips one after the other that found something else than the one before.
+    far_dips: u32,
+    /// A window that later ones with fewer inside are held against.
+    anchor: Option<Seen>,
     /// Before faults took from it, to go back to when they are over.
     before_faults: f64,
 }
@@ -192,6 +199,8 @@ impl Default for Limiter {
             seen: [None; 2],
             changed: false,
             dip_share: DIP_SHARE,
+            far_dips: 0,
+            anchor: None,
             before_faults: 0.0,
         }
     }
@@ -302,6 +311,7 @@ impl Limiter {
             self.now = Some(time);
             self.changed |= self.is_jump(Seen { time, together }, times.error());
             self.learn(window, times, time);
+            self.learn_from_fewer(Seen { time, together }, times.error());
         }
         let base = self.base.unwrap_or(time);
         if window.faults > 0 && f64::from(window.faults) >= f64::from(times.samples) * FAULT_SHARE {
@@ -311,7 +321,9 @@ impl Limiter {
         }
         self.bound |= is_bound(window, limit_now);
         self.delay += (time - base - self.delay) / 2.0;
-        let is_due = now_us >= self.next_dip_us;
+        // Where nobody waits inside there is nothing to find out: a base that is too high lets the limit
+        // grow until somebody does.
+        let is_due = now_us >= self.next_dip_us && self.delay > NOTICEABLE;
         if self.bound && (is_due || (self.changed && self.windows > 0)) {
             // As many as were busy, by Little's law, had each taken the time without waiting; and where
             // that is nearly all of them, few enough that the difference shows.
@@ -351,6 +363,24 @@ impl Limiter {
         }
     }
 
+    /// Who waits inside waits for less time when fewer do. Where the time stays though a fifth fewer are
+    /// inside, nobody waits: it is the base.
+    fn learn_from_fewer(&mut self, seen: Seen, doubt: f64) {
+        let Some(anchor) = self.anchor else {
+            self.anchor = Some(seen);
+            return;
+        };
+        let fewer = (anchor.together / seen.together).log2();
+        if fewer < 0.0 {
+            self.anchor = Some(seen);
+        } else if fewer > FEWER && doubt < fewer / 3.0 {
+            self.anchor = Some(seen);
+            if anchor.time - seen.time < fewer / 3.0 {
+                self.base = self.base.map(|base| base.max(seen.time));
+            }
+        }
+    }
+
     /// Answers take another time than two windows ago, though as many were inside: it is not the limit
     /// that has changed but the server.
     fn is_jump(&mut self, seen: Seen, doubt: f64) -> bool {
@@ -373,7 +403,7 @@ impl Limiter {
             // A little more or less may be chance, much more is not.
             let is_other = self.changed || time - 2.0 * doubt > base + MUCH;
             let is_sure = doubt < NOTICEABLE;
-            is_far = !is_sure && (time - base).abs() > 2.0 * doubt;
+            is_far = (time - base).abs() > 2.0 * doubt + NOTICEABLE;
             self.base = Some(match (is_other, is_sure) {
                 (true, _) => time + doubt,
                 (false, true) => time,
@@ -381,9 +411,12 @@ impl Limiter {
             });
         }
         let took_us = now_us.saturating_sub(self.began_us);
-        // Far off, and not sure: another one is to tell soon.
-        let pause_us = if is_far { 4 * took_us } else { DIP_EVERY_US.max(DIP_PAUSE * took_us) };
+        // Where it was far off, another one is to tell soon, the next of these later.
+        let pause_us =
+            if is_far { took_us * (4 << self.far_dips.min(4)) } else { DIP_EVERY_US.max(DIP_PAUSE * took_us) };
+        self.far_dips = if is_far { self.far_dips + 1 } else { 0 };
         self.next_dip_us = now_us + pause_us;
+        self.anchor = None;
         self.enter(Stage::Steady);
     }
 

@@ -97,6 +97,7 @@ function showPools(pools) {
     const head = element("div", "card-head");
     head.append(element("h3", "", pool.name), element("span", "", pool.balance));
     head.append(element("span", "", `${word("in_flight")} ${number(pool.in_flight)}`));
+    if (pool.concurrency != null) head.append(element("span", "", `${word("limit")} ${number(pool.concurrency)}`));
     if (pool.queued) head.append(element("span", "state warn", `${number(pool.queued)} ${word("queued")}`));
     const look = up === pool.servers.length ? "good" : up ? "warn" : "bad";
     head.append(element("span", `up state ${look}`, `${up}/${pool.servers.length} ${word("servers_up")}`));
@@ -105,12 +106,29 @@ function showPools(pools) {
   byId("pools").replaceChildren(...(cards.length ? cards : [card(null, "", [], [], word("none_pools"))]));
 }
 
+// What passes connections or datagrams on knows no requests.
+function served(listener) {
+  return listener.ended === undefined ? number(listener.requests) : `${number(listener.ended)} ${word("ended")}`;
+}
+
+function showRooms(rooms) {
+  const columns = [
+    [word("route"), (room) => room.route, "strong most plain"],
+    [word("listener"), (room) => room.listener, "quiet beside plain"],
+    [word("waiting"), (room) => number(room.waiting), "number"],
+    [word("inside"), (room) => number(room.active), "number"],
+    [word("admitted"), (room) => number(room.admitted), "number"],
+  ];
+  byId("rooms-section").hidden = rooms.length === 0;
+  byId("rooms").replaceChildren(card(null, "routes", rooms, columns, ""));
+}
+
 function showListeners(listeners) {
   const columns = [
     [word("listener"), (listener) => listener.name, "strong most plain"],
     [word("address"), (listener) => listener.bind.join(", "), "quiet full plain"],
     [word("connections"), (listener) => number(listener.connections), "number half"],
-    [word("requests"), (listener) => number(listener.requests), "number half"],
+    [word("requests"), served, "number half"],
   ];
   byId("listeners").replaceChildren(card(null, "listeners", listeners, columns, word("none_listeners")));
 }
@@ -215,6 +233,7 @@ async function refresh() {
   showRate(status);
   showPools(pools);
   showListeners(status.listeners);
+  showRooms(status.waiting_rooms);
   showRoutes(routes);
 }
 

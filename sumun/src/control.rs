@@ -11,12 +11,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use sumun_acme::Shown;
-use sumun_admin::{Admin, CertificateRow, Inputs, ListenerRow, Status};
+use sumun_admin::{Admin, CertificateRow, Inputs, ListenerRow, OwnLimitsRow, RoomRow, Status};
 use sumun_config::checked::Config;
 use sumun_engine::access_log::AccessLog;
 use sumun_engine::lifecycle::FromWorker;
 use sumun_engine::tls::Tls;
+use sumun_engine::{OwnLimits, own_limits};
+use sumun_gateway::RoomTotal;
 use sumun_pools::Pools;
+use sumun_traffic::pressure::Resource;
 use tokio::sync::oneshot;
 
 use crate::limits::PENDING_RELOADS;
@@ -51,6 +54,7 @@ impl Control {
         services: Services,
         log: Arc<AccessLog>,
         tls: Arc<Tls>,
+        own_limits: Arc<OwnLimits>,
         acme: Arc<Shown>,
     ) -> Self {
         let config = Arc::new(Mutex::new(Arc::clone(&beginning.config)));
@@ -59,6 +63,7 @@ impl Control {
         let shown = Arc::clone(&config);
         let sandbox = beginning.sandbox.state.clone();
         let certificates = Arc::clone(&acme);
+        let (limits, rooms) = (Arc::clone(&own_limits), Arc::clone(&services.gateway));
         let handing_over = Arc::new(AtomicBool::new(false));
         let (supervisor, supervisor_too) = (beginning.supervisor.clone(), beginning.supervisor.clone());
         let [asked, listed, lifted] = std::array::from_fn(|_| Arc::clone(&services.gateway));
@@ -71,10 +76,15 @@ impl Control {
                 Box::new(move || log.families()),
                 Box::new(move || tls.families()),
                 Box::new(move || acme.families()),
+                Box::new(move || own_limits.families().into()),
             ],
             status: Box::new(move || {
                 let config = Arc::clone(&shown.lock().unwrap_or_else(PoisonError::into_inner));
-                status_of(&config, &sandbox, &certificates.rows())
+                Status {
+                    own_limits: own_limits_row(&limits),
+                    waiting_rooms: rooms.rooms.totals().iter().map(room_row).collect(),
+                    ..status_of(&config, &sandbox, &certificates.rows())
+                }
             }),
             pools,
             reload: asks_for_reload(move |id| supervisor.send(FromWorker::ReloadRequested { id }), reloads.clone()),
@@ -209,9 +219,32 @@ fn status_of(config: &Config, sandbox: &str, certificates: &[sumun_acme::Row]) -
             .map(|listener| ListenerRow {
                 name: Arc::clone(&listener.name),
                 bind: listener.bind.iter().map(ToString::to_string).collect(),
+                is_stream: listener.stream.is_some(),
             })
             .collect(),
+        waiting_rooms: Vec::new(),
+        own_limits: OwnLimitsRow::default(),
         certificates: certificates.iter().map(certificate).collect(),
+    }
+}
+
+fn own_limits_row(limits: &OwnLimits) -> OwnLimitsRow {
+    let standing = limits.standing();
+    let used = Resource::ALL.into_iter().zip(standing.readings);
+    OwnLimitsRow {
+        used_permille: used.map(|(resource, permille)| (resource.as_str(), permille)).collect(),
+        given_up: (!standing.measures.is_calm()).then(|| own_limits::in_words(&standing.measures)),
+    }
+}
+
+fn room_row(room: &RoomTotal) -> RoomRow {
+    let counts = &room.counts;
+    RoomRow {
+        listener: Arc::clone(&room.listener),
+        route: Arc::clone(&room.route),
+        waiting: counts.waiting,
+        active: counts.active,
+        admitted: counts.admitted,
     }
 }
 

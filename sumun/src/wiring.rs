@@ -21,7 +21,7 @@ use sumun_engine::lifecycle::{FromWorker, HostFiles, Label, Passed, ToWorker, Wo
 use sumun_engine::listening::Socket;
 use sumun_engine::rooms::RoomName;
 use sumun_engine::tls::{Material, Tls};
-use sumun_engine::{Worker, worker};
+use sumun_engine::{OwnLimits, Worker, own_limits, worker};
 use sumun_gateway::{Gateway, LocalGateway, Rooms, rooms};
 use sumun_pools::external::{ExternalChecks, Wanted};
 use sumun_pools::resolve::{Copies, NameServers};
@@ -132,7 +132,9 @@ async fn run(mut beginning: Beginning) -> Result<(), String> {
     let mut format = format_of(&beginning.config);
     log.change(format.as_ref());
     let log = Arc::new(log);
-    let workers = Workers::start(&services, &log, beginning.config.workers, process_start)?;
+    let own_limits = OwnLimits::new(beginning.config.workers);
+    tokio::spawn(own_limits::run(Arc::clone(&own_limits), std::mem::take(&mut beginning.memory)));
+    let workers = Workers::start(&services, &log, &own_limits, beginning.config.workers, process_start)?;
     let mut control = Control::new(
         &beginning,
         process_start,
@@ -140,6 +142,7 @@ async fn run(mut beginning: Beginning) -> Result<(), String> {
         services.clone(),
         Arc::clone(&log),
         Arc::clone(&tls),
+        own_limits,
         acme.shown(),
     );
 
@@ -358,14 +361,20 @@ struct Workers {
 }
 
 impl Workers {
-    fn start(services: &Services, log: &Arc<AccessLog>, count: usize, process_start: Instant) -> Result<Self, String> {
+    fn start(
+        services: &Services,
+        log: &Arc<AccessLog>,
+        own_limits: &Arc<OwnLimits>,
+        count: usize,
+        process_start: Instant,
+    ) -> Result<Self, String> {
         let mut threads = Vec::with_capacity(count);
         for index in 0..count {
             let (sender, commands) = mpsc::channel(COMMANDS);
             let (services, log) = (services.clone(), Arc::clone(log));
-            let thread =
-                worker::start(index, process_start, move |worker| serve_worker(worker, services, log, commands))
-                    .map_err(|error| format!("worker thread {index}: {error}"))?;
+            let body = move |worker| serve_worker(worker, services, log, commands);
+            let thread = worker::start(index, process_start, Arc::clone(own_limits), body)
+                .map_err(|error| format!("worker thread {index}: {error}"))?;
             threads.push((sender, thread));
         }
         Ok(Self { threads })

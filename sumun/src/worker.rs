@@ -7,6 +7,7 @@ use sumun_config::checked::Config;
 use sumun_engine::lifecycle::{FromWorker, Passed, Start, ToWorker, WorkerEnd, WorkerSender};
 use sumun_engine::rooms::KeptRooms;
 use sumun_engine::tls::Material;
+use sumun_host::memory::Bounds;
 use sumun_host::{given, process, signals};
 use tokio::sync::mpsc;
 
@@ -28,6 +29,8 @@ pub(crate) struct Beginning {
     pub(crate) tls: Material,
     /// What is kept of waiting rooms.
     pub(crate) rooms: KeptRooms,
+    /// How much memory there is.
+    pub(crate) memory: Bounds,
     /// What this process is confined to from now on.
     pub(crate) sandbox: Inside,
     /// Further messages; ends when the supervisor is gone.
@@ -79,6 +82,7 @@ fn begin(start: Start, channel: WorkerEnd, supervisor: &WorkerSender) -> Result<
     let Start { sources, descriptors, listening, instance, state_key, runtime, tls, rooms } = start;
     let config = Arc::new(crate::checked::received(&sources)?.config);
     // Before the first thread is started, which the channel is about to do.
+    let memory = Bounds::find();
     let sandbox = crate::sandbox::enter(&config)?;
     Ok(Beginning {
         config,
@@ -89,6 +93,7 @@ fn begin(start: Start, channel: WorkerEnd, supervisor: &WorkerSender) -> Result<
         runtime,
         tls,
         rooms,
+        memory,
         sandbox,
         messages: channel.spawn().map_err(|error| error.to_string())?,
         supervisor: supervisor.clone(),

@@ -129,6 +129,7 @@ fn every_metric_is_explained() {
     let sources = [
         "base/acme/src/show.rs",
         "base/engine/src/access_log/mod.rs",
+        "base/engine/src/own_limits.rs",
         "base/engine/src/telemetry.rs",
         "base/engine/src/telemetry/names.rs",
         "base/engine/src/tls/metrics.rs",

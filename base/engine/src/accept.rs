@@ -8,10 +8,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwapOption;
 use sumun_config::checked as config;
+use sumun_traffic::Priority;
 use sumun_traffic::rates::Rates;
 use sumun_traffic::token_bucket::Rate;
 
+use crate::OwnLimits;
 use crate::limits::{CLIENT_SHARD_SPARE, CLIENT_TABLE_SHARDS, RATED_CLIENTS};
+use crate::tls::Transport;
 
 /// Connections of one listener, counted over all workers.
 #[derive(Debug)]
@@ -27,6 +30,8 @@ pub struct Admittance {
     pub refused_full: AtomicU64,
     pub refused_client: AtomicU64,
     pub refused_rate: AtomicU64,
+    /// Counted by whoever asks [`crate::OwnLimits`].
+    pub refused_own_limits: AtomicU64,
     /// Counted by whoever reads the listener's `allow` and `deny`.
     pub denied: AtomicU64,
 }
@@ -52,6 +57,7 @@ impl Admittance {
             refused_full: AtomicU64::new(0),
             refused_client: AtomicU64::new(0),
             refused_rate: AtomicU64::new(0),
+            refused_own_limits: AtomicU64::new(0),
             denied: AtomicU64::new(0),
         }
     }
@@ -77,6 +83,16 @@ impl Admittance {
     #[must_use]
     pub fn connections(&self) -> u32 {
         self.connections.load(Relaxed)
+    }
+
+    /// A new connection on which nothing more important than `priority` can come is not to be begun; the
+    /// refusal is counted.
+    pub fn is_beyond(&self, limits: &OwnLimits, priority: Priority, transport: &Transport) -> bool {
+        let is_beyond = limits.refuses_connection(priority, transport.descriptor());
+        if is_beyond {
+            self.refused_own_limits.fetch_add(1, Relaxed);
+        }
+        is_beyond
     }
 
     /// Counts a connection in until the ticket is dropped. `client` is `None` for unix sockets.

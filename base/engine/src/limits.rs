@@ -26,6 +26,24 @@ pub const TICK: Duration = Duration::from_millis(50);
 /// After an accept that failed for want of descriptors or memory.
 pub const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
+/// After a line about an accept that failed a socket writes none for this long.
+pub const ACCEPT_LOG_PAUSE: Duration = Duration::from_secs(10);
+
+/// How often it is looked how near the process is to its own limits,
+pub const LIMITS_LOOK: Duration = Duration::from_millis(250);
+
+/// its memory once in so many looks,
+pub const MEMORY_LOOKS: u32 = 4;
+
+/// and a worker's time and accept queues once in so many ticks.
+pub const LOAD_TICKS: u64 = 4;
+
+/// An idle connection is kept for so long however short descriptors or memory are.
+pub const IDLE_LEAST: Duration = Duration::from_secs(1);
+
+/// While the access log is cut down one line of so many is written.
+pub const LOG_SAMPLE: u32 = 10;
+
 /// Connections accepted in one go before other tasks run.
 pub const ACCEPT_BATCH: usize = 64;
 

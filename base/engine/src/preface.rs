@@ -224,7 +224,7 @@ mod tests {
             client.write_all(b"PROXY TCP4").await.unwrap();
             let sweep = async {
                 tokio::task::yield_now().await;
-                table.sweep(10_000);
+                table.sweep(10_000, 0);
             };
             let (found, ()) = tokio::join!(take_header((&stream).into(), &deadline, true), sweep);
             assert_eq!(found.map(|taken| taken.is_some()), Err(Refusal::TimedOut));

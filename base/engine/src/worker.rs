@@ -1,15 +1,19 @@
 //! One thread, one event loop, and what belongs to it.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::io;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::clock::Clock;
 use crate::deadlines::Deadlines;
-use crate::limits::TICK;
+use crate::limits::{LOAD_TICKS, TICK};
+use crate::listening::Acceptor;
+use crate::own_limits::OwnLimits;
 
 /// What the tasks of a worker share. Reached through `Rc`: it never leaves its thread.
 #[derive(Debug)]
@@ -17,6 +21,9 @@ pub struct Worker {
     pub index: usize,
     pub clock: Clock,
     pub deadlines: Rc<Deadlines>,
+    pub own_limits: Arc<OwnLimits>,
+    /// Where connections are accepted; those that have ended are gone at the next look.
+    pub(crate) acceptors: RefCell<Vec<Weak<Acceptor>>>,
     drain: Cell<Drain>,
     farewells: Cell<usize>,
 }
@@ -75,6 +82,20 @@ impl Worker {
         Farewell(Rc::clone(self))
     }
 
+    /// Of `passed` it has worked for `worked`.
+    fn tell_load(&self, passed: Duration, worked: Duration) {
+        let Some(load) = self.own_limits.worker(self.index) else { return };
+        let share = worked.as_micros().saturating_mul(1000) / passed.as_micros().max(1);
+        load.cpu.store(share.min(1000) as u32, Relaxed);
+        let mut fullest = 0;
+        self.acceptors.borrow_mut().retain(|acceptor| {
+            let acceptor = acceptor.upgrade();
+            fullest = fullest.max(acceptor.as_ref().map_or(0, |acceptor| acceptor.fill_permille()));
+            acceptor.is_some()
+        });
+        load.accept_queue.store(fullest, Relaxed);
+    }
+
     /// Connections that are taking their leave.
     #[must_use]
     pub fn farewells(&self) -> usize {
@@ -96,7 +117,12 @@ impl Drop for Farewell {
 ///
 /// # Errors
 /// The thread could not be made.
-pub fn start<Body, Running>(index: usize, process_start: Instant, body: Body) -> io::Result<JoinHandle<()>>
+pub fn start<Body, Running>(
+    index: usize,
+    process_start: Instant,
+    own_limits: Arc<OwnLimits>,
+    body: Body,
+) -> io::Result<JoinHandle<()>>
 where
     Body: FnOnce(Rc<Worker>) -> Running + Send + 'static,
     Running: Future<Output = ()> + 'static,
@@ -117,6 +143,8 @@ where
                 index,
                 clock: Clock::new(process_start),
                 deadlines: Rc::new(Deadlines::default()),
+                own_limits,
+                acceptors: RefCell::default(),
                 drain: Cell::new(Drain::No),
                 farewells: Cell::new(0),
             });
@@ -126,11 +154,17 @@ where
     })
 }
 
-/// Moves the coarse clock and sweeps the deadlines.
+/// Moves the coarse clock and sweeps the deadlines; now and then it tells how busy the worker is.
 async fn tick(worker: Rc<Worker>) {
-    loop {
+    let mut before = (Instant::now(), sumun_host::usage::thread_cpu_time());
+    for ticks in 1_u64.. {
         tokio::time::sleep(TICK).await;
         worker.clock.tick();
-        worker.deadlines.sweep(worker.clock.coarse_ms());
+        worker.deadlines.sweep(worker.clock.coarse_ms(), worker.own_limits.shortening());
+        if ticks.is_multiple_of(LOAD_TICKS) {
+            let now = (Instant::now(), sumun_host::usage::thread_cpu_time());
+            worker.tell_load(now.0.duration_since(before.0), now.1.saturating_sub(before.1));
+            before = now;
+        }
     }
 }

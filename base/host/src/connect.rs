@@ -35,6 +35,12 @@ pub fn start_connect(destination: SocketAddr, source: Option<IpAddr>) -> io::Res
     Ok(socket.into())
 }
 
+/// Descriptors or memory are short, of this process or of the host.
+#[must_use]
+pub fn is_shortage(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM))
+}
+
 /// A socket that exchanges datagrams with `destination` alone: non-blocking, close-on-exec, from
 /// `source` where one is given, and it takes trains of equal datagrams as one message where the kernel
 /// has them (UDP_GRO; see [`crate::datagrams`]). What the other end's host says by ICMP ends up in its

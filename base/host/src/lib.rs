@@ -14,6 +14,7 @@ pub mod given;
 pub mod group;
 pub mod image;
 pub mod limits;
+pub mod memory;
 pub mod notify;
 mod options;
 pub mod pass;

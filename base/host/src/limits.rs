@@ -33,3 +33,6 @@ pub const TRAIN_BYTES: usize = 65_507;
 /// smaller of this and `net.core.rmem_max`, unless we may do as we like (CAP_NET_ADMIN); a datagram
 /// for which there is no room is lost, and counted in the column "drops" of /proc/net/udp.
 pub const DATAGRAM_QUEUE_BYTES: usize = 4 * 1024 * 1024;
+
+/// Cgroups around this process whose bound on memory is looked at, from its own outwards.
+pub const CGROUP_LEVELS: usize = 16;

@@ -1,6 +1,7 @@
 //! Socket options that neither rustix nor socket2 offers.
 
 use std::io;
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd};
 
 /// Sets an option whose value is an int.
@@ -23,4 +24,28 @@ pub(crate) fn set_option(
         )
     };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// What the kernel knows of a TCP socket (TCP_INFO). An older kernel knows less; the rest is zero.
+pub(crate) fn tcp_info(socket: impl AsFd) -> io::Result<libc::tcp_info> {
+    let mut info = MaybeUninit::<libc::tcp_info>::zeroed();
+    let mut length = size_of::<libc::tcp_info>() as libc::socklen_t;
+    #[allow(unsafe_code)]
+    // SAFETY: the descriptor is borrowed for the length of the call, so it is open; the pointer and the
+    // length describe `info`, of which the kernel writes no more than `length` bytes.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_fd().as_raw_fd(),
+            libc::SOL_TCP,
+            libc::TCP_INFO,
+            info.as_mut_ptr().cast(),
+            &raw mut length,
+        )
+    };
+    if result != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    #[allow(unsafe_code)]
+    // SAFETY: it consists of integers, for which zeros are values, and was zeroed before the kernel wrote.
+    Ok(unsafe { info.assume_init() })
 }

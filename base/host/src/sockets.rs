@@ -15,7 +15,7 @@ use rustix::process::umask;
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
 
 use crate::limits::{BACKLOG_CONNECTIONS, DATAGRAM_QUEUE_BYTES};
-use crate::options::set_option;
+use crate::options::{set_option, tcp_info};
 use crate::ports;
 
 /// Why an address could not be listened on; `Display` is one line for the operator.
@@ -270,6 +270,12 @@ fn remove_stale_socket(path: &Path, address: &str) -> Result<(), ListenError> {
     }
 }
 
+/// Connections that wait at a listening TCP socket to be accepted, and how many may.
+pub fn accept_queue(socket: impl AsFd) -> io::Result<(u32, u32)> {
+    // What the kernel says in these two fields of a socket that listens (`tcp_get_info`).
+    tcp_info(socket).map(|info| (info.tcpi_unacked, info.tcpi_sacked))
+}
+
 #[cfg(test)]
 mod tests {
     use std::io::Write;
@@ -430,5 +436,15 @@ mod tests {
         fs::write(&path, "data").unwrap();
         assert!(matches!(unix_listener(&path, 0o660), Err(ListenError::NotASocket { .. })));
         assert_eq!(fs::read_to_string(&path).unwrap(), "data");
+    }
+
+    #[test]
+    fn who_waits_to_be_accepted_is_counted() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let (none, most) = accept_queue(&listener).unwrap();
+        let _clients = [(); 2].map(|()| std::net::TcpStream::connect(address).unwrap());
+        assert_eq!((none, accept_queue(&listener).unwrap()), (0, (2, most)));
+        assert!(most > 2);
     }
 }

@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::future::poll_fn;
+use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::task::Poll;
@@ -37,6 +38,8 @@ pub enum DialError {
     /// Nobody answered within the time.
     Timeout,
     Failed,
+    /// This host has no descriptor or no memory left for it: nothing is said of the server.
+    Host,
     /// It is connected, and not the server it should be, or it speaks no TLS that we do.
     Handshake(Failure),
     /// Connected, and the handshake took too long.
@@ -73,12 +76,12 @@ impl Dialer {
         let mut transport = match server.target() {
             Target::Tcp(address) => {
                 let stream = sumun_host::connect::start_connect(*address, self.source_for(address.ip()))
-                    .map_err(|_| DialError::Failed)?;
+                    .map_err(|error| not_made(&error))?;
                 let stream = TcpStream::from_std(stream).map_err(|_| DialError::Failed)?;
                 wait_connected(&stream, deadline).await?;
                 Transport::Tcp(stream)
             }
-            Target::Unix(path) => Transport::Unix(UnixStream::connect(path).await.map_err(|_| DialError::Failed)?),
+            Target::Unix(path) => Transport::Unix(UnixStream::connect(path).await.map_err(|error| not_made(&error))?),
         };
         write_all(&mut transport, first, deadline).await?;
         match &self.tls {
@@ -135,6 +138,10 @@ async fn write_all(transport: &mut Transport, bytes: &[u8], deadline: &Deadline)
         Poll::Ready(Ok(()))
     })
     .await
+}
+
+fn not_made(error: &io::Error) -> DialError {
+    if sumun_host::connect::is_shortage(error) { DialError::Host } else { DialError::Failed }
 }
 
 async fn wait_connected(stream: &TcpStream, deadline: &Deadline) -> Result<(), DialError> {

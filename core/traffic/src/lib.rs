@@ -28,6 +28,7 @@
 //! space_saving   who comes most often, of very many
 //! top            the same of the last minutes, added up over threads, with its texts
 //! blocks         who is blocked until when, and who has earned it
+//! pressure       how near a process is to its own limits, and what it gives up for that
 //! self_calls     how much of a pool its own servers may hold by calling it
 //! ```
 //!
@@ -46,6 +47,7 @@ pub mod limits;
 mod maglev;
 pub mod outlier;
 pub mod pacer;
+pub mod pressure;
 pub mod priority;
 pub mod queue;
 pub mod rates;

@@ -150,3 +150,15 @@ pub const STRIKES_MAX: u32 = 1 << 20;
 
 /// Reasons of blocks that are told apart, over all reloads; behind them there is one for all others.
 pub const BLOCK_REASONS: usize = 1 << 12;
+
+/// What a pressure on our own limits has switched goes off this far below where it went on, in thousandths,
+pub const PRESSURE_GAP: u32 = 50;
+
+/// and after so long, in milliseconds.
+pub const PRESSURE_FALL_MS: u64 = 2_000;
+
+/// A worker that has had no time left for so long, in milliseconds, is short of it.
+pub const PRESSURE_RISE_MS: u64 = 2_000;
+
+/// An accept queue that has filled up for so long, in milliseconds, is no burst.
+pub const PRESSURE_QUEUE_RISE_MS: u64 = 300;

@@ -76,6 +76,8 @@ pub struct Status {
     /// What confines the process, in words.
     pub sandbox: String,
     pub listeners: Vec<ListenerRow>,
+    pub waiting_rooms: Vec<RoomRow>,
+    pub own_limits: OwnLimitsRow,
     /// Those that are obtained by ourselves.
     pub certificates: Vec<CertificateRow>,
 }
@@ -102,6 +104,27 @@ pub struct ListenerRow {
     pub name: Arc<str>,
     /// Addresses as text.
     pub bind: Vec<String>,
+    /// It passes connections or datagrams on, and knows no requests.
+    pub is_stream: bool,
+}
+
+/// A waiting room: who waits, who is inside now, and who came in so far.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RoomRow {
+    pub listener: Arc<str>,
+    pub route: Arc<str>,
+    pub waiting: u64,
+    pub active: u64,
+    pub admitted: u64,
+}
+
+/// How near the process is to its own limits.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct OwnLimitsRow {
+    /// Of each resource, in thousandths.
+    pub used_permille: Vec<(&'static str, u32)>,
+    /// What is given up for that, in words.
+    pub given_up: Option<String>,
 }
 
 /// Requests of the last minutes, and the top of each kind.

@@ -18,7 +18,7 @@ use tokio::sync::oneshot;
 
 use crate::guard::Door;
 use crate::limits::{BODY_BYTES, CONNECTIONS, HEAD_BYTES};
-use crate::{Admin, CertificateRow, Inputs, ListenerRow, Status, start};
+use crate::{Admin, CertificateRow, Inputs, ListenerRow, OwnLimitsRow, Status, start};
 
 /// Somebody waits for this.
 type Reload = oneshot::Sender<Result<String, String>>;
@@ -70,7 +70,9 @@ impl Fixture {
             status: Box::new(|| Status {
                 workers: 2,
                 sandbox: "landlock 7, seccomp, user nobody".to_owned(),
-                listeners: vec![ListenerRow { name: "web".into(), bind: vec!["127.0.0.1:8080".to_owned()] }],
+                waiting_rooms: Vec::new(),
+                own_limits: OwnLimitsRow::default(),
+                listeners: vec![ListenerRow { name: "web".into(), bind: vec!["127.0.0.1:8080".to_owned()], is_stream: false }],
                 certificates: vec![CertificateRow {
                     name: "a.example-01".to_owned(),
                     domains: vec!["a.example".to_owned()],

@@ -110,7 +110,7 @@ impl Gateway {
     }
 
     /// Listener, and connections refused by cause.
-    pub(crate) fn refused_connections(&self) -> Vec<(Name, [(&'static str, u64); 4])> {
+    pub(crate) fn refused_connections(&self) -> Vec<(Name, [(&'static str, u64); 5])> {
         let mut table = kept::lock(&self.admittances);
         table.let_go(|_| {});
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
@@ -121,6 +121,7 @@ impl Gateway {
                 ("client", read(&admittance.refused_client)),
                 ("rate", read(&admittance.refused_rate)),
                 ("denied", read(&admittance.denied)),
+                ("own_limits", read(&admittance.refused_own_limits)),
             ];
             (Arc::clone(name), causes)
         };
@@ -387,7 +388,7 @@ impl LocalGateway {
     ) -> Site {
         let metrics = &self.gateway.metrics;
         let index = self.worker.index;
-        let routes = listener
+        let routes: Vec<Rc<Route>> = listener
             .routes
             .iter()
             .filter_map(|route| {
@@ -409,6 +410,7 @@ impl LocalGateway {
             })
             .collect();
         Site {
+            priority: routes.iter().map(|route| route.config.priority).min().unwrap_or_default(),
             matches_hosts: listener.routes.iter().any(|route| !route.hosts.is_empty()),
             routes,
             trusted_proxies: Rc::clone(trusted),

@@ -71,6 +71,8 @@ pub enum Reason {
     QueueTimeout,
     /// Overload: others went first.
     Shed,
+    /// This process is short of what it has itself, and others went first.
+    OwnLimits,
     /// The visitor waits in the waiting room, or asked how things stand there.
     WaitingRoom,
     /// As many wait there as may.
@@ -123,6 +125,7 @@ impl Reason {
             Self::QueueFull => "queue_full",
             Self::QueueTimeout => "queue_timeout",
             Self::Shed => "shed",
+            Self::OwnLimits => "own_limits",
             Self::WaitingRoom => "waiting_room",
             Self::WaitingRoomFull => "waiting_room_full",
             Self::WaitingRoomTickets => "waiting_room_tickets",
@@ -172,7 +175,7 @@ impl Reason {
             | Self::WaitingRoomFull
             | Self::SelfCall
             | Self::Loop => Side::Server,
-            Self::FileUnreadable | Self::AuthBusy | Self::DiskBusy | Self::DiskFull => Side::Host,
+            Self::OwnLimits | Self::FileUnreadable | Self::AuthBusy | Self::DiskBusy | Self::DiskFull => Side::Host,
         }
     }
 
@@ -202,6 +205,7 @@ impl Reason {
             | Self::QueueFull
             | Self::QueueTimeout
             | Self::Shed
+            | Self::OwnLimits
             | Self::WaitingRoom
             | Self::WaitingRoomFull
             | Self::SelfCall

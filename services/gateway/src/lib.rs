@@ -30,5 +30,5 @@ mod upstream;
 pub use blocks::Blocked;
 pub use control::{Gateway, LocalGateway};
 pub use events::{Reason, Side};
-pub use rooms::Rooms;
+pub use rooms::{RoomTotal, Rooms};
 pub use traffic::{Row, Totals, Traffic};

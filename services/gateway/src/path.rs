@@ -40,6 +40,7 @@ use sumun_engine::access_log::KeptHeaders;
 use sumun_engine::listening::Acceptor;
 use sumun_engine::pace as engine;
 use sumun_engine::pace::Both;
+use sumun_engine::tls::Transport;
 use sumun_engine::{Deadline, Lease, Worker};
 use sumun_http::field::is_same_name;
 use sumun_http::forward::Edits;
@@ -183,7 +184,7 @@ fn serve(mut connection: Connection) -> impl Future<Output = ()> {
             Poll::Ready(())
         })
         .await;
-        connection.deadline.set(connection.site.borrow().config.bounds.header_timeout);
+        connection.deadline.set_idle(connection.site.borrow().config.bounds.header_timeout);
         while poll_fn(|context| connection.poll_bytes(context)).await {
             // Boxed, so that a connection that waits is a few hundred bytes and not a few thousand.
             let after = Box::pin(serve_busy(&mut connection)).await;
@@ -196,7 +197,7 @@ fn serve(mut connection: Connection) -> impl Future<Output = ()> {
             if connection.requests == 0 {
                 break;
             }
-            connection.deadline.set(connection.site.borrow().config.bounds.idle);
+            connection.deadline.set_idle(connection.site.borrow().config.bounds.idle);
         }
         connection.stream.say_goodbye();
     }
@@ -502,6 +503,11 @@ async fn serve_request(
 
 /// The steps that every routed request takes.
 async fn serve_route(exchange: &mut Exchange<'_>, route: &Rc<Route>) -> Ended {
+    if exchange.worker.own_limits.refuses(route.config.priority) {
+        // Its connection is one of those that are too many.
+        exchange.keep_alive = false;
+        return answer::of_reason(exchange, Reason::OwnLimits).await;
+    }
     if let Some(limit) = route.config.deadline {
         exchange.limit_ms = exchange.deadline.now_ms() + limit.as_millis() as u64;
     }
@@ -535,7 +541,7 @@ fn finish(exchange: &Exchange<'_>, route: Option<&Rc<Route>>, reason: Reason) {
         pool.cell.latency.record(total_us);
     }
     watch::note(exchange, reason);
-    if exchange.site.log.is_on() {
+    if exchange.site.log.wants_line(&exchange.worker.own_limits) {
         log::write(exchange, route, reason, total_us);
     }
 }
@@ -630,13 +636,16 @@ pub(crate) async fn accept(listener: Listening, acceptor: Acceptor, worker: Rc<W
     let failed = |error: &std::io::Error| {
         crate::events::Event::AcceptFailed { listener: &listener.name, error }.write();
     };
-    acceptor.run(&worker, |transport, client| begin(transport.into(), client, &listener, &worker), failed).await;
+    acceptor.run(&worker, |transport, client| begin(transport, client, &listener, &worker), failed).await;
 }
 
 /// Decides whether a connection may be there, and starts its task.
-fn begin(stream: Stream, client: Option<SocketAddr>, listener: &Listening, worker: &Rc<Worker>) {
+fn begin(transport: Transport, client: Option<SocketAddr>, listener: &Listening, worker: &Rc<Worker>) {
     let now = Rc::clone(&listener.site.borrow());
     now.cell.accepted.increment();
+    if now.admittance.is_beyond(&worker.own_limits, now.priority, &transport) {
+        return;
+    }
     // A proxy is let in for the client it names, once it has named it.
     let awaited = preface::is_awaited(&now, client);
     let is_shut_out = || watch::is_shut_out(&now, client, worker.clock.coarse_ms());
@@ -645,7 +654,7 @@ fn begin(stream: Stream, client: Option<SocketAddr>, listener: &Listening, worke
     }
     let Ok(admitted) = now.admittance.admit(client.filter(|_| !awaited).map(|client| client.ip())) else { return };
     let connection = Connection {
-        stream,
+        stream: transport.into(),
         worker: Rc::clone(worker),
         site: Rc::clone(&listener.site),
         client: client.map(packed),

@@ -147,7 +147,8 @@ impl Rooms {
         table.iter().flat_map(|(key, rooms)| rooms.iter().map(|room| (key.clone(), Arc::clone(room)))).collect()
     }
 
-    pub(crate) fn totals(&self) -> Vec<RoomTotal> {
+    #[must_use]
+    pub fn totals(&self) -> Vec<RoomTotal> {
         let row = |((listener, route), room): ((Name, Name), Arc<SharedRoom>)| RoomTotal {
             listener,
             route,
@@ -235,12 +236,12 @@ fn milliseconds(duration: Duration) -> u64 {
 }
 
 /// What has happened in a room.
-pub(crate) struct RoomTotal {
-    pub(crate) listener: Name,
-    pub(crate) route: Name,
-    pub(crate) counts: Counts,
+pub struct RoomTotal {
+    pub listener: Name,
+    pub route: Name,
+    pub counts: Counts,
     /// By cause.
-    pub(crate) refused: [(&'static str, u64); 5],
+    pub refused: [(&'static str, u64); 5],
 }
 
 /// A room as one worker's route has it.

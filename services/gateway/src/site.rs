@@ -14,6 +14,7 @@ use sumun_engine::pace::{Both, ListenerPace};
 use sumun_http::forward::Edits;
 use sumun_http::{Method, RequestHead};
 use sumun_pools::Admission;
+use sumun_traffic::Priority;
 use sumun_traffic::pacer::Pacer;
 
 use crate::blocks::Guard;
@@ -34,6 +35,8 @@ pub(crate) struct Site {
     pub(crate) trusted_proxies: Rc<[ipnet::IpNet]>,
     pub(crate) log: Rc<LogSender>,
     pub(crate) admittance: Arc<Admittance>,
+    /// The best that its routes have: what a new connection may be for.
+    pub(crate) priority: Priority,
     pub(crate) cell: Arc<ListenerCell>,
     /// Any route asks for the host: it is worth putting it into lower case.
     pub(crate) matches_hosts: bool,

@@ -9,7 +9,7 @@ use std::task::{Context, Waker};
 use sumun_config::checked as config;
 use sumun_engine::tls::{Failure, Offer, TlsConnector, TlsPool};
 use sumun_engine::{Deadline, Lease, Worker};
-use sumun_pools::{DialError, Dialed, Dialer, Lease as ServerLease, Picker, Pool, Server};
+use sumun_pools::{DialError, Dialed, Dialer, Lease as ServerLease, Outcome, Picker, Pool, Server};
 
 use crate::events::{Event, Reason};
 use crate::http2::{self, Links};
@@ -54,6 +54,8 @@ pub(crate) struct ServerConnection {
 pub(crate) enum ConnectError {
     Timeout,
     Failed,
+    /// This host has no descriptor or no memory left for it.
+    Host,
     /// It is connected, and not the server it should be, or it speaks no TLS that we do.
     Handshake,
     /// The server does not speak what it should.
@@ -65,9 +67,15 @@ impl ConnectError {
         match self {
             Self::Timeout => Reason::ConnectTimeout,
             Self::Failed => Reason::ConnectFailed,
+            Self::Host => Reason::OwnLimits,
             Self::Handshake => Reason::ServerHandshake,
             Self::Protocol => Reason::ServerProtocol,
         }
+    }
+
+    /// What it says of the server.
+    pub(crate) fn outcome(self) -> Outcome {
+        if self == Self::Host { Outcome::Neutral } else { Outcome::ConnectFailed }
     }
 }
 
@@ -152,7 +160,7 @@ impl LocalPool {
     /// Closes what the server closed and what has been idle for too long.
     pub(crate) fn sweep(&self, now_ms: u64) {
         self.links.retire(false);
-        let keep_ms = self.config.timeouts.keepalive.as_millis() as u64;
+        let keep_ms = self.worker.own_limits.shortened(self.config.timeouts.keepalive).as_millis() as u64;
         let mut count = 0;
         self.idle.borrow_mut().retain(|_, list| {
             list.retain_mut(|idle| {
@@ -211,6 +219,7 @@ impl LocalPool {
             Ok(Dialed::Tls(tls)) => Ok(Stream::Tls(Box::new(Secured { tls: *tls, security: None }))),
             Err(DialError::Timeout) => Err(ConnectError::Timeout),
             Err(DialError::Failed) => Err(ConnectError::Failed),
+            Err(DialError::Host) => Err(ConnectError::Host),
             Err(DialError::HandshakeTimeout(failure)) => {
                 self.note_handshake(server, &failure, deadline.now_ms());
                 Err(ConnectError::Timeout)

@@ -58,6 +58,7 @@ impl Backend {
         self.dialer.dial(server, first, Offer::Nothing, deadline).await.map(End::from).map_err(|error| match error {
             DialError::Timeout => Reason::ConnectTimeout,
             DialError::Failed => Reason::ConnectFailed,
+            DialError::Host => Reason::OwnLimits,
             DialError::HandshakeTimeout(failure) => {
                 self.note_handshake(server, &failure, deadline.now_ms());
                 Reason::ConnectTimeout

@@ -107,7 +107,7 @@ impl Switch {
         let mut connections = Family::gauge(names::LISTENER_CONNECTIONS, "Connections of clients that are open now.");
         let mut refused = Family::counter(
             names::LISTENER_REFUSED,
-            "Connections that were closed unanswered: a bound in all (full), for one client (client), its rate (rate), or allow and deny (denied).",
+            "Connections that were closed unanswered: a bound in all (full), for one client (client), its rate (rate), allow and deny (denied), or own limits (own_limits).",
         );
         let mut table = lock(&self.admittances);
         table.let_go(|_| {});
@@ -122,6 +122,7 @@ impl Switch {
                 ("client", sum(&|one| &one.refused_client)),
                 ("rate", sum(&|one| &one.refused_rate)),
                 ("denied", sum(&|one| &one.denied)),
+                ("own_limits", sum(&|one| &one.refused_own_limits)),
             ] {
                 refused.push(&[("listener", name), ("cause", &cause.into())], count);
             }

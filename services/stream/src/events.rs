@@ -60,10 +60,12 @@ pub enum Reason {
     QueueTimeout,
     /// Overload: others went first.
     Shed,
+    /// This process is short of what it has itself.
+    OwnLimits,
 }
 
 impl Reason {
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::ClientEnded,
         Self::ServerEnded,
         Self::ClientReset,
@@ -83,6 +85,7 @@ impl Reason {
         Self::QueueFull,
         Self::QueueTimeout,
         Self::Shed,
+        Self::OwnLimits,
     ];
 
     #[must_use]
@@ -107,6 +110,7 @@ impl Reason {
             Self::QueueFull => "queue_full",
             Self::QueueTimeout => "queue_timeout",
             Self::Shed => "shed",
+            Self::OwnLimits => "own_limits",
         }
     }
 
@@ -128,7 +132,7 @@ impl Reason {
             | Self::QueueFull
             | Self::QueueTimeout
             | Self::Shed => Side::Server,
-            Self::Drained => Side::Host,
+            Self::Drained | Self::OwnLimits => Side::Host,
         }
     }
 }

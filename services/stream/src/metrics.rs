@@ -5,7 +5,7 @@ use std::sync::Arc;
 use sumun_config::checked::{Config, Name};
 use sumun_engine::Counter;
 use sumun_engine::kept::{Table, lock};
-use sumun_engine::telemetry::Family;
+use sumun_engine::telemetry::{Family, names};
 use sumun_pools::Named;
 
 use crate::events::Reason;
@@ -83,7 +83,7 @@ impl Metrics {
     pub(crate) fn families(&self) -> Vec<Family> {
         let mut accepted = Family::counter("sumun_listener_accepted_total", "Connections that were accepted.");
         let mut ended = Family::counter(
-            "sumun_stream_ended_total",
+            names::STREAM_ENDED,
             "Connections and flows of `tcp`, `sni` and `udp` that have ended, by why.",
         );
         let mut bytes = Family::counter(

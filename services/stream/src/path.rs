@@ -95,6 +95,9 @@ impl Client {
 pub(crate) fn begin(transport: Transport, peer: Option<SocketAddr>, listening: &Listening, worker: &Rc<Worker>) {
     let front = Rc::clone(&listening.front.borrow());
     front.cell.accepted.increment();
+    if front.admittance.is_beyond(&worker.own_limits, Priority::Normal, &transport) {
+        return;
+    }
     // A proxy is let in for the client it names, once it has named it.
     let awaited = front.awaits_header(peer);
     if !awaited && !front.may_connect(peer.map(|peer| peer.ip())) {
@@ -207,6 +210,8 @@ async fn connect(client: &mut Client, search: &mut Search) -> Result<Connected, 
         client.record.connect_us += client.worker.clock.now_us().saturating_sub(began_us);
         match connected {
             Ok(server) => return Ok(Connected { server, lease }),
+            // Another server would not be reached either.
+            Err(Reason::OwnLimits) => return Err(Reason::OwnLimits),
             Err(reason) => {
                 let now_ms = client.worker.clock.coarse_ms();
                 lease.report(Outcome::ConnectFailed, now_ms);
@@ -296,7 +301,7 @@ fn of_queue(refused: NotAdmitted) -> Reason {
 fn finish(client: &Client, reason: Reason, (up, down): (u64, u64)) {
     let (front, record) = (&client.front, &client.record);
     front.cell.ended(reason);
-    if front.log.is_on() {
+    if front.log.wants_line(&client.worker.own_limits) {
         write_line(client, reason, (up, down), record);
     }
 }

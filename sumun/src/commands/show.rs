@@ -12,10 +12,21 @@ use crate::table::{Cell, Tone, render};
 pub(super) fn status(body: &Value, coloured: bool) -> String {
     let listeners = rows(body, "listeners", |listener| {
         let bind: Vec<&str> = list(listener, "bind").iter().filter_map(Value::as_str).collect();
-        vec![text(listener, "name"), bind.join(", ").into(), text(listener, "connections"), text(listener, "requests")]
+        vec![text(listener, "name"), bind.join(", ").into(), text(listener, "connections"), served(listener)]
     });
-    let pools =
-        rows(body, "pools", |pool| vec![text(pool, "name"), up_of_all(pool.get("servers_up"), pool.get("servers"))]);
+    let pools = rows(body, "pools", |pool| {
+        let up = up_of_all(pool.get("servers_up"), pool.get("servers"));
+        vec![text(pool, "name"), up, text(pool, "in_flight"), text(pool, "concurrency"), text(pool, "queued")]
+    });
+    let rooms = rows(body, "waiting_rooms", |room| {
+        ["listener", "route", "waiting", "active", "admitted"].map(|key| text(room, key)).into()
+    });
+    let rooms = if rooms.is_empty() {
+        String::new()
+    } else {
+        let head = ["listener", "waiting room", "waiting", "inside", "admitted"];
+        format!("\n{}", render(&head, &rooms, coloured))
+    };
     let certificates = rows(body, "certificates", certificate);
     let certificates = if certificates.is_empty() {
         String::new()
@@ -25,7 +36,7 @@ pub(super) fn status(body: &Value, coloured: bool) -> String {
     };
     let seconds = body.get("uptime_seconds").and_then(Value::as_u64).unwrap_or(0);
     format!(
-        "sumun {}, process {}, up {}, workers {}, requests {}, errors {}\nsandbox: {}\n\n{}\n{}{certificates}",
+        "sumun {}, process {}, up {}, workers {}, requests {}, errors {}\nsandbox: {}\n{}\n{}\n{}{rooms}{certificates}",
         text(body, "version").text,
         text(body, "pid").text,
         uptime(seconds),
@@ -33,9 +44,27 @@ pub(super) fn status(body: &Value, coloured: bool) -> String {
         text(body, "requests").text,
         errors(body),
         text(body, "sandbox").text,
+        own_limits(body),
         render(&["listener", "bind", "connections", "requests"], &listeners, coloured),
-        render(&["pool", "servers up"], &pools, coloured),
+        render(&["pool", "servers up", "in flight", "limit", "queued"], &pools, coloured),
     )
+}
+
+/// A line while something is given up to stay within own limits.
+fn own_limits(body: &Value) -> String {
+    let Some(given_up) = body.pointer("/own_limits/given_up").and_then(Value::as_str) else { return String::new() };
+    let used = body.pointer("/own_limits/used").and_then(Value::as_object);
+    let percent = |share: &Value| share.as_f64().unwrap_or(0.0) * 100.0;
+    let parts = used.into_iter().flatten().map(|(resource, share)| format!("{resource} {:.0} %", percent(share)));
+    format!("own limits: {given_up} ({})\n", parts.collect::<Vec<_>>().join(", "))
+}
+
+/// Requests of an HTTP listener; of one that passes connections or datagrams on, those that have ended.
+fn served(listener: &Value) -> Cell {
+    match listener.get("ended") {
+        Some(ended) => format!("{ended} ended").into(),
+        None => text(listener, "requests"),
+    }
 }
 
 /// One that is obtained by the instance itself.
@@ -180,7 +209,8 @@ mod tests {
             "version": "0.1.0", "pid": 7, "uptime_seconds": 3725, "workers": 2,
             "sandbox": "landlock 7, seccomp, user nobody",
             "listeners": [{"name": "web", "bind": ["0.0.0.0:80", "[::]:80"], "connections": 5, "requests": 1000}],
-            "pools": [{"name": "app", "servers_up": 1, "servers": 2}],
+            "pools": [{"name": "app", "servers_up": 1, "servers": 2, "in_flight": 8, "concurrency": 11, "queued": 40}],
+            "own_limits": {"used": {"cpu": 0.2, "descriptors": 0.83}, "given_up": null}, "waiting_rooms": [],
             "requests": 1000, "errors": {"client": 1, "config": 0, "host": 0, "server": 2}
         });
         let expected = "\
@@ -190,10 +220,21 @@ sandbox: landlock 7, seccomp, user nobody
 listener  bind                 connections  requests
 web       0.0.0.0:80, [::]:80            5      1000
 
-pool  servers up
-app   1 of 2
+pool  servers up  in flight  limit  queued
+app   1 of 2              8     11      40
 ";
         assert_eq!(status(&body, false), expected);
+        body["own_limits"]["given_up"] = json!("priority low is refused");
+        body["listeners"][0] = json!({"name": "dns", "bind": ["0.0.0.0:53/udp"], "connections": 5, "ended": 17});
+        body["waiting_rooms"] =
+            json!([{"listener": "web", "route": "/sale/", "waiting": 9, "active": 5, "admitted": 70}]);
+        for line in [
+            "sandbox: landlock 7, seccomp, user nobody\nown limits: priority low is refused (cpu 20 %, descriptors 83 %)\n\n",
+            "dns       0.0.0.0:53/udp            5  17 ended\n",
+            "\nweb       /sale/              9       5        70\n",
+        ] {
+            assert!(status(&body, false).contains(line), "{}", status(&body, false));
+        }
         body["certificates"] = json!([{
             "name": "a.example-01", "domains": ["a.example", "b.example"], "authority": "acme.example",
             "state": "waiting", "expires": null, "next_try": 1_800_000_000, "failures": 2, "error": "no connection"

@@ -11,21 +11,28 @@ use super::limits::{PLACE_TRIES, WAKE_LINES};
 use super::plan::Plan;
 use super::{Shared, lock};
 use crate::counters::Counter;
+use crate::limits::LOG_SAMPLE;
+use crate::own_limits::OwnLimits;
 
 /// A worker's two places for lines: the writer holds at most one of them, so the other is free.
 #[derive(Debug)]
 pub(super) struct Lane {
     places: [Mutex<Place>; 2],
     lost: Counter,
+    left_out: Counter,
 }
 
 impl Lane {
     pub(super) fn new(plan: &Arc<Plan>) -> Self {
-        Self { places: [Mutex::new(Place::new(plan)), Mutex::new(Place::new(plan))], lost: Counter::default() }
+        Self { places: [Mutex::new(Place::new(plan)), Mutex::new(Place::new(plan))], lost: Counter::default(), left_out: Counter::default() }
     }
 
     pub(super) fn lost(&self) -> u64 {
         self.lost.value()
+    }
+
+    pub(super) fn left_out(&self) -> u64 {
+        self.left_out.value()
     }
 
     /// For the writer, which may wait.
@@ -52,13 +59,15 @@ pub struct LogSender {
     /// The newest plan that this worker has seen.
     plan: RefCell<Arc<Plan>>,
     generation: Cell<u64>,
+    /// Lines until the next one that is written while the log is cut down.
+    until_sample: Cell<u32>,
 }
 
 impl LogSender {
     pub(super) fn new(shared: Arc<Shared>, lane: Arc<Lane>, writer: Thread) -> Self {
         let generation = shared.generation.load(Ordering::Acquire);
         let plan = Arc::clone(&lock(&shared.plan));
-        Self { shared, lane, writer, plan: RefCell::new(plan), generation: Cell::new(generation) }
+        Self { shared, lane, writer, plan: RefCell::new(plan), generation: Cell::new(generation), until_sample: Cell::new(0) }
     }
 
     /// There is a log to write: one relaxed look, for the case that there is none.
@@ -67,6 +76,24 @@ impl LogSender {
     pub fn is_on(&self) -> bool {
         self.look();
         self.plan.borrow().form.is_some()
+    }
+
+    /// A line is to be written now: there is a log, and it is not cut down or this is one of those that are
+    /// written still. Ask once for a line.
+    #[inline]
+    #[must_use]
+    pub fn wants_line(&self, limits: &OwnLimits) -> bool {
+        self.is_on() && (!limits.cuts_log() || self.is_sample())
+    }
+
+    #[cold]
+    fn is_sample(&self) -> bool {
+        let left = self.until_sample.get();
+        self.until_sample.set(left.checked_sub(1).unwrap_or(LOG_SAMPLE - 1));
+        if left > 0 {
+            self.lane.left_out.increment();
+        }
+        left == 0
     }
 
     /// What has to be looked up for a line.

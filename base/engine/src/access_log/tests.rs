@@ -3,6 +3,7 @@ use std::io::{self, BufRead, BufReader, PipeReader, Read};
 
 use proptest::prelude::*;
 use sumun_config::checked::{LogField, LogPart};
+use sumun_traffic::pressure::Measures;
 
 use super::*;
 
@@ -27,6 +28,22 @@ fn written(format: &LogFormat, entries: &[Entry<'_>]) -> String {
     let mut text = String::new();
     reader.read_to_string(&mut text).unwrap();
     text
+}
+
+#[test]
+fn one_line_in_so_many_is_written_while_the_log_is_cut_down() {
+    let (log, sender, _reader) = log_into_pipe(&LogFormat::Json);
+    let limits = crate::OwnLimits::new(1);
+    let wanted = || (0..100).filter(|_| sender.wants_line(&limits)).count();
+    assert_eq!(wanted(), 100);
+    limits.set(Measures { cuts_log: true, ..Measures::default() });
+    assert_eq!(wanted(), 10);
+    let left_out = log.families().iter().flat_map(|family| family.samples.clone()).find(|sample| {
+        sample.labels.iter().any(|(_, cause)| &**cause == "own_limits")
+    });
+    assert_eq!(left_out.map(|sample| sample.value), Some(90.into()));
+    log.change(None);
+    assert_eq!(wanted(), 0);
 }
 
 fn template(fields: &[LogField]) -> LogFormat {

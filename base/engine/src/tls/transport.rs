@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::AsRawFd;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -64,6 +65,16 @@ impl Transport {
             Self::Tcp(stream) => Pin::new(stream).poll_shutdown(context),
             Self::Unix(stream) => Pin::new(stream).poll_shutdown(context),
         }
+    }
+
+    /// The number of its descriptor.
+    #[must_use]
+    pub fn descriptor(&self) -> u64 {
+        let number = match self {
+            Self::Tcp(stream) => stream.as_raw_fd(),
+            Self::Unix(stream) => stream.as_raw_fd(),
+        };
+        u64::from(number.unsigned_abs())
     }
 
     /// Which address of ours the other end is connected with; `None` for a Unix socket.

@@ -97,12 +97,17 @@ pub(crate) fn queued(pool: &PoolStatus) -> u32 {
     pool.waiting + pool.waiting_for_place
 }
 
+/// Requests that servers of the pool have now.
+pub(crate) fn in_flight(pool: &PoolStatus) -> u64 {
+    pool.servers.iter().map(|server| u64::from(server.in_flight)).sum()
+}
+
 fn pool_json(pool: &PoolStatus) -> Value {
     let servers: Vec<Value> = pool.servers.iter().map(server_json).collect();
     json!({
         "name": &*pool.name,
         "balance": balance(pool.balance),
-        "in_flight": pool.servers.iter().map(|server| u64::from(server.in_flight)).sum::<u64>(),
+        "in_flight": in_flight(pool),
         "queued": queued(pool),
         "concurrency": pool.concurrency,
         "answer_us": pool.base_us,

@@ -6,7 +6,7 @@ use serde_json::{Map, Value as Json, json};
 use sumun_engine::counters::HistogramTotal;
 use sumun_engine::telemetry::{Family, Sample, Value, names};
 
-use super::pools::state;
+use super::pools::{in_flight, queued, state};
 use crate::{CertificateRow, Shared, metrics};
 
 /// Whose doing a failed request was.
@@ -21,12 +21,18 @@ pub(crate) fn status(shared: &Shared) -> Json {
         .iter()
         .map(|listener| {
             let is_its = |sample: &Sample| label(sample, "listener") == &*listener.name;
-            json!({
+            let mut row = json!({
                 "name": &*listener.name,
                 "bind": listener.bind,
                 "connections": sum(&families, names::LISTENER_CONNECTIONS, is_its),
-                "requests": sum(&families, names::HTTP_REQUESTS, is_its),
-            })
+            });
+            let (key, count) = if listener.is_stream {
+                ("ended", sum(&families, names::STREAM_ENDED, is_its))
+            } else {
+                ("requests", sum(&families, names::HTTP_REQUESTS, is_its))
+            };
+            row[key] = count.into();
+            row
         })
         .collect();
     let pools: Vec<Json> = shared
@@ -36,9 +42,29 @@ pub(crate) fn status(shared: &Shared) -> Json {
         .iter()
         .map(|pool| {
             let up = pool.servers.iter().filter(|server| state(server) == "up").count();
-            json!({ "name": &*pool.name, "servers_up": up, "servers": pool.servers.len() })
+            json!({
+                "name": &*pool.name,
+                "servers_up": up,
+                "servers": pool.servers.len(),
+                "in_flight": in_flight(pool),
+                "concurrency": pool.concurrency,
+                "queued": queued(pool),
+                "shed": pool.shed,
+            })
         })
         .collect();
+    let rooms = config.waiting_rooms.iter().map(|room| {
+        json!({
+            "listener": &*room.listener,
+            "route": &*room.route,
+            "waiting": room.waiting,
+            "active": room.active,
+            "admitted": room.admitted,
+        })
+    });
+    let used = config.own_limits.used_permille.iter();
+    let used = used.map(|(resource, permille)| ((*resource).to_owned(), (f64::from(*permille) / 1000.0).into()));
+    let own_limits = json!({ "used": used.collect::<Map<_, _>>(), "given_up": config.own_limits.given_up });
     let certificates: Vec<Json> = config.certificates.iter().map(certificate).collect();
     json!({
         "version": shared.inputs.version,
@@ -49,6 +75,8 @@ pub(crate) fn status(shared: &Shared) -> Json {
         "draining": shared.is_draining(),
         "listeners": listeners,
         "pools": pools,
+        "waiting_rooms": rooms.collect::<Json>(),
+        "own_limits": own_limits,
         "certificates": certificates,
         "requests": sum(&families, names::HTTP_REQUESTS, |_| true),
         "errors": errors(&families, |_| true),

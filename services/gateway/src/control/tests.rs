@@ -10,6 +10,7 @@ use std::sync::{Weak, mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use sumun_engine::OwnLimits;
 use sumun_engine::access_log::AccessLog;
 use sumun_engine::tls::Tls;
 use sumun_engine::worker;
@@ -71,7 +72,7 @@ impl Running {
                     order(&mut local);
                 }
             };
-            (orders, worker::start(index, started, serve).unwrap())
+            (orders, worker::start(index, started, OwnLimits::new(1), serve).unwrap())
         });
         let directory = std::env::temp_dir().join(format!("sumun-reloads-{:032x}", fastrand::u128(..)));
         std::fs::create_dir(&directory).unwrap();

@@ -22,7 +22,7 @@ impl Gateway {
         }
         let mut refused = Family::counter(
             names::LISTENER_REFUSED,
-            "Connections that were closed unanswered: a bound in all (full), for one client (client), its rate (rate), or allow and deny (denied).",
+            "Connections that were closed unanswered: a bound in all (full), for one client (client), its rate (rate), allow and deny (denied), or own limits (own_limits).",
         );
         for (listener, causes) in self.refused_connections() {
             for (cause, count) in causes {

@@ -45,6 +45,7 @@ pub(super) async fn of_reason(exchange: &mut Exchange<'_>, reason: Reason) -> En
         | Reason::QueueFull
         | Reason::QueueTimeout
         | Reason::Shed
+        | Reason::OwnLimits
         | Reason::SelfCall
         | Reason::AuthBusy => b"Retry-After: 1\r\n",
         _ => b"",

@@ -55,7 +55,8 @@ fn poll_round(
     if let Some(read) = first.take() {
         take(connection, mux, now_ms, read.filled());
     }
-    let idle_ms = connection.site.borrow().config.bounds.idle.as_millis() as u64;
+    let whole_idle = connection.site.borrow().config.bounds.idle;
+    let idle_ms = connection.worker.own_limits.shortened(whole_idle).as_millis() as u64;
     loop {
         let ends = |cause| connection.site.borrow().cell.http2.stream(cause);
         if let Err(error) = http2::expire(mux, now_ms, ends) {
@@ -98,7 +99,12 @@ fn poll_round(
         }
     }
     let next_ms = mux.machine.borrow().deadline().unwrap_or(u64::MAX);
-    connection.deadline.set_at(next_ms.min(*idle_since_ms + idle_ms));
+    let idle_end_ms = *idle_since_ms + whole_idle.as_millis() as u64;
+    if idle_end_ms <= next_ms {
+        connection.deadline.set_idle_at(idle_end_ms, whole_idle);
+    } else {
+        connection.deadline.set_at(next_ms);
+    }
     Poll::Pending
 }
 

@@ -301,7 +301,8 @@ fn may_reconnect(exchange: &Exchange<'_>, body: &Body<'_>, failure: &Failure) ->
 }
 
 fn connect_failure(error: &ConnectError) -> Failure {
-    Failure { reason: error.reason(), outcome: Outcome::ConnectFailed, untouched: true }
+    // What this host has not for one server it has not for another either.
+    Failure { reason: error.reason(), outcome: error.outcome(), untouched: *error != ConnectError::Host }
 }
 
 /// What a server said.

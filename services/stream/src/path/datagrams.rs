@@ -10,10 +10,12 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsFd;
 use std::rc::Rc;
+use std::sync::atomic::Ordering;
 use std::task::{Poll, ready};
 
 use sumun_engine::Worker;
 use sumun_host::datagrams::{Batch, Local, Outgoing};
+use sumun_pools::Priority;
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
 
@@ -163,6 +165,10 @@ impl Receiver {
         let refused = before.filter(|flow| flow.end() == Some(Reason::ServerReset));
         let ip = Some(key.client.ip());
         if !front.may_connect(ip) {
+            return None;
+        }
+        if self.worker.own_limits.refuses(Priority::Normal) {
+            front.admittance.refused_own_limits.fetch_add(1, Ordering::Relaxed);
             return None;
         }
         let admitted = front.admittance.admit(ip).ok()?;

@@ -273,7 +273,7 @@ impl Flow {
 
     fn finish(&self, receiver: &Receiver, reason: Reason) {
         self.front.cell.ended(reason);
-        if self.front.log.is_on() {
+        if self.front.log.wants_line(&receiver.worker.own_limits) {
             self.write_line(receiver, reason);
         }
     }

@@ -221,7 +221,7 @@ async fn converse(
     }
     patience.set(pool.config.timeouts.connect);
     let connected = pool.connect(server, patience.deadline).await;
-    let connection = connected.map_err(|error| Failure { reason: error.reason(), outcome: Outcome::ConnectFailed })?;
+    let connection = connected.map_err(|error| Failure { reason: error.reason(), outcome: error.outcome() })?;
     talk(pool, server, connection, request, patience).await
 }
 

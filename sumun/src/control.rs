@@ -54,7 +54,6 @@ impl Control {
         services: Services,
         log: Arc<AccessLog>,
         tls: Arc<Tls>,
-        own_limits: Arc<OwnLimits>,
         acme: Arc<Shown>,
     ) -> Self {
         let config = Arc::new(Mutex::new(Arc::clone(&beginning.config)));
@@ -63,7 +62,7 @@ impl Control {
         let shown = Arc::clone(&config);
         let sandbox = beginning.sandbox.state.clone();
         let certificates = Arc::clone(&acme);
-        let (limits, rooms) = (Arc::clone(&own_limits), Arc::clone(&services.gateway));
+        let shown_too = services.clone();
         let handing_over = Arc::new(AtomicBool::new(false));
         let (supervisor, supervisor_too) = (beginning.supervisor.clone(), beginning.supervisor.clone());
         let [asked, listed, lifted] = std::array::from_fn(|_| Arc::clone(&services.gateway));
@@ -76,13 +75,13 @@ impl Control {
                 Box::new(move || log.families()),
                 Box::new(move || tls.families()),
                 Box::new(move || acme.families()),
-                Box::new(move || own_limits.families().into()),
+                Box::new(move || services.own_limits.families().into()),
             ],
             status: Box::new(move || {
                 let config = Arc::clone(&shown.lock().unwrap_or_else(PoisonError::into_inner));
                 Status {
-                    own_limits: own_limits_row(&limits),
-                    waiting_rooms: rooms.rooms.totals().iter().map(room_row).collect(),
+                    own_limits: own_limits_row(&shown_too.own_limits),
+                    waiting_rooms: shown_too.gateway.rooms.totals().iter().map(room_row).collect(),
                     ..status_of(&config, &sandbox, &certificates.rows())
                 }
             }),
@@ -222,9 +221,8 @@ fn status_of(config: &Config, sandbox: &str, certificates: &[sumun_acme::Row]) -
                 is_stream: listener.stream.is_some(),
             })
             .collect(),
-        waiting_rooms: Vec::new(),
-        own_limits: OwnLimitsRow::default(),
         certificates: certificates.iter().map(certificate).collect(),
+        ..Status::default()
     }
 }
 

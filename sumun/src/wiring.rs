@@ -126,15 +126,15 @@ async fn run(mut beginning: Beginning) -> Result<(), String> {
     let rooms = Rooms::new(beginning.state_key, process_start, std::mem::take(&mut beginning.rooms));
     let gateway = Gateway::new(Arc::clone(&pools), Arc::clone(&tls), rooms, &beginning.instance);
     let switch = Switch::new(Arc::clone(&pools), Arc::clone(&tls));
-    let services = Services { gateway: Arc::clone(&gateway), switch: Arc::clone(&switch) };
+    let own_limits = OwnLimits::new(beginning.config.workers);
+    tokio::spawn(own_limits::run(Arc::clone(&own_limits), std::mem::take(&mut beginning.memory)));
+    let services = Services { gateway: Arc::clone(&gateway), switch: Arc::clone(&switch), own_limits };
     services.prepare(&beginning.config);
     let log = AccessLog::start(beginning.config.workers).map_err(|error| format!("access log: {error}"))?;
     let mut format = format_of(&beginning.config);
     log.change(format.as_ref());
     let log = Arc::new(log);
-    let own_limits = OwnLimits::new(beginning.config.workers);
-    tokio::spawn(own_limits::run(Arc::clone(&own_limits), std::mem::take(&mut beginning.memory)));
-    let workers = Workers::start(&services, &log, &own_limits, beginning.config.workers, process_start)?;
+    let workers = Workers::start(&services, &log, beginning.config.workers, process_start)?;
     let mut control = Control::new(
         &beginning,
         process_start,
@@ -142,7 +142,6 @@ async fn run(mut beginning: Beginning) -> Result<(), String> {
         services.clone(),
         Arc::clone(&log),
         Arc::clone(&tls),
-        own_limits,
         acme.shown(),
     );
 
@@ -361,19 +360,14 @@ struct Workers {
 }
 
 impl Workers {
-    fn start(
-        services: &Services,
-        log: &Arc<AccessLog>,
-        own_limits: &Arc<OwnLimits>,
-        count: usize,
-        process_start: Instant,
-    ) -> Result<Self, String> {
+    fn start(services: &Services, log: &Arc<AccessLog>, count: usize, process_start: Instant) -> Result<Self, String> {
         let mut threads = Vec::with_capacity(count);
         for index in 0..count {
             let (sender, commands) = mpsc::channel(COMMANDS);
             let (services, log) = (services.clone(), Arc::clone(log));
+            let own_limits = Arc::clone(&services.own_limits);
             let body = move |worker| serve_worker(worker, services, log, commands);
-            let thread = worker::start(index, process_start, Arc::clone(own_limits), body)
+            let thread = worker::start(index, process_start, own_limits, body)
                 .map_err(|error| format!("worker thread {index}: {error}"))?;
             threads.push((sender, thread));
         }
@@ -507,6 +501,7 @@ impl Workers {
 pub(crate) struct Services {
     pub(crate) gateway: Arc<Gateway>,
     pub(crate) switch: Arc<Switch>,
+    pub(crate) own_limits: Arc<OwnLimits>,
 }
 
 impl Services {

@@ -32,13 +32,18 @@ fn with_few_descriptors(place: Place, server: &Server) -> (Instance, SocketAddr)
            bulk: {{ bind: \"{bulk}\", bounds: {{ idle: 10m }}, routes: [ {{ respond: 204, priority: low }} ] }} }}\n",
         server.address()
     );
-    let instance = Instance::start_as(place, &config, |_| {}, |_, log| {
-        let handle = || log.try_clone().expect("another handle of the log");
-        let mut command = Command::new("sh");
-        command.args(["-c", &format!("ulimit -n {DESCRIPTORS}; exec \"$0\" \"$@\""), env!("CARGO_BIN_EXE_sumun")]);
-        command.stdin(Stdio::null()).stdout(handle()).stderr(handle());
-        command
-    });
+    let instance = Instance::start_as(
+        place,
+        &config,
+        |_| {},
+        |_, log| {
+            let handle = || log.try_clone().expect("another handle of the log");
+            let mut command = Command::new("sh");
+            command.args(["-c", &format!("ulimit -n {DESCRIPTORS}; exec \"$0\" \"$@\""), env!("CARGO_BIN_EXE_sumun")]);
+            command.stdin(Stdio::null()).stdout(handle()).stderr(handle());
+            command
+        },
+    );
     (instance, bulk)
 }
 

@@ -259,9 +259,9 @@ mod tests {
     fn all_measures() -> impl Iterator<Item = Measures> {
         let refused = [None].into_iter().chain(Priority::ALL.map(Some));
         refused.flat_map(|refused| {
-            [0, 1, 999, FULL].into_iter().flat_map(move |shortening| {
-                [false, true].map(|cuts_log| Measures { shortening, cuts_log, refused })
-            })
+            [0, 1, 999, FULL]
+                .into_iter()
+                .flat_map(move |shortening| [false, true].map(|cuts_log| Measures { shortening, cuts_log, refused }))
         })
     }
 

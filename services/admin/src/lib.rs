@@ -69,8 +69,8 @@ pub struct Inputs {
     pub handing_over: Arc<AtomicBool>,
 }
 
-/// What the config says of this instance.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// What the config says of this instance, and how it stands.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Status {
     pub workers: usize,
     /// What confines the process, in words.

@@ -1,3 +1,4 @@
+mod status;
 mod traffic;
 
 use std::collections::BTreeMap;
@@ -18,7 +19,7 @@ use tokio::sync::oneshot;
 
 use crate::guard::Door;
 use crate::limits::{BODY_BYTES, CONNECTIONS, HEAD_BYTES};
-use crate::{Admin, CertificateRow, Inputs, ListenerRow, OwnLimitsRow, Status, start};
+use crate::{Admin, Inputs, start};
 
 /// Somebody waits for this.
 type Reload = oneshot::Sender<Result<String, String>>;
@@ -67,23 +68,7 @@ impl Fixture {
             version: "1.2.3",
             started: Instant::now(),
             families: vec![Box::new(families)],
-            status: Box::new(|| Status {
-                workers: 2,
-                sandbox: "landlock 7, seccomp, user nobody".to_owned(),
-                waiting_rooms: Vec::new(),
-                own_limits: OwnLimitsRow::default(),
-                listeners: vec![ListenerRow { name: "web".into(), bind: vec!["127.0.0.1:8080".to_owned()], is_stream: false }],
-                certificates: vec![CertificateRow {
-                    name: "a.example-01".to_owned(),
-                    domains: vec!["a.example".to_owned()],
-                    authority: "acme.example".to_owned(),
-                    state: "waiting",
-                    expires: None,
-                    next_try: Some(1_800_000_000),
-                    failures: 2,
-                    error: Some("no connection".to_owned()),
-                }],
-            }),
+            status: Box::new(status::status),
             pools: Arc::clone(&pools),
             reload: asks(&reloads),
             upgrade: asks(&upgrades),
@@ -226,21 +211,7 @@ async fn the_status_sums_up() {
     let fixture = Fixture::new(None);
     let answer = fixture.get("/api/v1/status").await;
     assert_eq!((answer.status, answer.field("Content-Type")), (200, Some("application/json")));
-    assert_eq!(
-        answer.json(),
-        json!({
-            "version": "1.2.3", "pid": std::process::id(), "uptime_seconds": 0, "workers": 2, "draining": false,
-            "sandbox": "landlock 7, seccomp, user nobody",
-            "listeners": [{"name": "web", "bind": ["127.0.0.1:8080"], "connections": 3, "requests": 10}],
-            "pools": [{"name": "app", "servers_up": 2, "servers": 2}],
-            "certificates": [{
-                "name": "a.example-01", "domains": ["a.example"], "authority": "acme.example", "state": "waiting",
-                "expires": null, "next_try": 1_800_000_000, "failures": 2, "error": "no connection",
-            }],
-            "requests": 15,
-            "errors": {"client": 0, "server": 2, "config": 0, "host": 0},
-        })
-    );
+    assert_eq!(answer.json(), status::expected());
     assert_eq!(
         fixture.get("/api/v1/routes").await.json(),
         json!([{

@@ -156,8 +156,10 @@ impl AccessLog {
 
     #[must_use]
     pub fn families(&self) -> Vec<Family> {
-        let mut lost =
-            Family::counter("sumun_log_lines_lost_total", "Lines of the access log that were lost, or left out to stay within own limits, by cause.");
+        let mut lost = Family::counter(
+            "sumun_log_lines_lost_total",
+            "Lines of the access log that were lost, or left out to stay within own limits, by cause.",
+        );
         lost.push(&[("cause", &"queue".into())], self.lost_in_queue());
         lost.push(&[("cause", &"write".into())], self.lost_in_writing());
         let left_out = self.shared.lanes.iter().map(|lane| lane.left_out()).sum::<u64>();

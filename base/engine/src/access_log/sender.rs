@@ -24,7 +24,11 @@ pub(super) struct Lane {
 
 impl Lane {
     pub(super) fn new(plan: &Arc<Plan>) -> Self {
-        Self { places: [Mutex::new(Place::new(plan)), Mutex::new(Place::new(plan))], lost: Counter::default(), left_out: Counter::default() }
+        Self {
+            places: [Mutex::new(Place::new(plan)), Mutex::new(Place::new(plan))],
+            lost: Counter::default(),
+            left_out: Counter::default(),
+        }
     }
 
     pub(super) fn lost(&self) -> u64 {
@@ -67,7 +71,14 @@ impl LogSender {
     pub(super) fn new(shared: Arc<Shared>, lane: Arc<Lane>, writer: Thread) -> Self {
         let generation = shared.generation.load(Ordering::Acquire);
         let plan = Arc::clone(&lock(&shared.plan));
-        Self { shared, lane, writer, plan: RefCell::new(plan), generation: Cell::new(generation), until_sample: Cell::new(0) }
+        Self {
+            shared,
+            lane,
+            writer,
+            plan: RefCell::new(plan),
+            generation: Cell::new(generation),
+            until_sample: Cell::new(0),
+        }
     }
 
     /// There is a log to write: one relaxed look, for the case that there is none.

@@ -38,9 +38,11 @@ fn one_line_in_so_many_is_written_while_the_log_is_cut_down() {
     assert_eq!(wanted(), 100);
     limits.set(Measures { cuts_log: true, ..Measures::default() });
     assert_eq!(wanted(), 10);
-    let left_out = log.families().iter().flat_map(|family| family.samples.clone()).find(|sample| {
-        sample.labels.iter().any(|(_, cause)| &**cause == "own_limits")
-    });
+    let left_out = log
+        .families()
+        .iter()
+        .flat_map(|family| family.samples.clone())
+        .find(|sample| sample.labels.iter().any(|(_, cause)| &**cause == "own_limits"));
     assert_eq!(left_out.map(|sample| sample.value), Some(90.into()));
     log.change(None);
     assert_eq!(wanted(), 0);

@@ -440,10 +440,10 @@ mod tests {
 
     #[test]
     fn who_waits_to_be_accepted_is_counted() {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let (none, most) = accept_queue(&listener).unwrap();
-        let _clients = [(); 2].map(|()| std::net::TcpStream::connect(address).unwrap());
+        let _clients = [(); 2].map(|()| TcpStream::connect(address).unwrap());
         assert_eq!((none, accept_queue(&listener).unwrap()), (0, (2, most)));
         assert!(most > 2);
     }

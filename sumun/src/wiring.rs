@@ -130,6 +130,8 @@ async fn run(mut beginning: Beginning) -> Result<(), String> {
     tokio::spawn(own_limits::run(Arc::clone(&own_limits), std::mem::take(&mut beginning.memory)));
     let services = Services { gateway: Arc::clone(&gateway), switch: Arc::clone(&switch), own_limits };
     services.prepare(&beginning.config);
+    let sharing = Arc::clone(&gateway);
+    tokio::task::spawn_local(async move { sharing.share().await });
     let log = AccessLog::start(beginning.config.workers).map_err(|error| format!("access log: {error}"))?;
     let mut format = format_of(&beginning.config);
     log.change(format.as_ref());

@@ -8,6 +8,7 @@ mod blocks;
 mod health;
 mod limits;
 mod pool;
+mod shared;
 mod stream;
 mod waiting_room;
 
@@ -26,6 +27,7 @@ pub use pool::{
     Balance, Concurrency, HashOn, HostHeader, Outlier, Pool, Protocol, ProxyProtocol, Queue, Retries, Server,
     ServerAddress, Sticky, Timeouts,
 };
+pub use shared::{SharedSecret, SharedThrough};
 pub use stream::{Bandwidth, BlockKey, ByProtocol, Quic, QuicServerId, Rate, Sni, Stream, Udp};
 pub use sumun_certificates::KeyType;
 pub use sumun_hello::quic_lb::ServerId;
@@ -55,6 +57,7 @@ pub struct Config {
     pub state: Option<PathBuf>,
     /// Whoever breaks one of these is blocked for a while, on every listener that speaks HTTP.
     pub blocks: Vec<BlockRule>,
+    pub shared: Option<SharedThrough>,
     pub pools: BTreeMap<Name, Arc<Pool>>,
     pub limits: BTreeMap<Name, Arc<Limit>>,
     pub listeners: BTreeMap<Name, Arc<Listener>>,

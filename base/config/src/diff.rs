@@ -49,6 +49,7 @@ pub fn diff(old: &Config, new: &Config) -> Diff {
         sandbox,
         state,
         blocks,
+        shared,
         pools,
         limits,
         listeners,
@@ -64,6 +65,7 @@ pub fn diff(old: &Config, new: &Config) -> Diff {
         ("sandbox", *sandbox != new.sandbox),
         ("state", *state != new.state),
         ("blocks", *blocks != new.blocks),
+        ("shared", *shared != new.shared),
     ];
     Diff {
         pools: changes(pools, &new.pools),

@@ -15,6 +15,7 @@ mod process;
 mod quic;
 mod routes;
 mod section;
+mod shared;
 mod streams;
 mod tls;
 mod waiting_room;
@@ -48,6 +49,7 @@ pub(crate) fn config(tree: &Node, sources: &Sources, probe: Probe, problems: &mu
         used_limits: Vec::new(),
         bound: BTreeMap::new(),
         account: None,
+        is_shared: tree.find("shared").is_some(),
         orders: Vec::new(),
     };
     let (user, sandbox) = (lower.user(top), process::sandbox(top));
@@ -57,6 +59,7 @@ pub(crate) fn config(tree: &Node, sources: &Sources, probe: Probe, problems: &mu
     let access_log = lower.access_log(top);
     let blocks = lower.blocks(top);
     let pools = lower.all_pools();
+    let shared = lower.shared(top);
     let limits = lower.all_limits();
     let mut listeners = lower.all_listeners(tree, &trusted_proxies);
     lower.settle_acme(&mut listeners);
@@ -75,6 +78,7 @@ pub(crate) fn config(tree: &Node, sources: &Sources, probe: Probe, problems: &mu
         sandbox,
         state: top.given("state").and_then(|node| Some(lower.path(node, top.text("state")?))),
         blocks,
+        shared,
         pools,
         limits,
         listeners,
@@ -96,6 +100,8 @@ struct Lower<'a> {
     bound: BTreeMap<String, (String, Option<Place>)>,
     /// Whom the worker process becomes, where files are looked at with its eyes.
     account: Option<sumun_host::users::Account>,
+    /// There is somewhere to share.
+    is_shared: bool,
     /// Certificates by ACME, each once.
     orders: Vec<acme::Order>,
 }

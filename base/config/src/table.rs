@@ -7,6 +7,7 @@ mod limits;
 mod listener;
 mod pool;
 mod route;
+mod shared;
 mod tls;
 mod waiting_room;
 
@@ -16,6 +17,7 @@ pub(crate) use limits::{LIMIT, LIMIT_KEY};
 pub(crate) use listener::{BANDWIDTH, BIND_ENTRY, BOUNDS, LISTENER, QUIC, QUIC_SERVER_ID, UDP};
 pub(crate) use pool::{OUTLIER, POOL, QUEUE, RETRIES, SERVER, STICKY, TIMEOUTS};
 pub(crate) use route::{BASIC_AUTH, DEGRADE, FILES, FORWARD_AUTH, REDIRECT, RESPOND, ROUTE};
+pub(crate) use shared::SHARED;
 pub(crate) use tls::{ACME, CERTIFICATE, CLIENT_AUTH, EXTERNAL_ACCOUNT, HSTS, LISTENER_TLS, POOL_TLS, REDIRECT_HTTPS};
 pub(crate) use waiting_room::WAITING_ROOM;
 
@@ -31,6 +33,7 @@ const PATH: Shape = Shape::One(Kind::Path);
 const NETWORKS: Shape = Shape::OneOrList(&Shape::One(Kind::Network));
 const COUNT: Shape = Shape::One(Kind::Integer { least: 1, most: 1_000_000 });
 const SPAN: Shape = Shape::One(Kind::Span);
+const CREDENTIAL: Shape = Shape::One(Kind::Credential);
 const OFF: Shape = Shape::One(Kind::Off);
 
 pub(crate) static FILE: Map = Map {
@@ -71,6 +74,8 @@ pub(crate) static FILE: Map = Map {
             "Where clients connect, by name. At least one is needed, here or in an included file."),
         key("blocks", Shape::List(&Shape::Map(&BLOCK)),
             "Rules by which clients are blocked for a while.").by_default("none"),
+        key("shared", Shape::Map(&SHARED),
+            "Where gateways share limits and waiting rooms.").by_default("nothing is shared"),
         later("cache", CACHE),
         later("dns", "the DNS server"),
         later("bgp", "the BGP speaker"),
@@ -114,6 +119,7 @@ pub(crate) static MAPS: &[(&str, &Map)] = &[
     ("file", &FILE),
     ("admin", &ADMIN),
     ("access_log", &ACCESS_LOG),
+    ("shared", &SHARED),
     ("block", &BLOCK),
     ("block_when", &BLOCK_WHEN),
     ("pool", &POOL),

@@ -89,7 +89,7 @@ async fn say(transport: &mut Transport, bytes: &[u8]) -> io::Result<()> {
     .await
 }
 
-async fn connect(target: &Target, source: Option<IpAddr>) -> io::Result<Transport> {
+pub(crate) async fn connect(target: &Target, source: Option<IpAddr>) -> io::Result<Transport> {
     match target {
         Target::Tcp(address) => {
             let stream = TcpStream::from_std(sumun_host::connect::start_connect(*address, source)?)?;
@@ -101,6 +101,17 @@ async fn connect(target: &Target, source: Option<IpAddr>) -> io::Result<Transpor
         }
         Target::Unix(path) => Ok(Transport::Unix(UnixStream::connect(path).await?)),
     }
+}
+
+/// With the handshake of TLS done, for something that is no HTTP.
+pub(crate) async fn secure(
+    pool: &TlsPool,
+    transport: Transport,
+    name: &ServerName<'static>,
+) -> Result<TlsStream, String> {
+    let mut stream = pool.check(transport, name, Vec::new()).map_err(|error| format!("no TLS: {error}"))?;
+    poll_fn(|context| stream.poll_handshake(context)).await.map_err(no_tls)?;
+    Ok(stream)
 }
 
 /// How HTTP is spoken on a connection.

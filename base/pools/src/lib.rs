@@ -50,6 +50,7 @@ pub mod operations;
 mod picker;
 mod pool;
 mod pools;
+pub mod redis;
 pub mod resolve;
 mod roster;
 mod server;

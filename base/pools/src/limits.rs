@@ -101,3 +101,26 @@ pub const LEVEL_MEMORY_MS: u64 = 5000;
 
 /// So long a client keeps its place among those who are let in first, in milliseconds.
 pub const ERA_MS: u64 = 10 * 60_000;
+
+/// Scripts that wait to be sent to a Redis; more are not asked.
+pub const REDIS_ASKED: usize = 1024;
+
+/// As many are sent at once.
+pub const REDIS_BATCH: usize = 128;
+
+/// Numbers in one answer, and its length in bytes.
+pub const REDIS_REPLY_PARTS: usize = 1024;
+pub const REDIS_REPLY_BYTES: usize = 64 * 1024;
+
+/// A Redis that has not answered a batch within this is away.
+pub const REDIS_ANSWER_PATIENCE: std::time::Duration = std::time::Duration::from_millis(500);
+
+/// One that nobody asks anything is asked whether it is there.
+pub const REDIS_IDLE: std::time::Duration = std::time::Duration::from_secs(1);
+
+/// Between two tries to connect, at least and at most.
+pub const REDIS_PAUSE_LEAST: std::time::Duration = std::time::Duration::from_millis(100);
+pub const REDIS_PAUSE_MOST: std::time::Duration = std::time::Duration::from_secs(5);
+
+/// A connection that lasted so long makes the next pause short again.
+pub const REDIS_STABLE: std::time::Duration = std::time::Duration::from_secs(5);

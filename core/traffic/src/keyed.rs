@@ -50,7 +50,11 @@ impl Words {
     /// The word of a key, entered if it is not there. What a word weighs now says `weight`; one of no
     /// weight is as good as none.
     pub(crate) fn of(&self, key: u64, weight: impl Fn(u64) -> u64) -> &AtomicU64 {
-        let hash = hash(key);
+        self.of_hashed(hash(key), weight)
+    }
+
+    /// The same for a key as [`Self::entries`] gives it.
+    pub(crate) fn of_hashed(&self, hash: u64, weight: impl Fn(u64) -> u64) -> &AtomicU64 {
         let sets = self.homes(hash);
         let found = sets.iter().find_map(|set| set.find(hash));
         found.unwrap_or_else(|| enter(&sets, hash, weight))
@@ -60,6 +64,16 @@ impl Words {
     pub(crate) fn known(&self, key: u64) -> Option<&AtomicU64> {
         let hash = hash(key);
         self.homes(hash).iter().find_map(|set| set.find(hash))
+    }
+
+    /// All keys that are there, hashed, with their words.
+    pub(crate) fn entries(&self) -> impl Iterator<Item = (u64, &AtomicU64)> {
+        let places = self.memory.get(self.first..self.first + self.sets * SET_WORDS).unwrap_or_default();
+        let pairs = places.chunks_exact(SET_WORDS).flat_map(|set| {
+            let (keys, words) = set.split_at(WAYS);
+            keys.iter().zip(words)
+        });
+        pairs.map(|(key, word)| (key.load(Relaxed), word)).filter(|(key, _)| *key != 0)
     }
 
     fn homes(&self, hash: u64) -> [Set<'_>; 2] {

@@ -65,6 +65,15 @@ impl Quota {
         }
     }
 
+    /// Others have taken of a bucket, too: it is full again in `level_ns` at the earliest. `key` is one of
+    /// [`Usage::most`]. May lie behind what its burst allows: nobody takes anything until it is paid back.
+    pub fn raise(&self, counted: &Counted, key: Hashed, level_ns: u64, now_ns: u64) {
+        if matches!(self, Self::Bucket(_)) {
+            let word = counted.0.of_hashed(key.0, |word| self.weight(word, now_ns));
+            word.fetch_max(now_ns.saturating_add(level_ns), Relaxed);
+        }
+    }
+
     fn step(&self, word: u64, now_ns: u64) -> Result<u64, Empty> {
         match self {
             Self::Bucket(rate) => rate.take(word, now_ns),
@@ -77,6 +86,45 @@ impl Quota {
             Self::Bucket(_) => word.saturating_sub(now_ns),
             Self::Sliding(window) => window.weight(word, now_ns),
         }
+    }
+}
+
+/// A key as tables have it: one-to-one, so as good as the key itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Hashed(pub u64);
+
+/// What was taken of a limit that others share, and was not told to them yet. Where more keys are active
+/// than it is for, those are forgotten that took least.
+#[derive(Debug)]
+pub struct Usage(Words);
+
+impl Usage {
+    #[must_use]
+    pub fn new(keys: usize) -> Self {
+        Self(Words::new(keys))
+    }
+
+    /// One was taken.
+    pub fn add(&self, key: u64) {
+        self.0.of(key, |word| word).fetch_add(1, Relaxed);
+    }
+
+    /// What was taken since [`Self::most`] told of it.
+    #[must_use]
+    pub fn untold(&self, key: Hashed) -> u64 {
+        self.0.of_hashed(key.0, |word| word).load(Relaxed)
+    }
+
+    /// Those who took most, at most so many of them, and how much; they begin anew.
+    #[must_use]
+    pub fn most(&self, count: usize) -> Vec<(Hashed, u64)> {
+        let active = self.0.entries().map(|(key, word)| (key, word, word.load(Relaxed)));
+        let mut active: Vec<_> = active.filter(|(_, _, taken)| *taken > 0).collect();
+        if active.len() > count {
+            active.select_nth_unstable_by_key(count, |(_, _, taken)| std::cmp::Reverse(*taken));
+            active.truncate(count);
+        }
+        active.into_iter().map(|(key, word, _)| (Hashed(key), word.swap(0, Relaxed))).collect()
     }
 }
 
@@ -171,6 +219,53 @@ mod tests {
                 assert!(passed <= allowed + allowed / 20, "{threads} threads: {passed}, {quota:?}");
                 assert!(passed >= 1900, "{threads} threads: {passed}, {quota:?}");
             }
+        }
+    }
+
+    #[test]
+    fn who_took_most_is_told_of_first() {
+        let usage = Usage::new(1000);
+        for key in 0..100 {
+            (0..=key).for_each(|_| usage.add(key));
+        }
+        let most = usage.most(10);
+        let taken = |told: &[(Hashed, u64)]| told.iter().map(|(_, taken)| *taken).collect::<Vec<_>>();
+        let mut counts = taken(&most);
+        counts.sort_unstable();
+        assert_eq!(counts, (91..=100).collect::<Vec<u64>>());
+        assert!(most.iter().all(|(key, _)| usage.untold(*key) == 0));
+        assert_eq!(taken(&usage.most(1000)).iter().sum::<u64>(), (1..=90).sum::<u64>());
+        assert_eq!(usage.most(1000), []);
+    }
+
+    /// Each of several holds its own bucket, and all learn ten times a second what the others took.
+    #[test]
+    fn several_that_tell_each_other_keep_one_rate() {
+        for (gateways, burst) in [(2, 1), (2, 100), (5, 10), (16, 1)] {
+            let rate = Rate::new(100, SECOND_NS, burst);
+            let quota = Quota::Bucket(rate);
+            let all: Vec<_> = (0..gateways).map(|_| (Counted::new(10), Usage::new(10))).collect();
+            let (mut full_at_ns, mut passed) = (0_u64, 0);
+            for now_ms in 1000..61_000_u64 {
+                let now_ns = now_ms * 1_000_000;
+                for (index, (counted, usage)) in all.iter().enumerate() {
+                    if quota.take(counted, 7, now_ns).is_ok() {
+                        usage.add(7);
+                        passed += 1;
+                    }
+                    // Not all at once.
+                    if now_ms % 100 == (index as u64 * 13) % 100 {
+                        for (key, taken) in usage.most(10) {
+                            // Taken since it was told the last time, and not all just now.
+                            full_at_ns = full_at_ns.max(now_ns - SECOND_NS / 10) + rate.time_of(taken);
+                            quota.raise(counted, key, full_at_ns.saturating_sub(now_ns), now_ns);
+                        }
+                    }
+                }
+            }
+            // Besides the bursts, what each takes before it hears of the others.
+            let (least, most) = (5900, 6000 + gateways * (burst + 20));
+            assert!((least..=most).contains(&passed), "{gateways} gateways, burst {burst}: {passed}");
         }
     }
 

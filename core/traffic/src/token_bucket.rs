@@ -38,6 +38,18 @@ impl Rate {
         Ok(full_at_ns)
     }
 
+    /// How long it takes to earn so many tokens, in nanoseconds.
+    #[must_use]
+    pub fn time_of(&self, tokens: u64) -> u64 {
+        self.token_ns.saturating_mul(tokens)
+    }
+
+    /// How long an empty bucket takes to fill, in nanoseconds.
+    #[must_use]
+    pub fn burst_ns(&self) -> u64 {
+        self.burst_ns
+    }
+
     /// Takes back one token that [`Self::take`] has taken just now.
     #[must_use]
     pub fn give_back(&self, full_at_ns: u64) -> u64 {

@@ -200,6 +200,7 @@ fn config_with(servers: &[&str]) -> Config {
         sandbox: config::Sandbox::Off,
         state: None,
         blocks: Vec::new(),
+        shared: None,
         pools: BTreeMap::from([("app".into(), Arc::new(pool))]),
         limits: BTreeMap::new(),
         listeners: BTreeMap::new(),

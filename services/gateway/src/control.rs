@@ -16,6 +16,7 @@ use sumun_engine::kept::{self, Table};
 use sumun_engine::listening::{Acceptor, Socket};
 use sumun_engine::pace::{Both, ListenerPace, pacers};
 use sumun_engine::tls::{Tls, TlsConnector};
+use sumun_pools::redis::{self, Redis};
 use sumun_pools::{Admission, AdmissionLimits, Pools};
 use sumun_traffic::pacer::Pacer;
 use tokio::task::AbortHandle;
@@ -28,6 +29,7 @@ use crate::limits::{ERROR_PAGE_BYTES, FILES_SWEEP, IDLE_SWEEP};
 use crate::metrics::{Metrics, NO_ROUTE};
 use crate::path::{self, open::Door};
 use crate::rooms::Rooms;
+use crate::sharing::{self, Told};
 use crate::site::{self, Action, Route, Site};
 use crate::traffic::{Traffic, Watcher, Watchers};
 use crate::upstream::LocalPool;
@@ -50,6 +52,10 @@ pub struct Gateway {
     pages: Mutex<BTreeMap<PathBuf, Arc<[u8]>>>,
     disk: Arc<DiskGate>,
     limiting: Limiting,
+    pub(crate) redis: Redis,
+    /// Taken by who keeps it connected.
+    link: Mutex<Option<redis::Link>>,
+    pub(crate) told: Told,
     /// By their bandwidth, too: another one begins anew.
     listener_paces: Table<(Name, Bandwidth), ListenerPace>,
     route_paces: Table<(Name, Name, u64), Both<Pacer>>,
@@ -64,6 +70,7 @@ impl Gateway {
     #[must_use]
     pub fn new(pools: Arc<Pools>, tls: Arc<Tls>, rooms: Rooms, instance: &str) -> Arc<Self> {
         let blocks = Arc::new(Blocks::new(pools.started()));
+        let (redis, link) = Redis::new();
         Arc::new(Self {
             metrics: Metrics::default(),
             rooms,
@@ -76,6 +83,9 @@ impl Gateway {
             pages: Mutex::default(),
             disk: DiskGate::new(),
             limiting: Limiting::default(),
+            redis,
+            link: Mutex::new(Some(link)),
+            told: Told::default(),
             listener_paces: Table::default(),
             route_paces: Table::default(),
             blocks,
@@ -158,7 +168,18 @@ impl Gateway {
         *self.pages.lock().unwrap_or_else(PoisonError::into_inner) = pages;
     }
 
+    /// Shares with other gateways what the config says, for as long as it is polled. For the control thread.
+    pub async fn share(&self) {
+        let link = self.link.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(link) = link {
+            let connected = redis::run(link, Arc::clone(&self.pools), Arc::clone(&self.tls));
+            let told = sharing::run(&self.limiting, &self.redis, &self.told, self.pools.started());
+            tokio::join!(connected, told);
+        }
+    }
+
     fn follow(&self, config: &Config) {
+        self.redis.follow(config.shared.as_ref());
         self.limiting.follow(config);
         let mut paces = kept::lock(&self.listener_paces);
         paces.name(|(name, bandwidth)| {
@@ -424,7 +445,6 @@ impl LocalGateway {
             hsts: listener.hsts.map(site::hsts_value),
             subject_headers: Rc::clone(subject_headers),
             pace: self.gateway.listener_pace(listener),
-            limit_keys: self.gateway.limiting.keys.clone(),
             traffic: Rc::clone(&self.traffic),
             blocks: blocks.map(Rc::clone),
             config: Arc::clone(listener),

@@ -23,6 +23,7 @@ pub mod metrics;
 mod number;
 mod path;
 pub mod rooms;
+mod sharing;
 mod site;
 mod traffic;
 mod upstream;

@@ -110,6 +110,27 @@ pub(crate) const ROOM_COOKIES: usize = 4;
 /// Who asks again later than this has its connection closed meanwhile.
 pub(crate) const ROOM_CONNECTION: Duration = Duration::from_secs(5);
 
+/// Keys of a shared limit that wait to be told to other gateways; the least active ones are forgotten.
+pub(crate) const SHARED_KEYS: usize = 16_384;
+
+/// Of these, as many are told of in a round, in scripts of so many each.
+pub(crate) const SHARED_ROUND_KEYS: usize = 4096;
+pub(crate) const SHARED_CHUNK: usize = 512;
+
+/// How often.
+pub(crate) const SHARED_ROUND: Duration = Duration::from_millis(100);
+
+/// How long an answer may take; what was told then counts as lost.
+pub(crate) const SHARED_PATIENCE: Duration = Duration::from_millis(500);
+
+/// What a gateway may take, besides a burst, before it hears of the others. Sixteen times that is the
+/// most that is ever owed: so many gateways are held to a limit exactly, and a number that makes no sense
+/// locks nobody out for longer.
+pub(crate) const SHARED_DEBT: Duration = Duration::from_secs(1);
+
+// An answer has a number for each key.
+const _: () = assert!(SHARED_CHUNK <= sumun_pools::limits::REDIS_REPLY_PARTS);
+
 /// An error page of the operator's own. Bytes.
 pub(crate) const ERROR_PAGE_BYTES: u64 = 1024 * 1024;
 

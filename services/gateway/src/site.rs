@@ -1,7 +1,6 @@
 //! A listener's routes as one worker sees them: checked config joined with what the worker owns.
 
 use std::collections::BTreeMap;
-use std::hash::RandomState;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -54,8 +53,6 @@ pub(crate) struct Site {
     pub(crate) subject_headers: Rc<[Arc<str>]>,
     /// What all its connections share of bandwidth.
     pub(crate) pace: Option<Arc<ListenerPace>>,
-    /// Makes numbers of the keys of limits, the same in all workers.
-    pub(crate) limit_keys: RandomState,
     /// Counts who asks for what.
     pub(crate) traffic: Rc<Watcher>,
     /// `None`: there are no rules by which clients are blocked.

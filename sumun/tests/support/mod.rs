@@ -13,6 +13,7 @@ pub(crate) mod http2;
 pub(crate) mod instance;
 pub(crate) mod l4;
 pub(crate) mod origin;
+pub(crate) mod redis;
 pub(crate) mod server;
 pub(crate) mod site;
 pub(crate) mod sockets;

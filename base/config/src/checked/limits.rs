@@ -17,6 +17,8 @@ pub struct Limit {
     pub window: RateWindow,
     /// Keys that are remembered at once; at least 1.
     pub keys: u32,
+    /// Counted together with other gateways; never of a sliding window.
+    pub shared: bool,
 }
 
 /// How a rate is held.

@@ -33,6 +33,13 @@ impl Lower<'_> {
         if window == RateWindow::Sliding {
             self.sliding(section, rate);
         }
+        let shared = self.is_shared(section);
+        if window == RateWindow::Sliding
+            && shared
+            && let Some(node) = section.given("shared")
+        {
+            self.error(node.place, "a window that slides cannot be shared", "take `window: bucket`");
+        }
         Some(Limit {
             name: Name::from(entry.key.as_str()),
             key: key?,
@@ -40,6 +47,7 @@ impl Lower<'_> {
             burst: section.optional_number("burst").unwrap_or(rate.count),
             window,
             keys: section.number("keys"),
+            shared,
         })
     }
 

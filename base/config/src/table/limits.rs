@@ -1,6 +1,6 @@
 //! Rate limits.
 
-use super::PATH;
+use super::{ON_OR_OFF, PATH};
 use crate::kind::Kind;
 use crate::shape::{Choice, Map, Shape, key};
 
@@ -22,6 +22,9 @@ pub(crate) static LIMIT: Map = Map {
         key("keys", Shape::One(Kind::Integer { least: 1, most: 16_777_216 }),
             "Keys that are remembered at once, 21 bytes each as they come; beyond them the least active one is forgotten.")
             .default("65536"),
+        key("shared", ON_OR_OFF,
+            "Counts together with other gateways, through the top-level `shared`. With `window: bucket` alone.")
+            .default("off"),
     ],
     choices: &[],
 };

@@ -72,6 +72,7 @@ pub(crate) fn config(pool: &Pool) -> Config {
         sandbox: Sandbox::Off,
         state: None,
         blocks: Vec::new(),
+        shared: None,
         pools: BTreeMap::from([(Arc::clone(&pool.name), Arc::new(pool.clone()))]),
         limits: BTreeMap::new(),
         listeners: BTreeMap::new(),

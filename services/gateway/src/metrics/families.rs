@@ -1,6 +1,7 @@
 //! The gateway's counters as families, for whoever publishes them.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use sumun_engine::telemetry::{Family, names};
 
@@ -41,7 +42,27 @@ impl Gateway {
         families.push(connections);
         families.push(refused);
         families.extend(self.room_families());
+        families.extend(self.shared_families());
         families
+    }
+
+    fn shared_families(&self) -> [Family; 4] {
+        let (commands, failures) = self.redis.counts();
+        let told = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let mut keys = Family::counter(
+            "sumun_shared_keys_total",
+            "Keys of shared limits of which other gateways were told (told), and those of which they were not (lost).",
+        );
+        keys.push(&[("result", &"told".into())], told(&self.told.keys));
+        keys.push(&[("result", &"lost".into())], told(&self.told.lost));
+        [
+            Family::gauge("sumun_shared_up", "1 while what gateways share is reached.")
+                .with(u64::from(self.redis.is_up())),
+            Family::counter("sumun_shared_commands_total", "Commands that were answered there.").with(commands),
+            Family::counter("sumun_shared_failures_total", "Connections there that could not be had, or broke.")
+                .with(failures),
+            keys,
+        ]
     }
 
     fn room_families(&self) -> [Family; 6] {

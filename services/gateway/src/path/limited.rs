@@ -33,15 +33,18 @@ fn ask<'a>(exchange: &Exchange<'_>, route: &'a Route) -> Result<(), Over<'a>> {
     let now_ns = exchange.record.start_us.saturating_mul(1000);
     let mut over = Over { limits, waits_ns: [0; ROUTE_LIMITS] };
     if let [limit] = limits {
-        return limit.quota.take(&limit.counted, key::of(exchange, route, &limit.key), now_ns).map_err(|empty| {
+        let key = key::of(exchange, route, limit);
+        limit.quota.take(&limit.counted, key, now_ns).map_err(|empty| {
             limit.cell.refused.increment();
             over.waits_ns[0] = empty.retry_after_ns;
             over
-        });
+        })?;
+        limit.note(key);
+        return Ok(());
     }
     let mut keys = [0; ROUTE_LIMITS];
     for ((limit, key), wait_ns) in limits.iter().zip(&mut keys).zip(&mut over.waits_ns) {
-        *key = key::of(exchange, route, &limit.key);
+        *key = key::of(exchange, route, limit);
         if let Err(empty) = limit.quota.look(&limit.counted, *key, now_ns) {
             limit.cell.refused.increment();
             *wait_ns = empty.retry_after_ns;
@@ -61,6 +64,7 @@ fn ask<'a>(exchange: &Exchange<'_>, route: &'a Route) -> Result<(), Over<'a>> {
             return Err(over);
         }
     }
+    limits.iter().zip(keys).for_each(|(limit, key)| limit.note(key));
     Ok(())
 }
 

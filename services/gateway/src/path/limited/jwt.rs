@@ -5,10 +5,11 @@
 //! tokens, only numbers that its own random keys made of them.
 
 use std::cell::RefCell;
-use std::hash::{BuildHasher, RandomState};
+use std::hash::{BuildHasher, Hash, Hasher, RandomState};
 
 use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 use serde_json::{Map, Value};
+use siphasher::sip::SipHasher13;
 use sumun_config::checked::{Jwt, JwtAlgorithm, TokenPlace};
 
 use crate::limits::{TOKEN_BYTES, TOKENS, VERIFIED_TOKEN_S};
@@ -23,6 +24,8 @@ pub(crate) struct Verifier {
     place: TokenPlace,
     key: DecodingKey,
     rules: Validation,
+    /// Makes numbers of claims.
+    hasher: SipHasher13,
     /// Tells its tokens from those of others, also from those of the same limit with another key.
     id: u64,
 }
@@ -31,7 +34,7 @@ pub(crate) struct Verifier {
 #[derive(Default)]
 struct Remembered {
     places: Box<[Outcome]>,
-    keys: [RandomState; 3],
+    keys: [RandomState; 2],
 }
 
 #[derive(Clone, Copy, Default)]
@@ -43,7 +46,7 @@ struct Outcome {
 }
 
 impl Verifier {
-    pub(crate) fn new(jwt: &Jwt) -> Self {
+    pub(crate) fn new(jwt: &Jwt, hasher: SipHasher13) -> Self {
         let key = &jwt.key.0;
         let (algorithm, key) = match jwt.algorithm {
             JwtAlgorithm::Hs256 => (Algorithm::HS256, DecodingKey::from_secret(key)),
@@ -59,7 +62,7 @@ impl Verifier {
         rules.validate_aud = false;
         rules.validate_nbf = true;
         rules.leeway = 0;
-        Self { claim: jwt.claim.clone(), place: jwt.token.clone(), key, rules, id: fastrand::u64(..) }
+        Self { claim: jwt.claim.clone(), place: jwt.token.clone(), key, rules, hasher, id: fastrand::u64(..) }
     }
 
     pub(crate) fn token(&self) -> &TokenPlace {
@@ -87,7 +90,11 @@ impl Verifier {
             }
             let verified = self.verify(token);
             let until_s = verified.as_ref().map_or(u64::MAX, |(_, expires_s)| *expires_s);
-            let claim = verified.map(|(claim, _)| remembered.keys[2].hash_one(claim));
+            let claim = verified.map(|(claim, _)| {
+                let mut hasher = self.hasher;
+                claim.hash(&mut hasher);
+                hasher.finish()
+            });
             let until_s = until_s.min(now_s + VERIFIED_TOKEN_S);
             remembered.places[place] = Outcome { token: numbers, claim, until_s };
             claim
@@ -157,7 +164,7 @@ mod tests {
             };
             let token = TokenPlace::Header("authorization".to_owned());
             let jwt = Jwt { claim: "sub".to_owned(), algorithm, key: JwtKey(public), token };
-            Self { algorithm: signs, key, verifier: Verifier::new(&jwt) }
+            Self { algorithm: signs, key, verifier: Verifier::new(&jwt, SipHasher13::new()) }
         }
 
         fn sign(&self, claims: &Value) -> Vec<u8> {

@@ -1,11 +1,11 @@
 //! What a limit counts a request by.
 
-use std::hash::{BuildHasher, Hasher, RandomState};
+use std::hash::Hasher;
 
 use sumun_config::checked::{KeyPart, TokenPlace};
 
 use super::super::{Exchange, client_address, proxy};
-use crate::limiting::Part;
+use crate::limiting::{Limit, Part};
 use crate::site::Route;
 
 /// Stands before a client's address where that stands for something that a request has not: nobody may
@@ -14,10 +14,9 @@ const CLIENT: u8 = 1;
 const TEXT: u8 = 2;
 
 /// The number that stands for the key of a request.
-pub(super) fn of(exchange: &Exchange<'_>, route: &Route, parts: &[Part]) -> u64 {
-    let keys: &RandomState = &exchange.site.limit_keys;
-    let mut hasher = keys.build_hasher();
-    for part in parts {
+pub(super) fn of(exchange: &Exchange<'_>, route: &Route, limit: &Limit) -> u64 {
+    let mut hasher = limit.hasher;
+    for part in &limit.key {
         match part {
             Part::Plain(part) => enter(exchange, route, part, &mut hasher),
             Part::Claim(verifier) => {

@@ -30,8 +30,7 @@ mod tests;
 use std::collections::VecDeque;
 
 use claims::Claims;
-pub use outlook::Outlook;
-use outlook::Pace;
+pub use outlook::{Outlook, Pace};
 pub use sessions::Id;
 use sessions::Sessions;
 pub use snapshot::Snapshot;
@@ -56,7 +55,8 @@ pub struct Settings {
 }
 
 impl Settings {
-    fn bounded(self) -> Self {
+    #[must_use]
+    pub fn bounded(self) -> Self {
         Self {
             admit: self.admit.max(1),
             period_ms: self.period_ms.max(1),

@@ -52,7 +52,7 @@ pub struct Gateway {
     pages: Mutex<BTreeMap<PathBuf, Arc<[u8]>>>,
     disk: Arc<DiskGate>,
     limiting: Limiting,
-    pub(crate) redis: Redis,
+    pub(crate) redis: Arc<Redis>,
     /// Taken by who keeps it connected.
     link: Mutex<Option<redis::Link>>,
     pub(crate) told: Told,
@@ -83,7 +83,7 @@ impl Gateway {
             pages: Mutex::default(),
             disk: DiskGate::new(),
             limiting: Limiting::default(),
-            redis,
+            redis: Arc::new(redis),
             link: Mutex::new(Some(link)),
             told: Told::default(),
             listener_paces: Table::default(),
@@ -145,7 +145,7 @@ impl Gateway {
         self.metrics.follow(config);
         self.blocks.follow(config);
         self.follow(config);
-        self.rooms.prepare(config);
+        self.rooms.prepare(config, &self.redis);
         let routes = || config.listeners.values().flat_map(|listener| &listener.routes);
         let wanted = || routes().flat_map(|route| route.roots());
         let mut roots = self.roots.lock().unwrap_or_else(PoisonError::into_inner);
@@ -174,7 +174,7 @@ impl Gateway {
         if let Some(link) = link {
             let connected = redis::run(link, Arc::clone(&self.pools), Arc::clone(&self.tls));
             let told = sharing::run(&self.limiting, &self.redis, &self.told, self.pools.started());
-            tokio::join!(connected, told);
+            tokio::join!(connected, told, self.rooms.look());
         }
     }
 
@@ -425,8 +425,10 @@ impl LocalGateway {
                 route.limits = limits.map(|limit| self.gateway.limiting.limit(limit, metrics, index)).collect();
                 route.pace = self.gateway.route_pace(&listener.name, &route.config);
                 let settings = route.config.waiting_room.as_ref();
-                route.room =
-                    settings.map(|settings| self.gateway.rooms.room(&listener.name, &route.config.name, settings));
+                route.room = settings.map(|settings| {
+                    let gateway = &self.gateway;
+                    gateway.rooms.room((&listener.name, &route.config.name), settings, (config, &gateway.redis))
+                });
                 Some(Rc::new(route))
             })
             .collect();

@@ -100,6 +100,9 @@ pub(crate) const ROOM_CLIENTS: usize = 131_072;
 /// How often a waiting room calls whom it can.
 pub(crate) const ROOM_TICK: Duration = Duration::from_millis(50);
 
+/// A visitor waits so long for a step of a room that gateways share; then it is away.
+pub(crate) const ROOM_PATIENCE: Duration = Duration::from_millis(50);
+
 /// How often what is new of it is kept.
 pub(crate) const ROOM_KEEP: Duration = Duration::from_secs(1);
 
@@ -114,8 +117,8 @@ pub(crate) const ROOM_CONNECTION: Duration = Duration::from_secs(5);
 pub(crate) const SHARED_KEYS: usize = 16_384;
 
 /// Of these, as many are told of in a round, in scripts of so many each.
-pub(crate) const SHARED_ROUND_KEYS: usize = 4096;
-pub(crate) const SHARED_CHUNK: usize = 512;
+pub(crate) const SHARED_ROUND_KEYS: usize = 1024;
+pub(crate) const SHARED_CHUNK: usize = 128;
 
 /// How often.
 pub(crate) const SHARED_ROUND: Duration = Duration::from_millis(100);

@@ -6,9 +6,12 @@
 //!   control thread              ─── every 50 ms: `advance`; every second: what is new is kept
 //! ```
 //!
+//! A room that several gateways share lies elsewhere ([`far`]): a step of it is waited for, for a moment.
+//!
 //! A process that hands over to another freezes its rooms first: nobody is given a number, called or let
 //! in by it any more, and who asks is told to ask again, which reaches the other one.
 
+mod far;
 mod page;
 mod ticket;
 
@@ -20,10 +23,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
-use sumun_config::checked::{Config, Name, WaitingRoom};
+use aws_lc_rs::hmac::{HMAC_SHA256, Key, sign};
+use far::FarRoom;
+use sumun_config::checked::{Config, Name, SharedThrough, WaitingRoom};
 use sumun_engine::accept::client_key;
 use sumun_engine::kept::{self, Table};
 use sumun_engine::rooms::{self as kept_rooms, KeptRooms, RoomName};
+use sumun_pools::redis::Redis;
 use sumun_traffic::rates::Rates;
 use sumun_traffic::token_bucket::{Empty, Rate};
 use sumun_traffic::waiting_room::{Arrival, Claim, Counts, Id, Outlook, Room, Settings, Snapshot};
@@ -32,10 +38,13 @@ pub(crate) use page::{Filling, Language, Page};
 pub(crate) use ticket::{Pass, Signer};
 
 use crate::events::Event;
-use crate::limits::{ERROR_PAGE_BYTES, ROOM_CLIENTS, ROOM_KEEP, ROOM_TICK};
+use crate::limits::{ERROR_PAGE_BYTES, ROOM_CLIENTS, ROOM_KEEP, ROOM_TICK, SHARED_ROUND};
 
 /// Takes a room's newest state to where it survives this process.
 pub type Keep = Box<dyn Fn(RoomName, String)>;
+
+/// Listener, route, and what makes a shared room another one: where it lies, and what signs for it.
+type RoomKey = (Name, Name, Option<(String, Vec<u8>)>);
 
 /// All rooms of a process.
 #[derive(Debug)]
@@ -47,7 +56,7 @@ pub struct Rooms {
     start_ms: u64,
     /// Of the process before; each is taken once.
     kept: Mutex<KeptRooms>,
-    table: Table<(Name, Name), SharedRoom>,
+    table: Table<RoomKey, SharedRoom>,
     /// The operator's own, read for the newest config.
     pages: Mutex<BTreeMap<PathBuf, Arc<Page>>>,
     frozen: Arc<AtomicBool>,
@@ -74,7 +83,7 @@ impl Rooms {
     }
 
     /// Makes the rooms of a config, changes those that are there, forgets the others, and reads pages.
-    pub(crate) fn prepare(&self, config: &Config) {
+    pub(crate) fn prepare(&self, config: &Config, redis: &Arc<Redis>) {
         let now_ms = self.now_ms();
         // What the config before this one has removed, and nobody uses any more.
         kept::lock(&self.table).let_go(|_| {});
@@ -82,8 +91,10 @@ impl Rooms {
         let mut named = Vec::new();
         for (listener, route) in kept_rooms::with_rooms(config) {
             let Some(settings) = &route.waiting_room else { continue };
-            let key = (Arc::clone(&listener.name), Arc::clone(&route.name));
-            let make = || self.make(RoomName::of(&listener.name, &route.name), settings, now_ms);
+            let far = config.shared.as_ref().filter(|_| settings.shared);
+            let key = key_of(&listener.name, &route.name, far);
+            let name = RoomName::of(&listener.name, &route.name);
+            let make = || self.make(name.clone(), settings, far.map(|far| (far, redis)), now_ms);
             let shared = kept::lock(&self.table).value(key.clone(), 0, make);
             shared.change(settings, now_ms);
             named.push(key);
@@ -99,10 +110,18 @@ impl Rooms {
         *self.pages.lock().unwrap_or_else(PoisonError::into_inner) = pages;
     }
 
-    fn make(&self, name: RoomName, settings: &WaitingRoom, now_ms: u64) -> SharedRoom {
-        let signer = Signer::new(&self.key, name.as_str());
+    fn make(
+        &self,
+        name: RoomName,
+        settings: &WaitingRoom,
+        far: Option<(&SharedThrough, &Arc<Redis>)>,
+        now_ms: u64,
+    ) -> SharedRoom {
+        let key = far.map_or(self.key, |(shared, _)| key_from(shared));
+        let signer = Signer::new(&key, name.as_str());
         // Without randomness there would be no key either; 0 is as good as any for a first life.
         let epoch = sumun_host::random::random_bytes().map_or(0, u32::from_be_bytes);
+        let far = far.map(|(shared, redis)| FarRoom::new(redis, shared, &name, settings_of(settings), epoch));
         let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner).remove(&name);
         let room = match kept.map(|text| kept_rooms::from_text(&text)) {
             Some(Ok(snapshot)) => Room::restore(settings_of(settings), &snapshot, epoch, now_ms),
@@ -113,6 +132,7 @@ impl Rooms {
             None => Room::new(settings_of(settings), epoch, now_ms),
         };
         SharedRoom {
+            far,
             front: Front::of(&room),
             lives: room.lives().into(),
             tickets: ArcSwap::from_pointee(Rates::new(rate_of(settings), ROOM_CLIENTS)),
@@ -127,10 +147,16 @@ impl Rooms {
     }
 
     /// The room of a route, and its page.
-    pub(crate) fn room(&self, listener: &Name, route: &Name, settings: &WaitingRoom) -> RoomDoor {
-        let key = (Arc::clone(listener), Arc::clone(route));
+    pub(crate) fn room(
+        &self,
+        (listener, route): (&Name, &Name),
+        settings: &WaitingRoom,
+        (config, redis): (&Config, &Arc<Redis>),
+    ) -> RoomDoor {
+        let far = config.shared.as_ref().filter(|_| settings.shared);
+        let key = key_of(listener, route, far);
         let now_ms = self.now_ms();
-        let make = || self.make(RoomName::of(listener, route), settings, now_ms);
+        let make = || self.make(RoomName::of(listener, route), settings, far.map(|far| (far, redis)), now_ms);
         let shared = kept::lock(&self.table).value(key, 0, make);
         let pages = self.pages.lock().unwrap_or_else(PoisonError::into_inner);
         let page = settings.page.as_ref().and_then(|path| pages.get(path).map(Arc::clone));
@@ -142,17 +168,17 @@ impl Rooms {
         }
     }
 
-    fn all(&self) -> Vec<((Name, Name), Arc<SharedRoom>)> {
+    fn all(&self) -> Vec<(RoomKey, Arc<SharedRoom>)> {
         let table = kept::lock(&self.table);
         table.iter().flat_map(|(key, rooms)| rooms.iter().map(|room| (key.clone(), Arc::clone(room)))).collect()
     }
 
     #[must_use]
     pub fn totals(&self) -> Vec<RoomTotal> {
-        let row = |((listener, route), room): ((Name, Name), Arc<SharedRoom>)| RoomTotal {
+        let row = |((listener, route, _), room): (RoomKey, Arc<SharedRoom>)| RoomTotal {
             listener,
             route,
-            counts: room.lock().counts(),
+            counts: room.far.as_ref().map_or_else(|| room.lock().counts(), FarRoom::counts),
             refused: room.refused.read(),
         };
         self.all().into_iter().map(row).collect()
@@ -161,14 +187,30 @@ impl Rooms {
     /// Brings all rooms up to date.
     fn advance(&self) {
         let now_ms = self.now_ms();
-        for (_, room) in self.all() {
+        for (_, room) in self.all().into_iter().filter(|(_, room)| room.far.is_none()) {
             room.with(|open| open.advance(now_ms));
+        }
+    }
+
+    /// Hears how the rooms stand that gateways share, for as long as it is polled.
+    pub(crate) async fn look(&self) {
+        loop {
+            tokio::time::sleep(SHARED_ROUND).await;
+            for (_, room) in self.all() {
+                if let Some(far) = &room.far {
+                    far.look().await;
+                    far.note_pace(self.now_ms());
+                }
+            }
         }
     }
 
     /// The state of each room that is another than the last time; with `all`, of each.
     fn news(&self, all: bool) -> Vec<(RoomName, String)> {
-        let news = |(_, room): ((Name, Name), Arc<SharedRoom>)| {
+        let news = |(_, room): (RoomKey, Arc<SharedRoom>)| {
+            if room.far.is_some() {
+                return None;
+            }
             let snapshot = room.lock().snapshot();
             let mut kept = room.kept.lock().unwrap_or_else(PoisonError::into_inner);
             if *kept == snapshot && !all {
@@ -213,6 +255,20 @@ pub async fn run(rooms: &Rooms, keep: Keep) {
             kept_at = Some(Instant::now());
         }
     }
+}
+
+fn key_of(listener: &Name, route: &Name, far: Option<&SharedThrough>) -> RoomKey {
+    let far = far.map(|shared| (shared.prefix.clone(), shared.secret.0.clone()));
+    (Arc::clone(listener), Arc::clone(route), far)
+}
+
+/// What all gateways sign with. It is made of their own secret, and not kept where the room lies: who reads
+/// or writes there can forge no ticket.
+fn key_from(shared: &SharedThrough) -> [u8; 32] {
+    let made = sign(&Key::new(HMAC_SHA256, &shared.secret.0), b"waiting rooms");
+    let mut key = [0; 32];
+    key.iter_mut().zip(made.as_ref()).for_each(|(into, from)| *into = *from);
+    key
 }
 
 fn settings_of(room: &WaitingRoom) -> Settings {
@@ -260,6 +316,8 @@ pub(crate) struct RoomDoor {
 pub(crate) struct SharedRoom {
     name: RoomName,
     pub(crate) signer: Signer,
+    /// All of it, where gateways share it; what follows is then empty.
+    far: Option<FarRoom>,
     /// Held for moments only, and never while anything is waited for.
     room: Mutex<Room>,
     front: Front,
@@ -332,7 +390,10 @@ impl Front {
 
 impl SharedRoom {
     fn change(&self, settings: &WaitingRoom, now_ms: u64) {
-        self.with(|room| room.change(settings_of(settings), now_ms));
+        match &self.far {
+            Some(far) => far.change(settings_of(settings)),
+            None => drop(self.with(|room| room.change(settings_of(settings), now_ms))),
+        }
         if self.tickets.load().rate() != rate_of(settings) {
             self.tickets.store(Arc::new(Rates::new(rate_of(settings), ROOM_CLIENTS)));
         }
@@ -354,9 +415,9 @@ impl SharedRoom {
         Some(result)
     }
 
-    /// Another process is taking over.
+    /// Another process is taking over, or nothing is known yet of a room that gateways share.
     pub(crate) fn is_frozen(&self) -> bool {
-        self.frozen.load(Ordering::Acquire)
+        self.far.as_ref().map_or_else(|| self.frozen.load(Ordering::Acquire), FarRoom::is_unseen)
     }
 
     /// The rooms' time, by a worker's coarse clock.
@@ -365,6 +426,9 @@ impl SharedRoom {
     }
 
     pub(crate) fn outlook(&self) -> Outlook {
+        if let Some(far) = &self.far {
+            return far.outlook();
+        }
         let read = |number: &AtomicU64| number.load(Ordering::Relaxed);
         let front = &self.front;
         Outlook {
@@ -377,6 +441,9 @@ impl SharedRoom {
 
     /// This number was given and is not forgotten.
     pub(crate) fn gave(&self, id: Id) -> bool {
+        if let Some(far) = &self.far {
+            return far.gave(id);
+        }
         sumun_traffic::waiting_room::gave(&self.lives, self.front.issued.load(Ordering::Relaxed), id)
     }
 
@@ -389,16 +456,30 @@ impl SharedRoom {
         self.tickets.load().take(client_key(client), now_us.saturating_mul(1000))
     }
 
-    pub(crate) fn arrive(&self, now_ms: u64) -> Option<(Arrival, u64)> {
-        self.with(|room| (room.arrive(now_ms), room.session_ms()))
+    /// With the end of the session, if one begins.
+    pub(crate) async fn arrive(&self, now_ms: u64) -> Option<(Arrival, u64)> {
+        match &self.far {
+            Some(far) => Some((far.arrive(now_ms).await?, now_ms + far.session_ms())),
+            None => self.with(|room| (room.arrive(now_ms), now_ms + room.session_ms())),
+        }
     }
 
-    pub(crate) fn claim(&self, id: Id, now_ms: u64) -> Option<(Claim, u64)> {
-        self.with(|room| (room.claim(id, now_ms), room.session_ms()))
+    /// The same.
+    pub(crate) async fn claim(&self, id: Id, now_ms: u64) -> Option<(Claim, u64)> {
+        match &self.far {
+            Some(far) => Some((far.claim(id).await?, now_ms + far.session_ms())),
+            None => self.with(|room| (room.claim(id, now_ms), now_ms + room.session_ms())),
+        }
     }
 
     /// The new end of a session.
-    pub(crate) fn renew(&self, id: Id, ends_ms: u64, now_ms: u64) -> Option<u64> {
-        self.with(|room| room.renew(id, ends_ms, now_ms)).flatten()
+    pub(crate) async fn renew(&self, id: Id, ends_ms: u64, now_ms: u64) -> Option<u64> {
+        match &self.far {
+            Some(far) => {
+                far.renew(id).await;
+                Some(now_ms + far.session_ms())
+            }
+            None => self.with(|room| room.renew(id, ends_ms, now_ms)).flatten(),
+        }
     }
 }

@@ -20,6 +20,8 @@ pub struct WaitingRoom {
     pub waiting: u32,
     /// New places for one client address.
     pub tickets: Rate,
+    /// One room with other gateways.
+    pub shared: bool,
     /// The operator's own page.
     pub page: Option<PathBuf>,
 }

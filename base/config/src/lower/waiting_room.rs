@@ -23,6 +23,7 @@ impl Lower<'_> {
             self.probe_file(node.place, path);
             self.probe_as_user(node.place, path, Use::Read);
         }
+        let shared = self.is_shared(room);
         Some(WaitingRoom {
             admit: rate(room, "admit"),
             active: room.optional_number("active").unwrap_or(1),
@@ -30,6 +31,7 @@ impl Lower<'_> {
             claim: room.duration("claim"),
             waiting: room.number("waiting"),
             tickets: rate(room, "tickets"),
+            shared,
             page: page.map(|(_, path)| path),
         })
     }

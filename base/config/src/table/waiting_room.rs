@@ -1,6 +1,6 @@
 //! The waiting room of a route.
 
-use super::{COUNT, PATH, SPAN};
+use super::{COUNT, ON_OR_OFF, PATH, SPAN};
 use crate::kind::Kind;
 use crate::shape::{Map, Shape, key};
 
@@ -19,6 +19,9 @@ pub(crate) static WAITING_ROOM: Map = Map {
             .default("300/m"),
         key("page", PATH, "A page of your own, HTML with `{{place}}`, `{{wait}}`, `{{seconds}}` and `{{script}}` in it.")
             .by_default("a page in Korean or English, as the browser prefers"),
+        key("shared", ON_OR_OFF,
+            "One room with other gateways, through the top-level `shared`: the routes have the same listener, name and settings there.")
+            .default("off"),
     ],
     choices: &[],
 };

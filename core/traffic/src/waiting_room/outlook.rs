@@ -54,7 +54,7 @@ impl Outlook {
 
 /// How fast numbers were called while somebody waited.
 #[derive(Debug, Default)]
-pub(super) struct Pace {
+pub struct Pace {
     /// Time, and the number that had been called then.
     marks: VecDeque<(u64, u64)>,
     /// The newest state.
@@ -62,7 +62,7 @@ pub(super) struct Pace {
 }
 
 impl Pace {
-    pub(super) fn note(&mut self, now_ms: u64, called: u64, somebody_waits: bool) {
+    pub fn note(&mut self, now_ms: u64, called: u64, somebody_waits: bool) {
         self.now = (now_ms, called);
         if !somebody_waits {
             self.marks.clear();
@@ -75,14 +75,15 @@ impl Pace {
     }
 
     /// By what was seen, within what the settings make possible; before much was seen, by the settings.
-    pub(super) fn calls_per_million_s(&self, settings: &Settings) -> u64 {
+    #[must_use]
+    pub fn calls_per_million_s(&self, settings: &Settings) -> u64 {
         let asked_for = u64::from(settings.admit) * 1_000_000_000 / settings.period_ms;
         let (now_ms, called) = self.now;
         let seen = self.marks.front().filter(|(at_ms, _)| at_ms + ROOM_PACE_STEP_MS <= now_ms);
         let Some((at_ms, before)) = seen else { return asked_for.max(1) };
         // Places become free at this rate where everybody stays for one session.
         let by_sessions = u64::from(settings.active) * 1_000_000_000 / settings.session_ms;
-        let by_pace = (called - before) * 1_000_000_000 / (now_ms - at_ms);
+        let by_pace = (called - before).saturating_mul(1_000_000_000) / (now_ms - at_ms);
         by_pace.max(by_sessions.min(asked_for)).min(2 * asked_for).max(1)
     }
 }

@@ -55,7 +55,7 @@ pub(super) async fn check(exchange: &mut Exchange<'_>, route: &Route) -> Option<
     if is_preflight(exchange) {
         return None;
     }
-    let told = judge(exchange, door, &route.config.path)?;
+    let told = judge(exchange, door, &route.config.path).await?;
     Some(tell(exchange, door, told).await)
 }
 
@@ -65,7 +65,7 @@ fn is_preflight(exchange: &Exchange<'_>) -> bool {
         && exchange.head.values(exchange.bytes, b"access-control-request-method").next().is_some()
 }
 
-fn judge(exchange: &mut Exchange<'_>, door: &RoomDoor, path: &sumun_config::checked::PathMatch) -> Option<Told> {
+async fn judge(exchange: &mut Exchange<'_>, door: &RoomDoor, path: &sumun_config::checked::PathMatch) -> Option<Told> {
     let room = &*door.shared;
     let now_ms = room.now_ms(exchange.worker.clock.coarse_ms());
     let is_look = exchange.head.values(exchange.bytes, LOOK).next().is_some();
@@ -73,7 +73,7 @@ fn judge(exchange: &mut Exchange<'_>, door: &RoomDoor, path: &sumun_config::chec
     match shown(exchange, door, now_ms) {
         Some(Pass::Session { .. }) if is_look => Some(Told::Called),
         Some(Pass::Session { id, ends_ms }) => {
-            renew(exchange, room, &cookie, (id, ends_ms), now_ms);
+            renew(exchange, room, &cookie, (id, ends_ms), now_ms).await;
             None
         }
         Some(Pass::Ticket { id, .. }) if room.gave(id) => {
@@ -84,14 +84,16 @@ fn judge(exchange: &mut Exchange<'_>, door: &RoomDoor, path: &sumun_config::chec
             if is_look {
                 return Some(Told::Called);
             }
-            come_in(exchange, room, &cookie, id, now_ms)
+            come_in(exchange, room, &cookie, id, now_ms).await
         }
+        // Whatever it is: not now.
+        _ if room.is_frozen() => Some(Told::Moment),
         shown => {
             // Given in the last moment of a life of the room, or so long ago that it is forgotten.
             if shown.is_some() {
                 count(&room.refused.passed);
             }
-            if is_look { Some(Told::Nothing) } else { arrive(exchange, room, &cookie, now_ms) }
+            if is_look { Some(Told::Nothing) } else { arrive(exchange, room, &cookie, now_ms).await }
         }
     }
 }
@@ -111,22 +113,28 @@ fn shown(exchange: &Exchange<'_>, door: &RoomDoor, now_ms: u64) -> Option<Pass> 
 }
 
 /// A session whose visitor is still here goes on. Seldom enough that most requests need no lock.
-fn renew(exchange: &mut Exchange<'_>, room: &SharedRoom, cookie: &Cookie<'_>, session: (Id, u64), now_ms: u64) {
+async fn renew(exchange: &mut Exchange<'_>, room: &SharedRoom, cookie: &Cookie<'_>, session: (Id, u64), now_ms: u64) {
     let (id, ends_ms) = session;
     let left_ms = ends_ms.saturating_sub(now_ms);
     if left_ms < cookie.door.session_ms - cookie.door.session_ms / 10
-        && let Some(ends_ms) = room.renew(id, ends_ms, now_ms)
+        && let Some(ends_ms) = room.renew(id, ends_ms, now_ms).await
     {
         exchange.room_cookie = Some(cookie.session(id, ends_ms, now_ms));
     }
 }
 
 /// A number that has been called.
-fn come_in(exchange: &mut Exchange<'_>, room: &SharedRoom, cookie: &Cookie<'_>, id: Id, now_ms: u64) -> Option<Told> {
-    let Some((claim, session_ms)) = room.claim(id, now_ms) else { return Some(Told::Moment) };
+async fn come_in(
+    exchange: &mut Exchange<'_>,
+    room: &SharedRoom,
+    cookie: &Cookie<'_>,
+    id: Id,
+    now_ms: u64,
+) -> Option<Told> {
+    let Some((claim, ends_ms)) = room.claim(id, now_ms).await else { return Some(Told::Moment) };
     match claim {
         Claim::Admitted => {
-            exchange.room_cookie = Some(cookie.session(id, now_ms + session_ms, now_ms));
+            exchange.room_cookie = Some(cookie.session(id, ends_ms, now_ms));
             None
         }
         Claim::NotYet => Some(Told::Place(room.outlook().place(id.number).max(1))),
@@ -138,17 +146,17 @@ fn come_in(exchange: &mut Exchange<'_>, room: &SharedRoom, cookie: &Cookie<'_>, 
         }
         Claim::Used { just_now: false } => {
             count(&room.refused.used);
-            arrive(exchange, room, cookie, now_ms)
+            arrive(exchange, room, cookie, now_ms).await
         }
         Claim::Passed | Claim::Unknown => {
             count(&room.refused.passed);
-            arrive(exchange, room, cookie, now_ms)
+            arrive(exchange, room, cookie, now_ms).await
         }
     }
 }
 
 /// A visitor without a place.
-fn arrive(exchange: &mut Exchange<'_>, room: &SharedRoom, cookie: &Cookie<'_>, now_ms: u64) -> Option<Told> {
+async fn arrive(exchange: &mut Exchange<'_>, room: &SharedRoom, cookie: &Cookie<'_>, now_ms: u64) -> Option<Told> {
     if room.is_frozen() {
         return Some(Told::Moment);
     }
@@ -158,10 +166,10 @@ fn arrive(exchange: &mut Exchange<'_>, room: &SharedRoom, cookie: &Cookie<'_>, n
         count(&room.refused.rate);
         return Some(Told::TooMany { retry_ms: (empty.retry_after_ns / 1_000_000).max(REFUSED_MS) });
     }
-    let Some((arrival, session_ms)) = room.arrive(now_ms) else { return Some(Told::Moment) };
+    let Some((arrival, ends_ms)) = room.arrive(now_ms).await else { return Some(Told::Moment) };
     match arrival {
         Arrival::Admitted(id) => {
-            exchange.room_cookie = Some(cookie.session(id, now_ms + session_ms, now_ms));
+            exchange.room_cookie = Some(cookie.session(id, ends_ms, now_ms));
             None
         }
         Arrival::Waits(id) => {

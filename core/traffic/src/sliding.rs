@@ -12,8 +12,8 @@ pub const LIMIT_MAX: u32 = (1 << COUNT_BITS) - 1;
 
 const COUNT_BITS: u32 = 22;
 const COUNT_MASK: u64 = (1 << COUNT_BITS) - 1;
-/// Windows are numbered up to here and then from 0 on again. A key that rests for exactly that many
-/// windows is once taken for one that has just been here.
+/// Windows are numbered up to here and then from 0 on again. A key that rests for that many windows, give
+/// or take one, is once taken for one that has just been here.
 const NUMBER_MASK: u64 = (1 << (64 - 2 * COUNT_BITS)) - 1;
 
 /// So many in any window.
@@ -89,8 +89,9 @@ impl Window {
         match number.wrapping_sub(counts.number) & NUMBER_MASK {
             0 => (counts, now_us % self.length_us),
             1 => (Counts { number, now: 0, before: counts.now }, now_us % self.length_us),
-            // Another thread has read the clock a moment later and is in the next window already.
-            behind if behind > NUMBER_MASK / 2 => (counts, 0),
+            // Another thread has read the clock a moment later and is in the next window already. Only the
+            // next: whatever seems further ahead is old, as a key that was never seen is of window 0.
+            NUMBER_MASK => (counts, 0),
             _ => (Counts { number, now: 0, before: 0 }, now_us % self.length_us),
         }
     }
@@ -142,6 +143,20 @@ mod tests {
         }
         assert!(window.take(word, 5 * SECOND_NS - 1000).is_err());
         assert!(window.take(word, 5 * SECOND_NS).is_err());
+    }
+
+    #[test]
+    fn a_key_is_as_good_as_new_after_any_rest() {
+        let window = Window::new(2, SECOND_NS);
+        let full = (0..2).fold(0, |word, _| window.take(word, 5 * SECOND_NS).unwrap());
+        for rest_s in [2, 1 << 18, (1 << 19) - 1, 1 << 19, (1 << 19) + 1, (1 << 20) - 2] {
+            for (word, since_s) in [(0, 0), (full, 5)] {
+                let mut word = word;
+                for at_ns in (0..3).map(|more_s| (since_s + rest_s + more_s) * SECOND_NS) {
+                    word = window.take(word, at_ns).unwrap_or_else(|_| panic!("refused after {rest_s} s"));
+                }
+            }
+        }
     }
 
     #[test]

@@ -17,9 +17,14 @@ const JSON: &str = "Accept: application/json\r\n";
 
 /// A server that says `in`, and an instance with this waiting room in front of it.
 fn start(place: Place, state: &Path, room: &str) -> (Server, Instance) {
+    start_with(place, state, room, "")
+}
+
+/// `more`: further keys of its route.
+fn start_with(place: Place, state: &Path, room: &str, more: &str) -> (Server, Instance) {
     let server = Server::answering(place.ip, |_| ok("in"));
-    let gateway = Instance::start(place, &config(server.address(), state, room));
-    (server, gateway)
+    let config = config(server.address(), state, room).replace("proxy: app,", &format!("proxy: app, {more}"));
+    (server, Instance::start(place, &config))
 }
 
 fn config(server: SocketAddr, state: &Path, room: &str) -> String {
@@ -110,6 +115,26 @@ fn who_comes_while_there_is_room_sees_nothing_of_it() {
         assert_eq!((late.place, late.state().as_str()), (1, "waiting"));
         assert_eq!(server.count(), served, "nothing of it reached the server");
         assert_eq!(gateway.get("/elsewhere").status, 204);
+    });
+}
+
+/// What keeps a place goes with every answer, also where no server gives one.
+#[test]
+fn a_place_is_kept_whatever_is_answered() {
+    everywhere(|place| {
+        let scratch = Scratch::new();
+        let files = scratch.path().display();
+        let files = format!("degrade: {{ files: {{ root: {files}, fallback: sorry.html }} }},");
+        let (mut server, gateway) = start_with(place, scratch.path(), "admit: 100/s, active: 2, session: 1m", &files);
+        std::fs::write(scratch.path().join("sorry.html"), "back soon").expect("there is room");
+        server.stop();
+        let mut visitors = [Visitor::new(&gateway), Visitor::new(&gateway)];
+        // An error page, and a file that stands in.
+        for ((method, status), visitor) in [("POST", 502), ("GET", 200)].into_iter().zip(&mut visitors) {
+            assert!(visitor.request(method, "", b"").expect(status).header("set-cookie").is_some(), "{method}");
+            assert!(visitor.request(method, "", b"").expect(status).header("set-cookie").is_none(), "{method}");
+        }
+        Visitor::queue(&gateway);
     });
 }
 

@@ -305,9 +305,7 @@ pub fn write_response(output: &mut Vec<u8>, head: &ResponseHead, bytes: &[u8], p
     {
         write_line(output, b"Set-Cookie", cookie);
     }
-    if let Some(cookie) = plan.room_cookie {
-        write_line(output, b"Set-Cookie", cookie);
-    }
+    write_room_cookie(output, plan.room_cookie);
     write_hsts(output, plan.hsts, plan.edits);
     match plan.framing {
         Framing::Silent => {}
@@ -317,6 +315,14 @@ pub fn write_response(output: &mut Vec<u8>, head: &ResponseHead, bytes: &[u8], p
     write_connection_line(output, plan.connection);
     plan.edits.write(output);
     output.extend_from_slice(b"\r\n");
+}
+
+/// Appends the `Set-Cookie` of a waiting room. Whatever is answered and whatever a route edits: without it
+/// the visitor's place is lost.
+pub fn write_room_cookie(output: &mut Vec<u8>, value: Option<&[u8]>) {
+    if let Some(value) = value {
+        write_line(output, b"Set-Cookie", value);
+    }
 }
 
 /// Appends `Strict-Transport-Security`, unless the edits say otherwise.

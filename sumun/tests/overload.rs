@@ -244,3 +244,33 @@ fn files_stand_in_for_servers_that_are_down() {
         assert_eq!(gateway.get("/price.json").expect(200).text(), "{}");
     });
 }
+
+/// Who still reads a stand-in holds no place of the servers that are back.
+#[test]
+fn a_slow_reader_of_a_stand_in_holds_no_place() {
+    everywhere(|place| {
+        let mut server = Server::saying(place.ip, "alive");
+        let config = format!(
+            "pools: {{ app: {{ servers: \"{}\", retries: off, concurrency: 2, queue: {{ timeout: 1s }} }} }}\n\
+             listeners: {{ web: {{ bind: \"$BIND\", bounds: {{ idle: 10m }}, routes: [\n\
+               {{ path: /, proxy: app, degrade: {{ files: $DIR/static }} }} ] }} }}\n",
+            server.address()
+        );
+        let gateway = Instance::start_in(place, &config, |directory| {
+            std::fs::create_dir(directory.join("static")).expect("it is new");
+            let large = std::fs::File::create(directory.join("static/large.bin")).expect("there is room");
+            large.set_len(30_000_000).expect("it is mostly a hole");
+        });
+        server.stop();
+        let slow: Vec<Client> = (0..2)
+            .map(|_| {
+                let mut client = ask(&gateway, "/large.bin");
+                assert_eq!(client.bytes(12), b"HTTP/1.1 200");
+                client
+            })
+            .collect();
+        let _server = Server::start_at(server.address(), |peer| peer.answer_all(&|_| ok("alive")));
+        eventually("an answer of the server", || gateway.get("/").status == 200);
+        drop(slow);
+    });
+}

@@ -49,15 +49,20 @@ pub(super) async fn serve(exchange: &mut Exchange<'_>, route: &Rc<Route>, pool: 
         exchange.record.bytes_in += body.received;
         return ended;
     }
-    let ended = match queue::enter(exchange, route, pool).await {
+    let answered = match queue::enter(exchange, route, pool).await {
         Ok(places) => {
             pool.cell.requests.increment();
             exchange.record.pool = Some(Rc::clone(pool));
             exchange.places = places;
-            let ended = try_servers(exchange, route, pool, &mut body).await;
+            let answered = try_servers(exchange, route, pool, &mut body).await;
             exchange.places = Places::default();
-            ended
+            answered
         }
+        Err(reason) => Err(reason),
+    };
+    // Whoever reads a page or a stand-in slowly holds no place of a server that may be back.
+    let ended = match answered {
+        Ok(ended) => ended,
         Err(reason) => without_server(exchange, route, reason).await,
     };
     exchange.used = body.used_early();
@@ -165,28 +170,27 @@ pub(super) struct Failure {
     pub(super) untouched: bool,
 }
 
-/// Asks one server after the other until one answers, as far as the rules of retries allow.
+/// Asks one server after the other until one answers, as far as the rules of retries allow, or says why
+/// none has.
 async fn try_servers(
     exchange: &mut Exchange<'_>,
     route: &Rc<Route>,
     pool: &Rc<LocalPool>,
     body: &mut Body<'_>,
-) -> Ended {
+) -> Result<Ended, Reason> {
     let mut tried = Tried::default();
     let mut last_failure = None;
     loop {
         let server = match pick(exchange, pool, route.config.priority, &tried).await {
             Ok(server) => server,
             // Nobody is left to ask: what the last one did is the answer.
-            Err(Reason::NoServer) => {
-                return without_server(exchange, route, last_failure.unwrap_or(Reason::NoServer)).await;
-            }
-            Err(reason) => return without_server(exchange, route, reason).await,
+            Err(Reason::NoServer) => return Err(last_failure.unwrap_or(Reason::NoServer)),
+            Err(reason) => return Err(reason),
         };
         exchange.record.tries += 1;
         exchange.places.begin(exchange.worker.clock.now_us());
         let (failure, server) = match try_server(exchange, route, pool, body, server).await {
-            Ok(ended) => return ended,
+            Ok(ended) => return Ok(ended),
             Err(failed) => failed,
         };
         tried.insert(server.server());
@@ -194,7 +198,7 @@ async fn try_servers(
         exchange.places.failed(failure.reason, exchange.worker.clock.now_us());
         drop(server);
         if !may_try_again(exchange, pool, body, &failure) {
-            return without_server(exchange, route, failure.reason).await;
+            return Err(failure.reason);
         }
         last_failure = Some(failure.reason);
         pool.cell.retries.increment();

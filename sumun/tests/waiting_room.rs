@@ -300,6 +300,21 @@ fn a_session_lasts_as_long_as_it_is_used() {
 }
 
 #[test]
+fn who_keeps_no_cookie_is_not_inside_for_long() {
+    everywhere(|place| {
+        let scratch = Scratch::new();
+        let (_server, gateway) = start(place, scratch.path(), "admit: 100/s, active: 1, session: 10m, claim: 1s");
+        Visitor::new(&gateway).get("").expect(200);
+        let mut next = Visitor::queue(&gateway);
+        next.await_turn();
+        // That one shows what it was given.
+        let mut last = Visitor::queue(&gateway);
+        next.get("").expect(200);
+        assert_eq!(last.place_now(), 1);
+    });
+}
+
+#[test]
 fn the_bounds() {
     everywhere(|place| {
         let scratch = Scratch::new();

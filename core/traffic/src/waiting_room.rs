@@ -48,7 +48,8 @@ pub struct Settings {
     pub active: u32,
     /// A session ends so long after its last renewal.
     pub session_ms: u64,
-    /// Who does not come so long after being called is passed over.
+    /// Who does not come so long after being called is passed over. So long is also the session of who came
+    /// in without a number, until it is renewed.
     pub claim_ms: u64,
     /// Visitors who may wait.
     pub waiting: u32,
@@ -270,7 +271,7 @@ impl Room {
             let id = self.next_number();
             self.called = self.issued;
             self.note_call();
-            self.begin_session(id);
+            self.begin_session(id, self.first_session_ms());
             self.check_invariants();
             return Arrival::Admitted(id);
         }
@@ -289,9 +290,9 @@ impl Room {
         Id { epoch: self.epoch(), number: self.issued }
     }
 
-    fn begin_session(&mut self, id: Id) {
+    fn begin_session(&mut self, id: Id, length_ms: u64) {
         self.claims.set(id.number);
-        self.sessions.begin(id, self.now_ms, self.now_ms + self.settings.session_ms);
+        self.sessions.begin(id, self.now_ms, self.now_ms + length_ms);
         self.counts.admitted += 1;
     }
 
@@ -311,7 +312,7 @@ impl Room {
             return self.used_just_now(id).unwrap_or(Claim::Used { just_now: false });
         }
         self.outstanding -= 1;
-        self.begin_session(id);
+        self.begin_session(id, self.settings.session_ms);
         self.check_invariants();
         Claim::Admitted
     }
@@ -352,10 +353,17 @@ impl Room {
         self.sessions.len() + self.outstanding
     }
 
-    /// Since a session begins.
+    /// How long the session of a number lasts that was exchanged.
     #[must_use]
     pub fn session_ms(&self) -> u64 {
         self.settings.session_ms
+    }
+
+    /// How long that of a visitor lasts who came in at once, unless it is renewed. Who has never shown what
+    /// it was given may be somebody who keeps nothing, and begins a session with each request.
+    #[must_use]
+    pub fn first_session_ms(&self) -> u64 {
+        self.settings.session_ms.min(self.settings.claim_ms)
     }
 
     #[must_use]

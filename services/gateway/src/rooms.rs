@@ -459,8 +459,8 @@ impl SharedRoom {
     /// With the end of the session, if one begins.
     pub(crate) async fn arrive(&self, now_ms: u64) -> Option<(Arrival, u64)> {
         match &self.far {
-            Some(far) => Some((far.arrive(now_ms).await?, now_ms + far.session_ms())),
-            None => self.with(|room| (room.arrive(now_ms), now_ms + room.session_ms())),
+            Some(far) => Some((far.arrive(now_ms).await?, now_ms + far.first_session_ms())),
+            None => self.with(|room| (room.arrive(now_ms), now_ms + room.first_session_ms())),
         }
     }
 

@@ -28,7 +28,7 @@ fn admitted(arrival: Arrival) -> Id {
 
 #[test]
 fn who_comes_while_there_is_room_never_waits() {
-    let mut room = Room::new(settings(10, 100), 7, START_MS);
+    let mut room = Room::new(Settings { claim_ms: 10_000, ..settings(10, 100) }, 7, START_MS);
     for second in 0..8 {
         for _ in 0..10 {
             admitted(room.arrive(START_MS + second * 1000));
@@ -43,7 +43,7 @@ fn who_comes_while_there_is_room_never_waits() {
 
 #[test]
 fn places_are_held_until_a_session_ends() {
-    let mut room = Room::new(settings(1000, 3), 1, START_MS);
+    let mut room = Room::new(Settings { claim_ms: 10_000, ..settings(1000, 3) }, 1, START_MS);
     let inside: Vec<Id> = (0..3).map(|_| admitted(room.arrive(START_MS))).collect();
     let id = waits(room.arrive(START_MS));
     room.renew(inside[0], START_MS + 10_000, START_MS + 9_000).unwrap();
@@ -56,6 +56,23 @@ fn places_are_held_until_a_session_ends() {
     assert_eq!(room.claim(id, START_MS + 10_000), Claim::Admitted);
     assert_eq!(room.counts().active, 2, "two of three have ended, one came");
     assert_eq!(room.renew(inside[1], START_MS + 10_000, START_MS + 10_000), None);
+}
+
+#[test]
+fn who_never_shows_its_session_does_not_hold_a_place_for_long() {
+    let mut room = Room::new(settings(1000, 3), 1, START_MS);
+    let inside: Vec<Id> = (0..3).map(|_| admitted(room.arrive(START_MS))).collect();
+    let ids: Vec<Id> = (0..2).map(|_| waits(room.arrive(START_MS))).collect();
+    assert_eq!(room.renew(inside[0], START_MS + 5_000, START_MS + 1_000), Some(START_MS + 11_000));
+    assert_eq!(room.claim(ids[0], START_MS + 4_999), Claim::NotYet);
+    // The other two have kept nothing. Who comes with a ticket keeps what it is given.
+    for id in ids {
+        assert_eq!(room.claim(id, START_MS + 5_000), Claim::Admitted);
+    }
+    for (at_ms, active) in [(10_999, 3), (11_000, 2), (14_999, 2), (15_000, 0)] {
+        room.advance(START_MS + at_ms);
+        assert_eq!(room.counts().active, active, "after {at_ms} ms");
+    }
 }
 
 #[test]
@@ -110,7 +127,7 @@ fn settings_change_in_place() {
     let mut room = Room::new(settings(1, 1), 1, START_MS);
     admitted(room.arrive(START_MS));
     let ids: Vec<Id> = (0..20).map(|_| waits(room.arrive(START_MS))).collect();
-    room.advance(START_MS + 5_000);
+    room.advance(START_MS + 4_000);
     assert_eq!(room.counts().waiting, 20);
     room.change(settings(10, 100), START_MS + 5_000);
     room.advance(START_MS + 6_500);
@@ -147,7 +164,7 @@ fn another_life_goes_on_where_the_snapshot_was_taken() {
     // A session of the life before is counted once, whether it shows itself or not.
     let before = room.counts().active;
     for _ in 0..3 {
-        room.renew(inside[0], START_MS + 10_000, START_MS + 4000).unwrap();
+        room.renew(inside[0], START_MS + 5_000, START_MS + 4000).unwrap();
     }
     assert_eq!(room.counts().active, before);
     // Life after life.
@@ -251,7 +268,7 @@ proptest! {
                         inside += 1;
                         called_total += 1;
                         prop_assert!(visitors.values().all(|visitor| !matches!(visitor, Visitor::Waits)));
-                        visitors.insert(id, Visitor::Inside { ends_ms: now_ms + 3000 });
+                        visitors.insert(id, Visitor::Inside { ends_ms: now_ms + 2000 });
                     }
                     Arrival::Waits(id) => drop(visitors.insert(id, Visitor::Waits)),
                     Arrival::Full => prop_assert_eq!(room.counts().waiting, u64::from(waiting)),

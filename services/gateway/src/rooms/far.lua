@@ -51,15 +51,15 @@ else
 end
 
 local verdict = 0
-local function enter(epoch, number)
-  redis.call('ZADD', KEYS[3], now + session, member(epoch, number))
+local function enter(epoch, number, length)
+  redis.call('ZADD', KEYS[3], now + length, member(epoch, number))
 end
 if step == 'arrive' then
   if issued == called and credit >= period and occupied < active then
     credit = credit - period
     issued, occupied = issued + 1, occupied + 1
     called, number, verdict = issued, issued, 1
-    enter(epoch, number)
+    enter(epoch, number, math.min(session, claim))
   elseif issued - called >= waiting then
     verdict = 3
   else
@@ -73,7 +73,7 @@ elseif step == 'claim' then
     verdict = 4
   elseif redis.call('ZREM', KEYS[2], string.format('%.0f', number)) == 1 then
     verdict = 1
-    enter(epoch, number)
+    enter(epoch, number, session)
   else
     local until_ms = redis.call('ZSCORE', KEYS[3], member(epoch, number))
     -- It has just begun, or was just renewed.
@@ -83,7 +83,7 @@ elseif step == 'renew' then
   -- One that is not known is one of a room that was lost, or was let in while nothing was reached.
   local is_known = redis.call('ZSCORE', KEYS[3], member(visitor, number))
   if is_known or redis.call('ZCARD', KEYS[3]) < 2000000 then
-    enter(visitor, number)
+    enter(visitor, number, session)
     occupied = occupied + (is_known and 0 or 1)
   end
 end

@@ -176,6 +176,12 @@ impl FarRoom {
         self.settings().session_ms
     }
 
+    /// As `Room::first_session_ms`.
+    pub(super) fn first_session_ms(&self) -> u64 {
+        let Settings { session_ms, claim_ms, .. } = self.settings();
+        session_ms.min(claim_ms)
+    }
+
     async fn step(&self, step: &str, id: Id) -> Option<Answer> {
         let Settings { admit, period_ms, active, session_ms, claim_ms, waiting } = self.settings();
         let mut words = vec![step.to_owned(), self.gateway.clone()];

@@ -86,6 +86,12 @@ with sync_playwright() as play:
     assert "inside" in page.inner_text("body"), "the session holds"
     cookies = page.context.cookies()
     assert len(cookies) == 1 and cookies[0]["httpOnly"] and cookies[0]["sameSite"] == "Lax", cookies
+    # No cookie is for this path, and a link to it does not lead elsewhere.
+    page = visitor(locale="en-US")
+    page.goto(base + "//closed/?a=1")
+    with page.expect_navigation(timeout=60_000):
+        pass
+    assert page.url == base + "//closed/?a=1" and place(page) > 1500, page.url
     assert not complaints, complaints
     page = seen["desk"]
     page.context.set_offline(True)

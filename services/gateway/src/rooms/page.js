@@ -4,7 +4,7 @@
   const parts = name => document.querySelectorAll('[data-room="' + name + '"]');
   const show = (name, text) => parts(name).forEach(part => { if (part.textContent !== text) part.textContent = text; });
   const say = word => parts('state').forEach(part => { const text = word ? part.dataset[word] || '' : ''; if (part.textContent !== text) part.textContent = text; });
-  const title = document.title, url = location.pathname + location.search, key = 'sumun-room ' + location.pathname;
+  const title = document.title, url = location.origin + location.pathname + location.search, key = 'sumun-room ' + location.pathname;
   let place = +script.dataset.place, pause = +script.dataset.pause, speed = 0, asked = Date.now(), failures = 0, timer = 0, first = place;
   try { first = Math.max(place, +sessionStorage.getItem(key) || 0); sessionStorage.setItem(key, first); } catch (_) {}
   const enter = () => { try { sessionStorage.removeItem(key); } catch (_) {} location.replace(url); };

@@ -290,6 +290,8 @@ mod tests {
             );
             assert!(text.contains(&language.wait(61_000)));
             assert!(!text.contains("http://") && !text.contains("https://"), "nothing from elsewhere");
+            // The path of `//elsewhere/` alone would be a URL of another host.
+            assert!(text.contains("url = location.origin + location.pathname + location.search,"));
             let style = text.split_once("<style>").unwrap().1.split_once("</style>").unwrap().0;
             let policy = Page::built_in().policy.clone().unwrap();
             assert!(policy.contains(&STANDARD.encode(digest(&SHA256, style.as_bytes()))));

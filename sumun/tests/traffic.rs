@@ -3,11 +3,14 @@
 mod support;
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use support::client::End;
+use support::http2;
 use support::instance::{Instance, Place, eventually, everywhere};
 use support::l4::connect_from;
+use support::server::Server;
 use support::talk::Client;
 
 const TWO_WORKERS: Place = Place { ip: IpAddr::V4(Ipv4Addr::LOCALHOST), workers: 2 };
@@ -113,6 +116,60 @@ fn a_scanner_is_blocked_for_a_while() {
         eventually("the end of the block", || gateway.get("/").status == 200);
         assert!(nobody_is_blocked(&gateway));
         assert_eq!(gateway.log().matches("blocked ").count(), 1, "{}", gateway.log());
+    });
+}
+
+/// Who gives up has got no answer that could be held against it.
+#[test]
+fn nobody_is_blocked_for_giving_up() {
+    everywhere(|place| {
+        let server = Server::start(place.ip, |peer| {
+            while let Some(request) = peer.request() {
+                if request.target == "/half" {
+                    peer.send("HTTP/1.1 404 Not Found\r\nContent-Length: 10\r\n\r\nhalf ");
+                }
+                peer.drain();
+            }
+        });
+        let config = format!(
+            "pools: {{ app: {{ servers: \"{}\" }} }}\n\
+             blocks: [{{ when: {{ status: 4xx, count: 5, within: 60s }}, for: 1h }}]\n\
+             listeners: {{ web: {{ bind: \"$BIND\", routes: [\n\
+             {{ path: /free, respond: 200 }}, {{ path: /, proxy: app }}] }} }}\n",
+            server.address()
+        );
+        let gateway = Instance::start(place, &config);
+        for count in 1..=6 {
+            let mut client = gateway.connect();
+            client.send("GET /slow HTTP/1.1\r\nHost: test\r\n\r\n");
+            server.await_count(count);
+            client.reset();
+        }
+        http2::speak(
+            async |sender| {
+                for count in 7..=12 {
+                    let mut sender = sender.clone().ready().await.expect("it takes streams");
+                    let (response, mut stream) = sender.send_request(http2::get("/slow"), true).expect("it is open");
+                    while server.count() < count {
+                        tokio::time::sleep(Duration::from_millis(5)).await;
+                    }
+                    stream.send_reset(h2::Reason::CANCEL);
+                    drop(response);
+                }
+            },
+            &gateway,
+        );
+        eventually("all requests are counted", || gateway.json(&["traffic"])["requests"] == 12);
+        assert!(nobody_is_blocked(&gateway));
+        gateway.get("/free").expect(200);
+        // That nobody waits for the end of an answer does not make it another one.
+        for _ in 0..5 {
+            let mut client = gateway.connect();
+            client.send("GET /half HTTP/1.1\r\nHost: test\r\n\r\n");
+            assert_eq!(client.bytes(12), b"HTTP/1.1 404");
+            client.reset();
+        }
+        await_block(&gateway, shown(place));
     });
 }
 

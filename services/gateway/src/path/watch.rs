@@ -52,8 +52,11 @@ pub(super) fn note(exchange: &Exchange<'_>, reason: Reason) {
     let now_ms = exchange.worker.clock.coarse_ms();
     let seen = || Seen { client: client_address::of(exchange), texts: texts(exchange) };
     exchange.site.traffic.count(now_ms, is_error, exchange.record.bytes_out, seen);
+    // Who gave up got no answer. Who got one and did not take it to its end cannot take it back by that.
+    let gave_up = matches!(reason, Reason::ClientClosed | Reason::ClientStalled) && status == reason.status();
     if status >= ERRORS
         && reason != Reason::Blocked
+        && !gave_up
         && let Some(guard) = &exchange.site.blocks
         && let Some(client) = client_address::of(exchange)
         && !exchange.site.trusts(client)

@@ -5,7 +5,6 @@
 //! client of a running instance, or needs none.
 
 mod arguments;
-mod changes;
 mod checked;
 mod client;
 mod commands;

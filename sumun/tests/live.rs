@@ -62,7 +62,7 @@ fn a_reload_changes_routes_and_keeps_connections() {
 
         let said = gateway
             .reload(&format!("{pools}{}", with_routes(&format!("{{ path: /x, respond: {{ body: new }} }}, {proxy}"))));
-        assert!(said.contains("listener web changed") && !said.contains("pool"), "{said}");
+        assert!(said.contains("listeners: ~ web") && !said.contains("pool"), "{said}");
         assert_eq!(kept.get("/x").text(), "new", "on the connection that was there");
         assert_eq!(gateway.get("/x").text(), "new");
         for socket in &mut sockets {
@@ -71,6 +71,11 @@ fn a_reload_changes_routes_and_keeps_connections() {
         assert_eq!(kept.get("/").text(), "app");
         assert_eq!(gateway.worker_process(), process, "the same process");
         assert!(gateway.command_ok(&["reload"]).contains("nothing changed"));
+        let ruled = format!(
+            "blocks: [{{ when: {{ status: 404, count: 9, within: 9s }}, for: 1m }}]\nlimits: {{ slow: {{ key: client, rate: 1/s }} }}\n{pools}{}",
+            with_routes(&format!("{{ path: /x, respond: {{ body: new }} }}, {proxy}"))
+        );
+        assert_eq!(gateway.reload(&ruled).trim_end(), "reloaded: limits: + slow; blocks");
         // The same by a signal.
         gateway.write_config(&format!("{pools}{}", with_routes("{ path: /, respond: { body: newest } }")));
         gateway.signal("HUP");
@@ -191,11 +196,11 @@ fn listeners_come_and_go() {
         let gateway = Instance::start(place, &with_routes(OLD));
         assert!(TcpStream::connect(more).is_err());
         let said = gateway.reload(&two("more"));
-        assert!(said.contains("listener more added"), "{said}");
+        assert!(said.contains("listeners: + more"), "{said}");
         let mut client = Client::connect(more);
         assert_eq!(client.get("/").text(), "more");
         let said = gateway.reload(&with_routes(OLD));
-        assert!(said.contains("listener more removed"), "{said}");
+        assert!(said.contains("listeners: - more"), "{said}");
         eventually("nobody listens there any more", || TcpStream::connect(more).is_err());
         assert_eq!(gateway.get("/").text(), "old");
     });

@@ -387,7 +387,7 @@ fn who_names_a_user_gets_that_user() {
         assert_eq!(status_of(worker, "Groups").trim(), "23456");
         // Another one by a reload, with another process.
         let said = gateway.reload(&format!("user: 12346:23456\n{routes}"));
-        assert!(said.contains("user changed"), "{said}");
+        assert_eq!(said.trim_end(), "reloaded: user");
         let next = next_process(&gateway, worker);
         assert!(status_of(next, "Uid").starts_with("12346\t"));
         gateway.write_config(&format!("user: no-such-user-here\n{routes}"));

@@ -244,7 +244,7 @@ impl Supervisor {
             self.tell_what_waited();
             return self.answer(requester, false, why);
         }
-        let changes = crate::changes::describe(&self.config, &config);
+        let changes = sumun_config::diff(&self.config, &config).to_string();
         let deadline = self.config.drain;
         self.descriptors.adopt(added);
         self.descriptors.keep_only(&config);

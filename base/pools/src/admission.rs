@@ -3,8 +3,9 @@
 //! Shared by all workers. While there are free places, coming in is one atomic operation and going
 //! out is another; the lock of the waiting room is touched only at the limit.
 
-use std::sync::Arc;
+use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering, Ordering::Relaxed};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use sumun_config::checked::Concurrency;
@@ -34,6 +35,17 @@ pub struct Asker {
     pub priority: Priority,
     /// A hash of who sent it: one is in or out for a while, see `sumun_traffic::level`.
     pub client: u64,
+}
+
+/// Drawn by each process anew: nobody can choose an address that is let in.
+static SECRET: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+
+impl Asker {
+    /// `client` is any number that stands for who sent it.
+    #[must_use]
+    pub fn new(caller: Caller, priority: Priority, client: u64) -> Self {
+        Self { caller, priority, client: SECRET.hash_one(client) }
+    }
 }
 
 /// Why a request may not come in.
@@ -415,5 +427,19 @@ impl Drop for Place {
 impl Drop for SelfCall {
     fn drop(&mut self) {
         self.0.self_calls.fetch_sub(1, Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_can_choose_its_draw() {
+        let asker = |client| Asker::new(Caller::Client, Priority::Low, client);
+        let rank = |client| sumun_traffic::level::rank(Priority::Low, client, 3);
+        assert_eq!(asker(7), asker(7), "the same for all workers, routes and pools");
+        let as_foreseen = (0..1000).filter(|&client| rank(asker(client).client) == rank(client)).count();
+        assert!(as_foreseen < 100, "{as_foreseen}");
     }
 }

@@ -243,11 +243,8 @@ async fn pick(client: &mut Client, search: &mut Search) -> Result<ServerLease, R
         search.permit = Some(match admission.try_acquire(Caller::Client).map_err(of_queue)? {
             Some(permit) => permit,
             None => {
-                let asker = Asker {
-                    caller: Caller::Client,
-                    priority: Priority::Normal,
-                    client: client.address.map(source_key).unwrap_or_default(),
-                };
+                let source = client.address.map(source_key).unwrap_or_default();
+                let asker = Asker::new(Caller::Client, Priority::Normal, source);
                 let waiting = admission.acquire(asker, backend.config.queue.timeout, None);
                 wait(client, waiting).await?.map_err(of_queue)?
             }

@@ -103,7 +103,7 @@ async fn admit(
 }
 
 pub(super) fn asker(exchange: &Exchange<'_>, caller: Caller, priority: Priority) -> Asker {
-    Asker { caller, priority, client: client_address::key_of(exchange) }
+    Asker::new(caller, priority, client_address::key_of(exchange))
 }
 
 /// Until the whole request has to be answered; `None`: there is no such time.

@@ -93,6 +93,9 @@ pub struct Admission {
     queue: AtomicU32,
     patience_ms: AtomicU64,
     is_adaptive: AtomicBool,
+    /// Held for a moment by who stores limits: what a worker has just found out is not to come over what
+    /// an operator has set meanwhile.
+    storing: Mutex<()>,
     meter: Meter,
     door: Door,
     room: Arc<WaitingRoom<Place, ()>>,
@@ -131,6 +134,7 @@ impl Admission {
             queue: AtomicU32::new(0),
             patience_ms: AtomicU64::new(u64::MAX),
             is_adaptive: AtomicBool::new(false),
+            storing: Mutex::default(),
             meter: Meter::default(),
             door: Door::default(),
             room: Arc::default(),
@@ -148,6 +152,7 @@ impl Admission {
     }
 
     fn store_limits(&self, limits: AdmissionLimits) {
+        let _storing = self.storing.lock().unwrap_or_else(PoisonError::into_inner);
         let (limit, self_calls) = match limits.concurrency {
             Concurrency::Unbounded => (UNBOUNDED, limits.self_calls),
             Concurrency::Fixed(places) => (places, limits.self_calls),
@@ -191,6 +196,7 @@ impl Admission {
 
     /// Goes on from what another process found out.
     pub(crate) fn restore(&self, places: u32, base_us: u64) {
+        let _storing = self.storing.lock().unwrap_or_else(PoisonError::into_inner);
         if self.is_adaptive.load(Relaxed) && base_us > 0 {
             self.meter.restore(places, base_us);
             self.limit.store(self.meter.limit(), Ordering::SeqCst);
@@ -336,9 +342,14 @@ impl Admission {
 
     #[cold]
     fn follow(self: &Arc<Self>, step: Step) {
+        let storing = self.storing.lock().unwrap_or_else(PoisonError::into_inner);
+        if !self.is_adaptive.load(Relaxed) {
+            return;
+        }
         let self_calls = self_calls::self_calls_max(Some(step.limit), std::iter::empty());
         self.self_calls_limit.store(self_calls.unwrap_or(UNBOUNDED), Relaxed);
         let before = self.limit.swap(step.limit, Ordering::SeqCst);
+        drop(storing);
         if step.limit > before && self.room.waiting() != 0 {
             self.serve();
         }
@@ -433,6 +444,19 @@ impl Drop for SelfCall {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A worker looks, and before it follows what it found, a reload sets a number.
+    #[test]
+    fn a_number_that_is_set_stays() {
+        let limits = |concurrency| AdmissionLimits { concurrency, ..AdmissionLimits::default() };
+        let admission = Arc::new(Admission::new(limits(Concurrency::Adaptive), Instant::now()));
+        let step = admission.meter.look(1_000_000, 1).expect("it is time");
+        for (concurrency, places) in [(Concurrency::Fixed(3), Some(3)), (Concurrency::Unbounded, None)] {
+            admission.set_limits(limits(concurrency));
+            admission.follow(step);
+            assert_eq!(admission.places(), places);
+        }
+    }
 
     #[test]
     fn nobody_can_choose_its_draw() {

@@ -141,7 +141,7 @@ pub const TOP_GENERATION_MS: u64 = 60_000;
 /// ends first makes way for another.
 pub const BLOCKED_CLIENTS: usize = 65_536;
 
-/// Clients whose strikes against one rule are counted at once, 16 bytes each; the one that began longest
+/// Clients whose strikes against one rule are counted at once, 21 bytes each; the one that began longest
 /// ago is forgotten for another.
 pub const STRIKING_CLIENTS: usize = 65_536;
 

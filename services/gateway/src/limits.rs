@@ -94,7 +94,7 @@ pub(crate) const SPLICE_BYTES: usize = 1024 * 1024;
 pub(crate) const SPLICE_LEAST_BYTES: u64 = 24 * 1024;
 
 /// Client addresses whose new places in a waiting room are counted; with more, those that asked for the
-/// fewest are forgotten first. 16 bytes each, for each room.
+/// fewest are forgotten first. 21 bytes each, for each room.
 pub(crate) const ROOM_CLIENTS: usize = 131_072;
 
 /// How often a waiting room calls whom it can.

@@ -9,6 +9,7 @@ mod auth;
 mod bandwidth;
 mod body;
 mod client_address;
+mod collect;
 mod files;
 mod guard;
 mod hands;

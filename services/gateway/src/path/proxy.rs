@@ -11,18 +11,18 @@ use sumun_engine::access_log::Needs;
 use sumun_engine::pace::UP;
 use sumun_engine::tls::Alert;
 use sumun_http::forward::{self, ConnectionLine, Framing, ResponsePlan};
-use sumun_http::{BodyLength, Known, Method, Received, ResponseBody, ResponseHead, ResponseReceiver, Version};
+use sumun_http::{Known, Method, Received, ResponseBody, ResponseHead, ResponseReceiver, Version};
 use sumun_pools::{Lease as ServerLease, Outcome, PickKey, Priority, Refused, Tried};
 
 use super::bandwidth::Paced;
 use super::body::{Body, BodyError, Upload, UploadError};
 use super::queue::Places;
-use super::{Ended, Exchange, Pace, answer, ask, files, queue, relay, tunnel};
+use super::{Ended, Exchange, Pace, answer, ask, collect, files, queue, relay, tunnel};
 use crate::events::{Event, Reason, Side};
 use crate::heads::ResponseLease;
 use crate::http2::{Broken, websocket};
 use crate::io::{self, Gone};
-use crate::limits::{COLLECT_PAUSE, RESPONSE_HEAD_BYTES, SCRATCH_BYTES};
+use crate::limits::{RESPONSE_HEAD_BYTES, SCRATCH_BYTES};
 use crate::site::Route;
 use crate::upstream::{self, ConnectError, LocalPool, ServerConnection};
 
@@ -44,7 +44,7 @@ pub(super) async fn serve(exchange: &mut Exchange<'_>, route: &Rc<Route>, pool: 
     };
     if !body.is_complete()
         && !exchange.head.expect_continue
-        && let Err(ended) = collect(exchange, &mut body).await
+        && let Err(ended) = collect::whole(exchange, &mut body).await
     {
         exchange.record.bytes_in += body.received;
         return ended;
@@ -120,46 +120,6 @@ pub(super) fn cookies<'a>(exchange: &Exchange<'a>, name: &str) -> impl Iterator<
         let (found, value) = pair.trim_ascii().split_at_checked(name.len())?;
         if found == name.as_bytes() { value.strip_prefix(b"=") } else { None }
     })
-}
-
-/// Waits for a body that trickles in, so that it holds no thread of an application server.
-///
-/// One without a length that pauses may be half of a conversation: its beginning goes to the server.
-/// One of gRPC is that more often than not, and is not waited for at all.
-async fn collect(exchange: &mut Exchange<'_>, body: &mut Body<'_>) -> Result<(), Ended> {
-    let pace = Pace::begin(exchange);
-    let is_grpc = exchange.is_grpc();
-    let pause_ms = match exchange.head.body {
-        BodyLength::Chunked => COLLECT_PAUSE.as_millis() as u64,
-        _ => u64::MAX,
-    };
-    while body.wants_collecting() {
-        let mut due_ms = pace.due_ms(exchange.deadline, body.received);
-        exchange.deadline.set_at(due_ms.min(exchange.deadline.now_ms().saturating_add(pause_ms)));
-        let (stream, deadline, limit_ms) = (&mut *exchange.stream, exchange.deadline, exchange.limit_ms);
-        let collected = poll_fn(|context| match body.poll_collect(context, stream) {
-            Poll::Pending if is_grpc => Poll::Ready(None),
-            Poll::Pending if body.waits_for_share() && deadline.now_ms() < limit_ms => {
-                pace.pause(deadline);
-                Poll::Pending
-            }
-            Poll::Pending => {
-                if pace.go_on(deadline, body.received) {
-                    due_ms = pace.due_ms(deadline, body.received);
-                }
-                if deadline.passed() { Poll::Ready(None) } else { Poll::Pending }
-            }
-            Poll::Ready(result) => Poll::Ready(Some(result)),
-        })
-        .await;
-        match collected {
-            Some(Ok(())) => {}
-            Some(Err(error)) => return Err(answer::of_body_error(exchange, &error).await),
-            None if exchange.deadline.now_ms() < due_ms => return Ok(()),
-            None => return Err(answer::of_reason(exchange, Reason::BodyTimeout).await),
-        }
-    }
-    Ok(())
 }
 
 /// How one try failed, and what may be done about it.
@@ -280,7 +240,7 @@ async fn try_server(
     Ok(match heard {
         Conversation::Answered(answered) => relay::run(exchange, route, pool, body, server, answered).await,
         Conversation::Switched { response, input, head_length, connection } => {
-            switch(exchange, route, pool, &response, input, head_length, connection).await
+            tunnel::begin(exchange, route, pool, &response, input, head_length, connection).await
         }
     })
 }
@@ -587,37 +547,6 @@ async fn pass_interim(
     };
     forward::write_response(&mut output, response, bytes, &plan);
     io::write_all(exchange.stream, exchange.deadline, &output).await.map_err(|_| ended_by_client(Reason::ClientClosed))
-}
-
-/// Passes a 101 on and becomes a tunnel.
-async fn switch(
-    exchange: &mut Exchange<'_>,
-    route: &Route,
-    pool: &LocalPool,
-    response: &ResponseHead,
-    mut input: Lease,
-    head_length: usize,
-    mut connection: ServerConnection,
-) -> Ended {
-    let mut output = Vec::new();
-    let plan = ResponsePlan {
-        framing: Framing::Silent,
-        connection: ConnectionLine::Websocket,
-        date: b"",
-        cookie: None,
-        room_cookie: exchange.room_cookie.as_deref(),
-        hsts: exchange.hsts(),
-        edits: &route.response_edits,
-    };
-    forward::write_response(&mut output, response, input.filled().get(..head_length).unwrap_or_default(), &plan);
-    input.consume(head_length);
-    exchange.record.status = 101;
-    if io::write_all(exchange.stream, exchange.deadline, &output).await.is_err() {
-        connection.stream.say_goodbye();
-        return Ended::closing(Reason::ClientClosed);
-    }
-    exchange.site.cell.tunnels.increment();
-    tunnel::run(exchange, connection.stream, input, pool.config.timeouts.idle).await
 }
 
 /// What the head for the client says about framing and connection.

@@ -9,13 +9,17 @@ use std::time::Duration;
 
 use sumun_engine::Lease;
 use sumun_engine::pace::{DOWN, UP};
+use sumun_http::ResponseHead;
+use sumun_http::forward::{self, ConnectionLine, Framing, ResponsePlan};
 use sumun_http::websocket::{Frames, GOING_AWAY, close_frame};
 
 use super::bandwidth::{Paced, wake_at_next_tick};
 use super::{Ended, Exchange};
 use crate::events::Reason;
-use crate::io::Stream;
+use crate::io::{self, Stream};
 use crate::limits::{LINGER, LINGER_BYTES};
+use crate::site::Route;
+use crate::upstream::{LocalPool, ServerConnection};
 
 /// One direction.
 struct Direction {
@@ -29,8 +33,39 @@ struct Direction {
     paced: Paced,
 }
 
+/// Passes a 101 on and becomes a tunnel.
+pub(super) async fn begin(
+    exchange: &mut Exchange<'_>,
+    route: &Route,
+    pool: &LocalPool,
+    response: &ResponseHead,
+    mut input: Lease,
+    head_length: usize,
+    mut connection: ServerConnection,
+) -> Ended {
+    let mut output = Vec::new();
+    let plan = ResponsePlan {
+        framing: Framing::Silent,
+        connection: ConnectionLine::Websocket,
+        date: b"",
+        cookie: None,
+        room_cookie: exchange.room_cookie.as_deref(),
+        hsts: exchange.hsts(),
+        edits: &route.response_edits,
+    };
+    forward::write_response(&mut output, response, input.filled().get(..head_length).unwrap_or_default(), &plan);
+    input.consume(head_length);
+    exchange.record.status = 101;
+    if io::write_all(exchange.stream, exchange.deadline, &output).await.is_err() {
+        connection.stream.say_goodbye();
+        return Ended::closing(Reason::ClientClosed);
+    }
+    exchange.site.cell.tunnels.increment();
+    run(exchange, connection.stream, input, pool.config.timeouts.idle).await
+}
+
 /// Runs the tunnel. `early` is what the server sent behind its 101.
-pub(super) async fn run(exchange: &mut Exchange<'_>, mut server: Stream, early: Lease, idle: Duration) -> Ended {
+async fn run(exchange: &mut Exchange<'_>, mut server: Stream, early: Lease, idle: Duration) -> Ended {
     let mut up = Direction::new(None, Paced::new(exchange, UP));
     if !exchange.arrived.is_empty() {
         let mut lease = Lease::of(exchange.arrived.len());

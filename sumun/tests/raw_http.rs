@@ -218,14 +218,14 @@ impl Run<'_> {
     /// close before everything is written.
     fn write(&self, stream: &TcpStream, hearing: &Receiver<u16>) {
         let mut sink = stream;
-        let Ok(own) = stream.local_addr() else { return };
+        let (Ok(own), Ok(peer)) = (stream.local_addr(), stream.peer_addr()) else { return };
         let mut first = true;
         for step in &self.case.steps {
             match step {
                 Step::Send(bytes) => {
                     for (index, piece) in self.pieces(bytes, first).into_iter().enumerate() {
                         if index > 0 {
-                            wait_until_peer_read(own, PIECE_BOUND);
+                            wait_until_peer_read(own, peer, PIECE_BOUND);
                         }
                         if sink.write_all(piece).is_err() {
                             return;

@@ -106,7 +106,7 @@ fn question(which: Which) -> Vec<u8> {
     message.extend_from_slice(&flags.to_ne_bytes());
     message.extend_from_slice(&[0; 8]);
     message.extend_from_slice(&[family, 6, 0, 0]);
-    message.extend_from_slice(&(u32::MAX & !(1 << TIME_WAIT)).to_ne_bytes());
+    message.extend_from_slice(&(!(1_u32 << TIME_WAIT)).to_ne_bytes());
     message.extend_from_slice(&local.port().to_be_bytes());
     message.extend_from_slice(&remote.map_or(0, |remote| remote.port()).to_be_bytes());
     for end in [Some(local), remote] {

@@ -274,3 +274,65 @@ fn a_slow_reader_of_a_stand_in_holds_no_place() {
         drop(slow);
     });
 }
+
+/// Servers that refuse everything are left in peace, but for a few that find out when they accept again.
+/// Who is turned away is told so, or gets the stand-in; the important go to the servers as long as any.
+#[test]
+fn servers_that_refuse_are_sent_less() {
+    everywhere(|place| {
+        let refuses = Arc::new(AtomicBool::new(true));
+        let (refuses_too, busy) = (Arc::clone(&refuses), "HTTP/1.1 503 Busy\r\nContent-Length: 4\r\n\r\nbusy");
+        let server =
+            Server::answering(
+                place.ip,
+                move |_| {
+                    if refuses_too.load(Ordering::SeqCst) { busy.into() } else { ok("done") }
+                },
+            );
+        let config = format!(
+            "access_log: {{ to: $DIR/access.log, format: \"{{target}} {{status}} {{reason}}\" }}\n\
+             pools: {{ app: {{ servers: \"{}\", throttle: on, outlier: off }} }}\n\
+             listeners: {{ web: {{ bind: \"$BIND\", routes: [\n\
+               {{ path: /shop, proxy: app, priority: low, degrade: {{ files: {{ root: $DIR/static, fallback: sorry.html }} }} }},\n\
+               {{ path: /, proxy: app }} ] }} }}\n",
+            server.address()
+        );
+        let gateway = Instance::start_in(place, &config, |directory| {
+            std::fs::create_dir(directory.join("static")).expect("it is new");
+            std::fs::write(directory.join("static/sorry.html"), "back soon").expect("there is room");
+        });
+        let mut client = gateway.connect();
+        let mut ask = |target: &str| {
+            let answer = client.get(target);
+            (answer.status, answer.text(), answer.header("retry-after").map(str::to_owned))
+        };
+        assert_eq!(ask("/"), (503, "busy".to_owned(), None));
+        eventually("requests are turned away", || {
+            let (status, text, retry_after) = ask("/");
+            assert_eq!(status, 503);
+            text.contains("throttled") && retry_after.as_deref() == Some("1")
+        });
+        eventually("a file stands in", || ask("/shop") == (200, "back soon".to_owned(), None));
+        // Of a second's requests next to none reach the server.
+        let (before, mut asked) = (server.requests().len(), 0);
+        let began = std::time::Instant::now();
+        while began.elapsed() < Duration::from_secs(1) {
+            ask("/");
+            asked += 1;
+        }
+        let reached = server.requests().len() - before;
+        assert!(reached * 5 < asked, "{reached} of {asked}");
+        refuses.store(false, Ordering::SeqCst);
+        let mut in_row = 0;
+        eventually("all are sent again", || {
+            in_row = if ask("/").1 == "done" { in_row + 1 } else { 0 };
+            in_row >= 100
+        });
+        let throttled = gateway.json(&["pool", "app"])[0]["throttled"].as_u64().expect("a number");
+        assert!(throttled as usize >= asked - reached, "{throttled}");
+        eventually("the log names it", || {
+            let log = std::fs::read_to_string(gateway.directory().join("access.log")).unwrap_or_default();
+            log.contains("/ 503 throttled") && log.contains("/shop 200 throttled")
+        });
+    });
+}

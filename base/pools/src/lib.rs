@@ -18,6 +18,7 @@
 //!   |   admission    atomics; concurrency of the pool, self calls; lock at the limit   |
 //!   |   room         atomic + lock: who waits for a place; lock only when somebody     |
 //!   |                waits                                                             |
+//!   |   throttle     atomics; how much is sent to servers that refuse                    |
 //!   |   traces       16 shards with a lock each; only requests with a traceparent      |
 //!   |                                                                                  |
 //!   |   Server (Arc, lives on through reloads)                                         |
@@ -57,6 +58,7 @@ mod server;
 mod set;
 mod sticky;
 mod tasks;
+mod throttle;
 mod trace;
 mod tried;
 
@@ -72,5 +74,6 @@ pub use set::{Member, ServerSet};
 pub use sumun_traffic::Priority;
 pub use sumun_traffic::health::Health;
 pub use sumun_traffic::key::key_of;
+pub use throttle::{Sent, Throttle};
 pub use trace::TraceGuard;
 pub use tried::Tried;

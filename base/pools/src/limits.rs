@@ -99,6 +99,9 @@ pub const LEVEL_EVERY_MS: u64 = 250;
 pub const LEVEL_SERVED_LEAST: u32 = 20;
 pub const LEVEL_MEMORY_MS: u64 = 5000;
 
+/// How often it is looked at who is sent to servers that refuse, in milliseconds.
+pub const THROTTLE_EVERY_MS: u64 = 250;
+
 /// So long a client keeps its place among those who are let in first, in milliseconds.
 pub const ERA_MS: u64 = 10 * 60_000;
 

@@ -28,6 +28,8 @@ pub struct PoolStatus {
     pub level_permille: u32,
     /// Requests that were refused because of overload.
     pub shed: u64,
+    /// Requests that were turned away because the servers refuse most of what they get.
+    pub throttled: u64,
     /// Requests admitted; counted only where `concurrency` is set.
     pub inside: u32,
     /// Requests that wait to be admitted.
@@ -242,6 +244,7 @@ impl Pool {
             base_us: self.admission().found_out().map(|(_, base_us)| base_us),
             level_permille: self.admission().level_permille(),
             shed: self.admission().shed(),
+            throttled: self.throttle().turned_away(),
             inside: self.admission().inside(),
             waiting: self.admission().waiting(),
             waiting_for_place: self.waiting_for_place(),

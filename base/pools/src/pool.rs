@@ -19,6 +19,7 @@ use crate::picker::rank_of;
 use crate::roster::Roster;
 use crate::server::{AdminState, Server};
 use crate::set::ServerSet;
+use crate::throttle::Throttle;
 use crate::trace::{TraceGuard, Traces};
 use crate::tried::Tried;
 
@@ -33,6 +34,7 @@ pub struct Pool {
     settings: ArcSwap<config::Pool>,
     set: ArcSwap<ServerSet>,
     admission: Arc<Admission>,
+    throttle: Arc<Throttle>,
     traces: Arc<Traces>,
     /// See `retry_budget::take_floor`.
     retry_floor: AtomicU64,
@@ -59,6 +61,7 @@ impl Pool {
             settings: ArcSwap::new(Arc::clone(settings)),
             set: ArcSwap::default(),
             admission: Arc::new(Admission::new(AdmissionLimits::default(), started)),
+            throttle: Arc::default(),
             traces: Arc::default(),
             retry_floor: AtomicU64::new(0),
             ejecting: Mutex::new(()),
@@ -92,6 +95,11 @@ impl Pool {
     /// Its `concurrency` and queue.
     pub fn admission(&self) -> &Arc<Admission> {
         &self.admission
+    }
+
+    /// Who is sent to its servers while they refuse; asked where the settings say `throttle`.
+    pub fn throttle(&self) -> &Arc<Throttle> {
+        &self.throttle
     }
 
     /// A request from this address comes from one of the pool's own servers.

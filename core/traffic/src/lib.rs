@@ -24,6 +24,7 @@
 //! queue          bounded, by priority, newest first while it does not empty
 //! adaptive       how many requests at once a server serves best, found out from its answers
 //! level          who is refused while a pool is overloaded, the same ones for a while
+//! throttle       who is sent to servers that refuse most of what they get
 //! waiting_room   visitors by number: who waits, who is called, who is inside
 //! space_saving   who comes most often, of very many
 //! top            the same of the last minutes, added up over threads, with its texts
@@ -57,6 +58,7 @@ pub mod self_calls;
 pub mod sliding;
 pub mod slow_start;
 pub mod space_saving;
+pub mod throttle;
 pub mod token_bucket;
 pub mod top;
 mod turns;

@@ -89,6 +89,20 @@ pub const LEVELS_PER_PRIORITY: usize = 128;
 /// free because chance brought nobody.
 pub const LEVEL_ROOM: f64 = 1.15;
 
+/// Servers that refuse get so many times what they accept.
+pub const THROTTLE_RATIO: f64 = 2.0;
+
+/// At least this share of what comes is sent to them, which tells when they accept again: with less, it
+/// takes longer until all are sent.
+pub const THROTTLE_PROBES: f64 = 0.02;
+
+/// What came and was refused has lost about two thirds of its weight after so many milliseconds: long
+/// enough that a burst of refusals is not taken for the whole, short enough that the door opens soon.
+pub const THROTTLE_FADE_MS: u64 = 1000;
+
+/// Of fewer requests than this in that time none is turned away: servers are not overloaded by so few.
+pub const THROTTLE_LEAST: f64 = 10.0;
+
 /// Visitors that one waiting room lets wait, at most: a bit each, 1.25 MB. Its own bound is below.
 pub const ROOM_WAITING_MAX: u32 = 10_000_000;
 

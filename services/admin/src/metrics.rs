@@ -37,7 +37,7 @@ pub(crate) fn all(shared: &Shared) -> Vec<Family> {
     families
 }
 
-fn of_pools(pools: &Pools) -> [Family; 12] {
+fn of_pools(pools: &Pools) -> [Family; 13] {
     let reasons = ["connect", "timeout", "cut_off", "status"].map(Arc::<str>::from);
     let mut waiting = Family::gauge("sumun_pool_queued", "Requests that wait for the pool or for a place at a server.");
     let mut places = Family::gauge(
@@ -49,6 +49,10 @@ fn of_pools(pools: &Pools) -> [Family; 12] {
         "Time of an answer when nobody waits inside the servers, as an adaptive concurrency has found it out.",
     );
     let mut shed = Family::counter("sumun_pool_shed_total", "Requests that were refused because of overload.");
+    let mut throttled = Family::counter(
+        "sumun_pool_throttled_total",
+        "Requests that were turned away because the servers refuse most of what they get.",
+    );
     let mut level = Family::gauge(
         "sumun_pool_let_in_ratio",
         "The share of priorities and clients that is let in to the queue; less than 1 while the pool is overloaded.",
@@ -63,6 +67,7 @@ fn of_pools(pools: &Pools) -> [Family; 12] {
     let mut checks = Family::counter("sumun_server_checks_total", "Health checks by their result.");
     for pool in pools.status() {
         waiting.push(&[("pool", &pool.name)], u64::from(queued(&pool)));
+        throttled.push(&[("pool", &pool.name)], pool.throttled);
         if let Some(now) = pool.concurrency {
             places.push(&[("pool", &pool.name)], u64::from(now));
             shed.push(&[("pool", &pool.name)], pool.shed);
@@ -91,5 +96,5 @@ fn of_pools(pools: &Pools) -> [Family; 12] {
             checks.push(&[of_pool, of_server, ("result", &"bad".into())], counts.checks_failed);
         }
     }
-    [waiting, places, base, shed, level, up, weight, in_flight, requests, failures, ejections, checks]
+    [waiting, places, base, shed, throttled, level, up, weight, in_flight, requests, failures, ejections, checks]
 }

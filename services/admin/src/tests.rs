@@ -182,7 +182,7 @@ async fn pools_are_shown_and_changed() {
     };
     let pool = |servers: Vec<Value>| {
         json!({"name": "app", "balance": "round-robin", "in_flight": 0, "queued": 0,
-        "concurrency": null, "answer_us": null, "shed": 0, "let_in_permille": 1000, "servers": servers})
+        "concurrency": null, "answer_us": null, "shed": 0, "throttled": 0, "let_in_permille": 1000, "servers": servers})
     };
     let (first, second) = ("127.0.0.1:9001", "127.0.0.1:9002");
     assert_eq!(

@@ -73,6 +73,8 @@ pub enum Reason {
     Shed,
     /// This process is short of what it has itself, and others went first.
     OwnLimits,
+    /// The servers refuse most of what they get.
+    Throttled,
     /// The visitor waits in the waiting room, or asked how things stand there.
     WaitingRoom,
     /// As many wait there as may.
@@ -126,6 +128,7 @@ impl Reason {
             Self::QueueTimeout => "queue_timeout",
             Self::Shed => "shed",
             Self::OwnLimits => "own_limits",
+            Self::Throttled => "throttled",
             Self::WaitingRoom => "waiting_room",
             Self::WaitingRoomFull => "waiting_room_full",
             Self::WaitingRoomTickets => "waiting_room_tickets",
@@ -172,6 +175,7 @@ impl Reason {
             | Self::QueueFull
             | Self::QueueTimeout
             | Self::Shed
+            | Self::Throttled
             | Self::WaitingRoomFull
             | Self::SelfCall
             | Self::Loop => Side::Server,
@@ -206,6 +210,7 @@ impl Reason {
             | Self::QueueTimeout
             | Self::Shed
             | Self::OwnLimits
+            | Self::Throttled
             | Self::WaitingRoom
             | Self::WaitingRoomFull
             | Self::SelfCall

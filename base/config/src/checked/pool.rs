@@ -26,6 +26,8 @@ pub struct Pool {
     /// Requests in flight to the whole pool.
     pub concurrency: Concurrency,
     pub queue: Queue,
+    /// Servers that refuse most requests are sent no more than two times what they accept.
+    pub throttle: bool,
     /// The Host header that servers see.
     pub host: HostHeader,
     /// Servers of this zone are taken first.

@@ -46,6 +46,7 @@ impl Lower<'_> {
             source: pool.ips("source"),
             concurrency: concurrency(pool),
             queue: queue(pool),
+            throttle: pool.switch("throttle"),
             host: host_header(pool),
             zone: name(pool, "zone"),
             keepalive: pool.number("keepalive"),

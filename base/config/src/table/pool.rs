@@ -38,6 +38,9 @@ pub(crate) static POOL: Map = Map {
             "Requests in flight to the whole pool; more wait in `queue`. `adaptive` finds out how many the servers work on best, from how long their answers take, and counts those that wait for an answer's head.").by_default("no bound"),
         key("queue", Shape::Map(&QUEUE),
             "Where requests wait while `concurrency` or every server's `max_connections` is used up.").by_default("see below"),
+        key("throttle", ON_OR_OFF,
+            "Servers that refuse most requests (429, 503, no connection, no answer in time) are sent no more than two times what they accept; the others get 503, the least important first.")
+            .default("off"),
         key("host", Shape::One(Kind::HostHeader),
             "The Host header that servers see: `keep` passes on what the client sent, `server` names the server, anything else is sent as it stands.")
             .default("keep"),

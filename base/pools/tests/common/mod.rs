@@ -31,6 +31,7 @@ pub(crate) fn pool(addresses: &[&str]) -> Pool {
         source: Vec::new(),
         concurrency: Concurrency::Unbounded,
         queue: Queue { size: 1000, timeout: second },
+        throttle: false,
         host: HostHeader::Keep,
         zone: None,
         keepalive: 1,

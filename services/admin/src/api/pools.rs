@@ -112,6 +112,7 @@ fn pool_json(pool: &PoolStatus) -> Value {
         "concurrency": pool.concurrency,
         "answer_us": pool.base_us,
         "shed": pool.shed,
+        "throttled": pool.throttled,
         "let_in_permille": pool.level_permille,
         "servers": servers,
     })

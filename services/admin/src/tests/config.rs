@@ -33,6 +33,7 @@ pub(super) fn config_with(servers: &[&str]) -> Config {
         source: Vec::new(),
         concurrency: config::Concurrency::Unbounded,
         queue: config::Queue { size: 1, timeout: second },
+        throttle: false,
         host: config::HostHeader::Keep,
         zone: None,
         keepalive: 1,

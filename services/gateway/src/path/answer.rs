@@ -46,6 +46,7 @@ pub(super) async fn of_reason(exchange: &mut Exchange<'_>, reason: Reason) -> En
         | Reason::QueueTimeout
         | Reason::Shed
         | Reason::OwnLimits
+        | Reason::Throttled
         | Reason::SelfCall
         | Reason::AuthBusy => b"Retry-After: 1\r\n",
         _ => b"",

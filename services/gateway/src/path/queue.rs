@@ -8,7 +8,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use sumun_http::Known;
-use sumun_pools::{Admission, Asker, Caller, NotAdmitted, Permit, Priority, TraceGuard};
+use sumun_pools::{Admission, Asker, Caller, NotAdmitted, Permit, Priority, Sent, TraceGuard};
 
 use super::{Exchange, client_address};
 use crate::events::Reason;
@@ -21,6 +21,8 @@ use crate::upstream::LocalPool;
 pub(crate) struct Places {
     route: Option<Permit>,
     pool: Option<Permit>,
+    /// Where the pool has `throttle`.
+    sent: Option<Sent>,
     _trace: Option<TraceGuard>,
 }
 
@@ -34,6 +36,7 @@ impl Places {
     pub(super) fn answered(&mut self, status: u16, now_us: u64) {
         // Quick refusals say nothing about how long answers take.
         let refused = matches!(status, 429 | 503);
+        self.note(refused);
         self.permits().for_each(|permit| if refused { permit.failed(now_us) } else { permit.answered(now_us) });
     }
 
@@ -43,8 +46,16 @@ impl Places {
             Reason::ClientClosed | Reason::ClientStalled => self.permits().for_each(|permit| permit.abandoned(now_us)),
             Reason::FirstByteTimeout | Reason::Deadline | Reason::ConnectTimeout | Reason::ConnectFailed => {
                 self.permits().for_each(|permit| permit.failed(now_us));
+                self.note(true);
             }
             _ => {}
+        }
+    }
+
+    /// What the server that was asked last has made of the request.
+    fn note(&mut self, refused: bool) {
+        if let Some(sent) = &mut self.sent {
+            sent.is_refused = refused;
         }
     }
 
@@ -83,6 +94,11 @@ pub(super) async fn enter(
         places.route = Some(admit(exchange, route, admission, Caller::Client, route.config.queue.timeout).await?);
     }
     places.pool = Some(admit(exchange, route, pool.pool.admission(), caller, pool.config.queue.timeout).await?);
+    if pool.config.throttle {
+        let asker = asker(exchange, caller, route.config.priority);
+        let sent = pool.pool.throttle().send(asker, exchange.worker.clock.coarse_ms());
+        places.sent = Some(sent.ok_or(Reason::Throttled)?);
+    }
     Ok(places)
 }
 

@@ -171,6 +171,46 @@ fn an_adaptive_limit_finds_out_what_a_server_can_do() {
     });
 }
 
+/// One of three servers has become slow: it gets fewer at once, the others go on, and who finds no place
+/// at any of them waits.
+#[test]
+fn a_slow_server_among_quick_ones_gets_fewer_at_once() {
+    everywhere(|place| {
+        let slow = with_hands(place, 1, Duration::from_millis(100));
+        let quick = [with_hands(place, 8, Duration::from_millis(10)), with_hands(place, 8, Duration::from_millis(10))];
+        let servers = [&slow, &quick[0], &quick[1]].map(|(server, _)| server.address());
+        let config = "concurrency: { per_server: adaptive }, queue: { timeout: 20s }, balance: round-robin,";
+        let gateway = Instance::proxy(place, &servers, config, "");
+        let found = |server: usize| gateway.server("app", servers[server]);
+        let done = AtomicBool::new(false);
+        thread::scope(|scope| {
+            for _ in 0..40 {
+                scope.spawn(|| {
+                    let mut client = gateway.connect();
+                    while !done.load(Ordering::SeqCst) {
+                        if client.get("/").status != 200 {
+                            thread::sleep(Duration::from_millis(20));
+                        }
+                    }
+                });
+            }
+            slow.0.await_count(30);
+            eventually("it has settled", || (0..3).all(|server| found(server)["answer_us"].as_u64() > Some(0)));
+            eventually("the slow one gets fewer", || {
+                let limits = [0, 1, 2].map(|server| found(server)["concurrency"].as_u64().expect("a number"));
+                limits[0] * 2 <= limits[1].min(limits[2])
+            });
+            eventually("some wait", || queued(&gateway) > 0);
+            done.store(true, Ordering::SeqCst);
+        });
+        let most = slow.1.load(Ordering::SeqCst);
+        assert!(most <= 20, "{most} at once at the slow one");
+        let counts = [&slow, &quick[0], &quick[1]].map(|(server, _)| server.requests().len());
+        assert!(counts[0] * 4 < counts[1].min(counts[2]), "{counts:?}");
+        assert!(gateway.json(&["pool", "app"])[0]["concurrency"].is_null(), "the pool has no bound of its own");
+    });
+}
+
 /// Answers whose bodies take long, such as streams of events, hold no place of an adaptive limit.
 #[test]
 fn an_adaptive_limit_counts_those_who_wait_for_an_answer() {

@@ -124,6 +124,7 @@ pub(crate) static MAPS: &[(&str, &Map)] = &[
     ("block_when", &BLOCK_WHEN),
     ("pool", &POOL),
     ("server", &SERVER),
+    ("pool_concurrency", &pool::CONCURRENCY),
     ("pool_hash", &pool::HASH),
     ("sticky", &STICKY),
     ("health", &HEALTH),

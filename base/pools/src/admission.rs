@@ -5,7 +5,7 @@
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering, Ordering::Relaxed};
-use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use sumun_config::checked::Concurrency;
@@ -14,11 +14,11 @@ use sumun_traffic::adaptive::Step;
 use sumun_traffic::queue::Offer;
 use sumun_traffic::self_calls;
 
-use crate::capacity::{Manner, WaitingRoom};
+use crate::capacity::{Manner, Room, WaitingRoom};
 use crate::door::Door;
 use crate::limits::{PATIENCE_LEAST_MS, PATIENCE_MOST_MS};
 use crate::meter::{Beginning, Meter};
-use crate::pool::milliseconds;
+use crate::pool::{Pool, milliseconds};
 
 /// Whose request it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -99,6 +99,8 @@ pub struct Admission {
     meter: Meter,
     door: Door,
     room: Arc<WaitingRoom<Place, ()>>,
+    /// Of a server: where those wait who find no place at any of the pool's.
+    outside: Option<(Arc<Room>, Weak<Pool>)>,
     /// Requests that were told to go since the process started.
     shed: AtomicU64,
 }
@@ -138,10 +140,17 @@ impl Admission {
             meter: Meter::default(),
             door: Door::default(),
             room: Arc::default(),
+            outside: None,
             shed: AtomicU64::new(0),
         };
         admission.store_limits(limits);
         admission
+    }
+
+    /// Of one server of a pool: nobody waits here, but in the pool's room.
+    pub(crate) fn of_server(room: &Arc<Room>, pool: &Weak<Pool>, started: Instant) -> Self {
+        let outside = Some((Arc::clone(room), Weak::clone(pool)));
+        Self { outside, ..Self::new(AdmissionLimits::default(), started) }
     }
 
     /// Changes the limits. A higher one lets waiters in at once; a lower one asks nobody to leave. What
@@ -166,6 +175,11 @@ impl Admission {
         self.self_calls_limit.store(self_calls.unwrap_or(UNBOUNDED), Relaxed);
         self.queue.store(limits.queue, Relaxed);
         self.patience_ms.store(limits.patience_ms, Relaxed);
+    }
+
+    /// Whether one could come in; in one order with who leaves, so that a waiter misses none.
+    pub(crate) fn has_place(&self) -> bool {
+        self.inside.load(Ordering::SeqCst) < self.limit.load(Ordering::SeqCst)
     }
 
     /// Requests inside; not counted while there is no limit.
@@ -321,6 +335,20 @@ impl Admission {
         Offer::Take(self.place())
     }
 
+    /// There may be a place for who waits: see `capacity`.
+    #[inline]
+    fn serve_waiting(self: &Arc<Self>) {
+        if self.room.waiting() != 0 {
+            self.serve();
+        }
+        if let Some((room, pool)) = &self.outside
+            && room.waiting() != 0
+            && let Some(pool) = pool.upgrade()
+        {
+            pool.serve_waiting();
+        }
+    }
+
     #[cold]
     fn serve(self: &Arc<Self>) {
         self.room.serve(milliseconds(self.started.elapsed()), |()| self.offer());
@@ -328,6 +356,12 @@ impl Admission {
 
     fn now_us(&self) -> u64 {
         u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX)
+    }
+
+    /// Where nobody waits here: lets an adaptive limit look, and says how patient those outside have to be.
+    pub(crate) fn look_now_and_then(self: &Arc<Self>) -> u64 {
+        self.look(self.now_us());
+        self.patience_ms(self.meter.base_us(), false)
     }
 
     /// Lets an adaptive limit look at what was gathered.
@@ -350,8 +384,8 @@ impl Admission {
         self.self_calls_limit.store(self_calls.unwrap_or(UNBOUNDED), Relaxed);
         let before = self.limit.swap(step.limit, Ordering::SeqCst);
         drop(storing);
-        if step.limit > before && self.room.waiting() != 0 {
-            self.serve();
+        if step.limit > before {
+            self.serve_waiting();
         }
     }
 
@@ -429,9 +463,7 @@ impl Drop for Place {
     fn drop(&mut self) {
         self.admission.inside.fetch_sub(1, Ordering::SeqCst);
         // In this order, see `capacity`.
-        if self.admission.room.waiting() != 0 {
-            self.admission.serve();
-        }
+        self.admission.serve_waiting();
     }
 }
 

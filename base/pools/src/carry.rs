@@ -60,6 +60,9 @@ struct CarriedServer {
     /// How many ejections are held against it, and how long the last one lasts still.
     #[serde(skip_serializing_if = "Option::is_none")]
     ejections: Option<(u32, u64)>,
+    /// What its adaptive concurrency found out, as above.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    adaptive: Option<(u32, u64)>,
     /// It is in its slow start.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     is_slow: bool,
@@ -139,6 +142,7 @@ fn carry_out_server(server: &Server, file_weight: Option<u32>, now_ms: u64, ramp
         reason: about.reason.clone(),
         last_check: about.last_check.clone(),
         ejections: (count > 0).then(|| (count, server.ejected_until_ms().saturating_sub(now_ms))),
+        adaptive: server.admission().found_out().filter(|(_, base_us)| *base_us > 0),
         is_slow: server.weight_hundredths(now_ms, ramp_ms).1,
     }
 }
@@ -183,6 +187,9 @@ fn carry_in_server(pool: &Pool, server: &Arc<Server>, carried: &CarriedServer, a
     }
     if age_ms > KNOWLEDGE_MS {
         return;
+    }
+    if let Some((places, base_us)) = carried.adaptive {
+        server.admission().restore(places, base_us);
     }
     let now_ms = pool.now_ms();
     let mut about = server.about();

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use crate::admission::Permit;
 use crate::server::{Server, Target};
 
 /// How a request ended, as far as the server is concerned.
@@ -25,13 +26,22 @@ pub enum Outcome {
 #[derive(Debug)]
 pub struct Lease {
     server: Arc<Server>,
+    /// Where the server's concurrency is adaptive.
+    place: Option<Permit>,
 }
 
 impl Lease {
     /// For a place that [`Server::try_enter`] has taken.
     #[inline]
-    pub(crate) fn of_taken_place(server: Arc<Server>) -> Self {
-        Self { server }
+    pub(super) fn of_taken_place(server: Arc<Server>, place: Option<Permit>) -> Self {
+        Self { server, place }
+    }
+
+    /// What an adaptive concurrency of the server is told by: it is freed when the answer is here, long
+    /// before the lease may be. Left here, it is freed with it.
+    #[inline]
+    pub fn take_place(&mut self) -> Option<Permit> {
+        self.place.take()
     }
 
     #[inline]
@@ -77,6 +87,7 @@ impl Lease {
 impl Drop for Lease {
     #[inline]
     fn drop(&mut self) {
+        self.place = None;
         self.server.leave();
         // After leaving: whoever joins the room before this look is seen, whoever joins after it
         // sees the free place (`capacity`).

@@ -55,6 +55,9 @@ pub struct ServerStatus {
     pub backup: bool,
     pub zone: Option<Name>,
     pub max_connections: Option<u32>,
+    /// Where the server's concurrency is adaptive: places now, and microseconds of an answer without
+    /// waiting, 0 while unknown.
+    pub adaptive: Option<(u32, u64)>,
     pub state: AdminState,
     pub health: Health,
     /// Time until an ejection ends; 0 for none.
@@ -269,6 +272,7 @@ fn server_status(member: &Member, now_ms: u64, ramp_ms: u64) -> ServerStatus {
         backup: member.backup,
         zone: member.zone.clone(),
         max_connections: member.max_connections,
+        adaptive: server.admission().found_out(),
         state: server.admin_state(),
         health: server.health(),
         ejected_ms: server.ejected_until_ms().saturating_sub(now_ms),

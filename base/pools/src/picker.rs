@@ -180,8 +180,7 @@ impl Picker {
             Named::Id(id) => self.set.by_id(id),
             Named::QuicId(id) => self.set.by_quic_id(id),
         }?;
-        let usable = member.server.keeps_sessions() && member.server.try_enter(member.max_connections);
-        usable.then(|| Lease::of_taken_place(Arc::clone(&member.server)))
+        if member.server.keeps_sessions() { member.server.try_enter(member.max_connections) } else { None }
     }
 
     /// Whether the retry budget allows one more try of a request that a server may have seen; if
@@ -197,7 +196,7 @@ impl Picker {
         let member = self.set.by_cookie(cookie)?;
         let server = &member.server;
         let usable = server.is_eligible_for_sticky(now_ms) && !tried.contains(server.id());
-        (usable && server.try_enter(member.max_connections)).then(|| Lease::of_taken_place(Arc::clone(server)))
+        if usable { server.try_enter(member.max_connections) } else { None }
     }
 
     #[inline]
@@ -276,7 +275,9 @@ impl Tier {
         let load = |index: usize| {
             let place: &Place = &places[index];
             let load = place.server.in_flight();
-            let usable = place.bound.is_none_or(|bound| load < bound) && !tried.contains(place.id);
+            let has_place = place.bound.is_none_or(|bound| load < bound)
+                && (!place.server.is_adaptive() || place.server.admission().has_place());
+            let usable = has_place && !tried.contains(place.id);
             usable.then_some(load)
         };
         // Another worker may take the last place first; it does so at most once for each server
@@ -284,8 +285,8 @@ impl Tier {
         for _ in 0..=places.len() {
             let index = self.balancer.pick(key, &mut || random.u64(..), load)?;
             let place = &places[index];
-            if place.server.try_enter(place.bound) {
-                return Some(Lease::of_taken_place(Arc::clone(&place.server)));
+            if let Some(lease) = place.server.try_enter(place.bound) {
+                return Some(lease);
             }
         }
         None

@@ -126,10 +126,18 @@ impl Pool {
     ) -> Result<Lease, NotAdmitted> {
         let queue = &self.settings.load().queue;
         let now_ms = self.now_ms();
-        let patience_ms = patience_ms(queue.timeout);
+        let patience_ms = self.look_at_servers().unwrap_or_else(|| patience_ms(queue.timeout));
         let manner = Manner { priority, size: queue.size, patience_ms, is_shedding: false, now_ms };
         let waiting = self.room.join(*tried, manner, |tried| self.offer(tried, now_ms))?;
         tokio::time::timeout(timeout, waiting).await.map_err(|_| NotAdmitted::TimedOut)?
+    }
+
+    /// Lets adaptive servers look at what was gathered, which answers alone do elsewhere, and says how
+    /// patient who waits for one of them has to be.
+    fn look_at_servers(&self) -> Option<u64> {
+        let set = self.set.load();
+        let adaptive = set.members().iter().map(|member| &member.server).filter(|server| server.is_adaptive());
+        adaptive.map(|server| server.admission().look_now_and_then()).max()
     }
 
     /// Requests that wait for a place at a server.
@@ -182,8 +190,8 @@ impl Pool {
             let Some(best) = untried.min_by_key(|member| (rank_of(member, &settings), load(&member.server))) else {
                 return if suits_others { Offer::NotThis } else { Offer::Nobody };
             };
-            if best.server.try_enter(best.max_connections) {
-                return Offer::Take(Lease::of_taken_place(Arc::clone(&best.server)));
+            if let Some(lease) = best.server.try_enter(best.max_connections) {
+                return Offer::Take(lease);
             }
         }
     }
@@ -255,7 +263,7 @@ impl Pool {
         let result = change(&mut roster);
         let settings = Arc::clone(roster.settings());
         let before = if anew { Arc::default() } else { self.set.load_full() };
-        let set = Arc::new(roster.build(&before, &self.room, &self.itself, self.now_ms()));
+        let set = Arc::new(roster.build(&before, &self.room, &self.itself, self.started));
         let bounds = set.members().iter().map(|member| member.max_connections);
         self.admission.set_limits(AdmissionLimits {
             concurrency: settings.concurrency,

@@ -4,12 +4,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Weak};
+use std::time::Instant;
 
 use sumun_config::checked::{self as config, Name, ServerAddress};
 
 use crate::capacity::Room;
 use crate::limits::SERVERS_MAX;
-use crate::pool::Pool;
+use crate::pool::{Pool, milliseconds};
 use crate::server::{NewServer, Server, Target};
 use crate::set::{Member, ServerSet};
 use crate::sticky;
@@ -150,7 +151,14 @@ impl Roster {
     }
 
     /// The set as it should be; servers of `before` with the same name and target are kept.
-    pub(crate) fn build(&mut self, before: &ServerSet, room: &Arc<Room>, pool: &Weak<Pool>, now_ms: u64) -> ServerSet {
+    pub(crate) fn build(
+        &mut self,
+        before: &ServerSet,
+        room: &Arc<Room>,
+        pool: &Weak<Pool>,
+        started: Instant,
+    ) -> ServerSet {
+        let now_ms = milliseconds(started.elapsed());
         // A server that joins others starts slowly; the first ones of a pool have nobody to wait for.
         let ramp_from_ms = if before.members().is_empty() { 0 } else { now_ms.max(1) };
         let there: BTreeMap<&Name, &Arc<Server>> =
@@ -168,10 +176,11 @@ impl Roster {
                     Arc::clone(server)
                 }
                 None => {
-                    let name = Arc::clone(&wanted.name);
-                    Arc::new(Server::new(NewServer { name, target: wanted.target, weight, ramp_from_ms }, room, pool))
+                    let (name, target) = (Arc::clone(&wanted.name), wanted.target);
+                    Arc::new(Server::new(NewServer { name, target, weight, ramp_from_ms, started }, room, pool))
                 }
             };
+            server.set_adaptive(self.settings.adaptive_servers);
             let cookie = self.settings.sticky.as_ref().map(|sticky| {
                 let secret = sticky.secret.as_ref().map_or(&*self.secret, |secret| secret.as_bytes());
                 sticky::cookie_value(secret, &self.settings.name, &wanted.name).into()

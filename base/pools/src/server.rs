@@ -8,14 +8,17 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Instant;
 
-use sumun_config::checked::{Name, ServerAddress};
+use sumun_config::checked::{Concurrency, Name, ServerAddress};
 use sumun_traffic::health::Health;
 use sumun_traffic::key::key_of;
 use sumun_traffic::outlier::Ejections;
 use sumun_traffic::slow_start;
 
+use crate::admission::{Admission, AdmissionLimits, Caller};
 use crate::capacity::Room;
+use crate::lease::Lease;
 use crate::pool::Pool;
 
 /// Where a server is reached.
@@ -51,8 +54,12 @@ pub struct Server {
     in_flight: AtomicU32,
     failures_in_row: AtomicU32,
     requests: AtomicU64,
+    is_adaptive: AtomicBool,
     pub(crate) room: Arc<Room>,
     pub(crate) pool: Weak<Pool>,
+    /// Who waits for an answer's head, where that has an adaptive bound; who finds no place waits in the
+    /// pool's room.
+    admission: Arc<Admission>,
 
     id: u64,
     name: Name,
@@ -99,6 +106,8 @@ pub(crate) struct NewServer {
     pub(crate) weight: u32,
     /// Slow start begins at this time; 0 for none.
     pub(crate) ramp_from_ms: u64,
+    /// The zero of the workers' clocks.
+    pub(crate) started: Instant,
 }
 
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
@@ -109,6 +118,8 @@ impl Server {
             in_flight: AtomicU32::new(0),
             failures_in_row: AtomicU32::new(0),
             requests: AtomicU64::new(0),
+            is_adaptive: AtomicBool::new(false),
+            admission: Arc::new(Admission::of_server(room, pool, new.started)),
             room: Arc::clone(room),
             pool: Weak::clone(pool),
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
@@ -246,9 +257,15 @@ impl Server {
         ((weight * percent).max(1), true)
     }
 
-    /// Takes a place if there is one; `bound` as in the config.
+    /// Takes a place if there is one; `bound` is its `max_connections`.
     #[inline]
-    pub(crate) fn try_enter(&self, bound: Option<u32>) -> bool {
+    pub(crate) fn try_enter(self: &Arc<Self>, bound: Option<u32>) -> Option<Lease> {
+        let place = if self.is_adaptive() { Some(self.admission.try_acquire(Caller::Client).ok()??) } else { None };
+        self.try_connection(bound).then(|| Lease::of_taken_place(Arc::clone(self), place))
+    }
+
+    #[inline]
+    fn try_connection(&self, bound: Option<u32>) -> bool {
         let entered = match bound {
             None => {
                 self.in_flight.fetch_add(1, Ordering::Relaxed);
@@ -269,6 +286,24 @@ impl Server {
     /// Whether there is a place; in one order with `leave`, so that a waiter misses none.
     pub(crate) fn has_place(&self, bound: Option<u32>) -> bool {
         bound.is_none_or(|bound| self.in_flight.load(Ordering::SeqCst) < bound)
+            && (!self.is_adaptive() || self.admission.has_place())
+    }
+
+    /// Its concurrency is adaptive.
+    #[inline]
+    pub(crate) fn is_adaptive(&self) -> bool {
+        self.is_adaptive.load(Ordering::Relaxed)
+    }
+
+    /// Who waits for its answers.
+    pub(crate) fn admission(&self) -> &Arc<Admission> {
+        &self.admission
+    }
+
+    pub(crate) fn set_adaptive(&self, is_adaptive: bool) {
+        let concurrency = if is_adaptive { Concurrency::Adaptive } else { Concurrency::Unbounded };
+        self.admission.set_limits(AdmissionLimits { concurrency, ..AdmissionLimits::default() });
+        self.is_adaptive.store(is_adaptive, Ordering::Relaxed);
     }
 
     /// Gives a place back.

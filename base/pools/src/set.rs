@@ -53,7 +53,7 @@ impl ServerSet {
             .collect();
         addresses.sort_unstable();
         addresses.dedup();
-        let bounded = members.iter().any(|member| member.max_connections.is_some());
+        let bounded = members.iter().any(|member| member.max_connections.is_some() || member.server.is_adaptive());
         Self { members, by_cookie, by_quic_id, addresses, bounded }
     }
 

@@ -37,7 +37,7 @@ pub(crate) fn all(shared: &Shared) -> Vec<Family> {
     families
 }
 
-fn of_pools(pools: &Pools) -> [Family; 13] {
+fn of_pools(pools: &Pools) -> impl Iterator<Item = Family> {
     let reasons = ["connect", "timeout", "cut_off", "status"].map(Arc::<str>::from);
     let mut waiting = Family::gauge("sumun_pool_queued", "Requests that wait for the pool or for a place at a server.");
     let mut places = Family::gauge(
@@ -60,6 +60,14 @@ fn of_pools(pools: &Pools) -> [Family; 13] {
     let mut up = Family::gauge("sumun_server_up", "1 if new requests may come.");
     let mut weight = Family::gauge("sumun_server_weight", "Weight of the server.");
     let mut in_flight = Family::gauge("sumun_server_in_flight", "Requests that are at the server now.");
+    let mut server_places = Family::gauge(
+        "sumun_server_concurrency",
+        "Requests that may wait for an answer of the server now, where that is adaptive.",
+    );
+    let mut server_base = Family::gauge(
+        "sumun_server_answer_seconds",
+        "Time of an answer of the server when nobody waits inside it, as its adaptive concurrency has found it out.",
+    );
     let mut requests = Family::counter("sumun_server_requests_total", "Requests since the server joined the pool.");
     let mut failures = Family::counter("sumun_server_failures_total", "Live requests that the server failed, by how.");
     let mut ejections =
@@ -83,6 +91,10 @@ fn of_pools(pools: &Pools) -> [Family; 13] {
             up.push(&labels, u64::from(state(server) == "up"));
             weight.push(&labels, u64::from(server.weight));
             in_flight.push(&labels, u64::from(server.in_flight));
+            if let Some((places, base_us)) = server.adaptive {
+                server_places.push(&labels, u64::from(places));
+                server_base.push(&labels, base_us as f64 / 1e6);
+            }
             requests.push(&labels, counts.requests);
             ejections.push(&labels, counts.ejections);
             let by_reason = [counts.connect_failed, counts.timeouts, counts.cut_off, counts.bad_status];
@@ -96,5 +108,7 @@ fn of_pools(pools: &Pools) -> [Family; 13] {
             checks.push(&[of_pool, of_server, ("result", &"bad".into())], counts.checks_failed);
         }
     }
-    [waiting, places, base, shed, throttled, level, up, weight, in_flight, requests, failures, ejections, checks]
+    let of_pool = [waiting, places, base, shed, throttled, level];
+    let of_server = [up, weight, in_flight, server_places, server_base, requests, failures, ejections, checks];
+    of_pool.into_iter().chain(of_server)
 }

@@ -46,11 +46,8 @@ impl Answer {
     }
 
     fn field(&self, name: &str) -> Option<&str> {
-        self.head
-            .lines()
-            .filter_map(|line| line.split_once(": "))
-            .find(|(there, _)| *there == name)
-            .map(|(_, value)| value)
+        let fields = self.head.lines().filter_map(|line| line.split_once(": "));
+        fields.filter(|(there, _)| *there == name).map(|(_, value)| value).next()
     }
 }
 
@@ -177,7 +174,7 @@ async fn pools_are_shown_and_changed() {
     let server = |name: &str, state: &str, weight: u32| {
         json!({
             "name": name, "address": name, "state": state, "reason": "", "last_check": "", "weight": weight,
-            "in_flight": 0, "requests": 0, "failures": 0,
+            "in_flight": 0, "concurrency": null, "answer_us": null, "requests": 0, "failures": 0,
         })
     };
     let pool = |servers: Vec<Value>| {

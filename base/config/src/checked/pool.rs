@@ -25,6 +25,8 @@ pub struct Pool {
     pub source: Vec<IpAddr>,
     /// Requests in flight to the whole pool.
     pub concurrency: Concurrency,
+    /// So is the number of those that wait for an answer of each server, adapted to that one.
+    pub adaptive_servers: bool,
     pub queue: Queue,
     /// Servers that refuse most requests are sent no more than two times what they accept.
     pub throttle: bool,

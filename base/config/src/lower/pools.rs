@@ -45,6 +45,7 @@ impl Lower<'_> {
             slow_start: pool.duration("slow_start"),
             source: pool.ips("source"),
             concurrency: concurrency(pool),
+            adaptive_servers: pool.section("concurrency").text("per_server").is_some(),
             queue: queue(pool),
             throttle: pool.switch("throttle"),
             host: host_header(pool),

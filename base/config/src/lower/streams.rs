@@ -129,7 +129,7 @@ impl Lower<'_> {
             let message = format!("the pool {} hashes what only a request has", quoted(&name));
             self.error(node.place, message, "take its `hash` out: a stream is told by the client's address");
         }
-        if pool.text("concurrency") == Some("adaptive") {
+        if pool.text("concurrency") == Some("adaptive") || pool.section("concurrency").given("per_server").is_some() {
             let message = format!("the pool {} adapts its `concurrency` to how long answers take", quoted(&name));
             self.error(node.place, message, "streams have no answers that could be told apart: write a number");
         }

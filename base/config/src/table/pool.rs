@@ -34,6 +34,7 @@ pub(crate) static POOL: Map = Map {
             Shape::Either(&[
                 Shape::One(Kind::Integer { least: 1, most: 1_000_000 }),
                 Shape::One(Kind::Words(&["adaptive"], &[])),
+                Shape::Map(&CONCURRENCY),
             ]),
             "Requests in flight to the whole pool; more wait in `queue`. `adaptive` finds out how many the servers work on best, from how long their answers take, and counts those that wait for an answer's head.").by_default("no bound"),
         key("queue", Shape::Map(&QUEUE),
@@ -80,6 +81,14 @@ pub(crate) static SERVER: Map = Map {
         .by_default("none"),
         later("tls", TLS),
     ],
+    choices: &[],
+};
+
+pub(crate) static CONCURRENCY: Map = Map {
+    title: "a concurrency of servers",
+    about: "Each server has a bound of its own.",
+    keys: &[key("per_server", Shape::One(Kind::Words(&["adaptive"], &[])),
+        "Requests that may wait for an answer of one server: as many as it works on best, found out for each from how long its answers take. Those that find no server with a place wait in `queue`.").required()],
     choices: &[],
 };
 

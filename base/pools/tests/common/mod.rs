@@ -32,6 +32,7 @@ pub(crate) fn pool(addresses: &[&str]) -> Pool {
         concurrency: Concurrency::Unbounded,
         queue: Queue { size: 1000, timeout: second },
         throttle: false,
+        adaptive_servers: false,
         host: HostHeader::Keep,
         zone: None,
         keepalive: 1,

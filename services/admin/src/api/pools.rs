@@ -127,6 +127,8 @@ fn server_json(server: &ServerStatus) -> Value {
         "last_check": server.last_check,
         "weight": server.weight,
         "in_flight": server.in_flight,
+        "concurrency": server.adaptive.map(|(places, _)| places),
+        "answer_us": server.adaptive.map(|(_, base_us)| base_us),
         "requests": server.counts.requests,
         "failures": failures(server),
     })

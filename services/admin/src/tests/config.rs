@@ -34,6 +34,7 @@ pub(super) fn config_with(servers: &[&str]) -> Config {
         concurrency: config::Concurrency::Unbounded,
         queue: config::Queue { size: 1, timeout: second },
         throttle: false,
+        adaptive_servers: false,
         host: config::HostHeader::Keep,
         zone: None,
         keepalive: 1,

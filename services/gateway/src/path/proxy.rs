@@ -141,14 +141,14 @@ async fn try_servers(
     let mut tried = Tried::default();
     let mut last_failure = None;
     loop {
-        let server = match pick(exchange, pool, route.config.priority, &tried).await {
+        let mut server = match pick(exchange, pool, route.config.priority, &tried).await {
             Ok(server) => server,
             // Nobody is left to ask: what the last one did is the answer.
             Err(Reason::NoServer) => return Err(last_failure.unwrap_or(Reason::NoServer)),
             Err(reason) => return Err(reason),
         };
         exchange.record.tries += 1;
-        exchange.places.begin(exchange.worker.clock.now_us());
+        exchange.places.begin(&mut server, exchange.worker.clock.now_us());
         let (failure, server) = match try_server(exchange, route, pool, body, server).await {
             Ok(ended) => return Ok(ended),
             Err(failed) => failed,

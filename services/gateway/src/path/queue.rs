@@ -8,7 +8,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use sumun_http::Known;
-use sumun_pools::{Admission, Asker, Caller, NotAdmitted, Permit, Priority, Sent, TraceGuard};
+use sumun_pools::{Admission, Asker, Caller, Lease, NotAdmitted, Permit, Priority, Sent, TraceGuard};
 
 use super::{Exchange, client_address};
 use crate::events::Reason;
@@ -21,14 +21,22 @@ use crate::upstream::LocalPool;
 pub(crate) struct Places {
     route: Option<Permit>,
     pool: Option<Permit>,
+    /// Of the server that is asked, where its concurrency is adaptive.
+    server: Option<Permit>,
     /// Where the pool has `throttle`.
     sent: Option<Sent>,
     _trace: Option<TraceGuard>,
 }
 
 impl Places {
+    /// Of the pool alone.
+    pub(super) fn of_pool(permit: Permit) -> Self {
+        Self { pool: Some(permit), ..Self::default() }
+    }
+
     /// A server is asked.
-    pub(super) fn begin(&mut self, now_us: u64) {
+    pub(super) fn begin(&mut self, server: &mut Lease, now_us: u64) {
+        self.server = server.take_place();
         self.permits().for_each(|permit| permit.begin(now_us));
     }
 
@@ -50,6 +58,7 @@ impl Places {
             }
             _ => {}
         }
+        self.server = None;
     }
 
     /// What the server that was asked last has made of the request.
@@ -64,10 +73,11 @@ impl Places {
         if let Some(permit) = &mut self.pool {
             permit.release();
         }
+        self.server = None;
     }
 
     fn permits(&mut self) -> impl Iterator<Item = &mut Permit> {
-        self.route.iter_mut().chain(&mut self.pool)
+        self.route.iter_mut().chain(&mut self.pool).chain(&mut self.server)
     }
 }
 

@@ -12,6 +12,7 @@ use sumun_http::forward::{self, ConnectionLine, Edits, Framing, ResponsePlan};
 use sumun_http::{Known, Method, Received, ResponseBody, ResponseHead, ResponseReceiver, Version};
 use sumun_pools::{Caller, Lease as ServerLease, Outcome, Permit, Priority, Tried};
 
+use super::super::queue::Places;
 use super::super::{Ended, Exchange, answer, proxy, queue};
 use crate::events::{Event, Reason};
 use crate::heads::ResponseLease;
@@ -72,7 +73,7 @@ pub(super) async fn check(exchange: &mut Exchange<'_>, route: &Rc<Route>, auth: 
 
 /// One server after the other, until one answers or no other may be asked.
 async fn ask(exchange: &mut Exchange<'_>, auth: &ForwardAuth, pool: &Rc<LocalPool>) -> Result<Verdict, Reason> {
-    let _place = enter(exchange, pool).await?;
+    let mut places = Places::of_pool(enter(exchange, pool).await?);
     pool.cell.requests.increment();
     let patience = Patience { deadline: exchange.deadline, limit_ms: exchange.limit_ms };
     let id = exchange.request_id();
@@ -80,17 +81,20 @@ async fn ask(exchange: &mut Exchange<'_>, auth: &ForwardAuth, pool: &Rc<LocalPoo
     let mut tries = 0;
     let mut failed = None;
     loop {
-        let server = match proxy::pick(exchange, pool, Priority::High, &tried).await {
+        let mut server = match proxy::pick(exchange, pool, Priority::High, &tried).await {
             Ok(server) => server,
             // There is no other server: how the one before failed says more.
             Err(Reason::NoServer) => return Err(failed.unwrap_or(Reason::NoServer)),
             Err(reason) => return Err(reason),
         };
         tries += 1;
+        places.begin(&mut server, exchange.worker.clock.now_us());
         let request = compose(exchange, auth, pool, &server, id.bytes(exchange.bytes));
         let asked = queue::wait(exchange, converse(pool, &server, &request, patience)).await;
-        let failure = match asked? {
+        let gone = |reason: &Reason| places.failed(*reason, exchange.worker.clock.now_us());
+        let failure = match asked.inspect_err(gone)? {
             Ok(verdict) => {
+                places.answered(verdict.head.status, exchange.worker.clock.now_us());
                 server.report(Outcome::Status(verdict.head.status), exchange.worker.clock.coarse_ms());
                 return Ok(verdict);
             }
@@ -99,6 +103,7 @@ async fn ask(exchange: &mut Exchange<'_>, auth: &ForwardAuth, pool: &Rc<LocalPoo
         let now_ms = exchange.worker.clock.coarse_ms();
         tried.insert(server.server());
         server.report(failure.outcome, now_ms);
+        places.failed(failure.reason, exchange.worker.clock.now_us());
         drop(server);
         // A GET without a body may always be sent again; what the service may have seen counts
         // against the budget.

@@ -64,6 +64,7 @@ impl Plan {
         }
         plan.udp = config.listeners.values().flat_map(|listener| &listener.stream).any(Stream::is_udp);
         plan.read.extend(pages(config).map(Path::to_owned));
+        plan.read.extend(config.asn_table.iter().cloned());
         for pool in config.pools.values() {
             plan.add_pool(pool);
         }

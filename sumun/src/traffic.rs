@@ -21,6 +21,7 @@ pub(crate) fn ask(gateway: &Arc<Gateway>) -> oneshot::Receiver<Traffic> {
             bytes_sent: seen.totals.bytes,
             clients: rows(seen.clients),
             networks: rows(seen.networks),
+            systems: rows(seen.systems),
             paths: rows(seen.paths),
             agents: rows(seen.agents),
         };

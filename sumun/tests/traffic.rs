@@ -270,3 +270,44 @@ fn the_proxy_protocol_names_clients_too() {
         named("203.0.113.8").get("/").expect(200);
     });
 }
+
+/// Which autonomous systems the clients are of, by a table that a reload reads anew.
+#[test]
+fn systems_are_told_by_a_table() {
+    let config = format!(
+        "traffic: {{ asn_table: [asn.tsv, more.csv] }}\nlisteners: {{ web: {{ bind: \"$BIND\", {ROUTES} }} }}\n"
+    );
+    let gateway = Instance::start_in(TWO_WORKERS, &config, |directory| {
+        let ranges = "127.0.1.0\t127.0.1.255\t64500\tKR\tONE-NET\n127.0.2.0\t127.0.2.255\t0\tNone\tNot routed\n";
+        std::fs::write(directory.join("asn.tsv"), ranges).expect("there is room");
+        let prefixes =
+            "network,autonomous_system_number,autonomous_system_organization\n127.0.3.0/24,64501,\"Two, Inc.\"\n";
+        std::fs::write(directory.join("more.csv"), prefixes).expect("there is room");
+    });
+    gateway.await_log("table of autonomous systems: 4 ranges");
+    let counts = |gateway: &Instance| -> Vec<(String, u64)> {
+        let traffic = gateway.json(&["traffic"]);
+        let rows = traffic["systems"].as_array().cloned().unwrap_or_default();
+        let row = |row: &Value| Some((row["name"].as_str()?.to_owned(), row["count"].as_u64()?));
+        rows.iter().filter_map(row).collect()
+    };
+    for (network, count) in [(1, 5), (2, 3), (3, 8)] {
+        for _ in 0..count {
+            from([127, 0, network, 9], &gateway).get("/").expect(200);
+        }
+    }
+    let expected = [("AS64501 Two, Inc.".to_owned(), 8), ("AS64500 ONE-NET".to_owned(), 5), ("unknown".to_owned(), 3)];
+    eventually("all are counted", || counts(&gateway) == expected);
+    assert!(gateway.command_ok(&["traffic"]).contains("AS64500 ONE-NET"));
+    // Another table; one that is broken leaves it as it is.
+    std::fs::write(gateway.directory().join("asn.tsv"), "127.0.2.0/24,64502,Three\n").expect("there is room");
+    gateway.reload(&config);
+    gateway.await_log("table of autonomous systems: 3 ranges");
+    from([127, 0, 2, 9], &gateway).get("/").expect(200);
+    eventually("it is looked up in the new one", || counts(&gateway).contains(&("AS64502 Three".to_owned(), 1)));
+    std::fs::write(gateway.directory().join("asn.tsv"), "127.0.2.0/24,64502,Three\nnonsense\n").expect("there is room");
+    gateway.reload(&config);
+    gateway.await_log("asn.tsv: line 2: it begins with no address");
+    from([127, 0, 2, 9], &gateway).get("/").expect(200);
+    eventually("the one before holds", || counts(&gateway).contains(&("AS64502 Three".to_owned(), 2)));
+}

@@ -58,6 +58,8 @@ pub struct Config {
     /// Whoever breaks one of these is blocked for a while, on every listener that speaks HTTP.
     pub blocks: Vec<BlockRule>,
     pub shared: Option<SharedThrough>,
+    /// Files of a table of autonomous systems, for the statistics of traffic; empty where there is none.
+    pub asn_table: Vec<PathBuf>,
     pub pools: BTreeMap<Name, Arc<Pool>>,
     pub limits: BTreeMap<Name, Arc<Limit>>,
     pub listeners: BTreeMap<Name, Arc<Listener>>,

@@ -50,6 +50,7 @@ pub fn diff(old: &Config, new: &Config) -> Diff {
         state,
         blocks,
         shared,
+        asn_table,
         pools,
         limits,
         listeners,
@@ -66,6 +67,7 @@ pub fn diff(old: &Config, new: &Config) -> Diff {
         ("state", *state != new.state),
         ("blocks", *blocks != new.blocks),
         ("shared", *shared != new.shared),
+        ("traffic", *asn_table != new.asn_table),
     ];
     Diff {
         pools: changes(pools, &new.pools),

@@ -58,6 +58,7 @@ pub(crate) fn config(tree: &Node, sources: &Sources, probe: Probe, problems: &mu
     let admin = lower.admin(top);
     let access_log = lower.access_log(top);
     let blocks = lower.blocks(top);
+    let asn_table = lower.asn_table(top);
     let pools = lower.all_pools();
     let shared = lower.shared(top);
     let limits = lower.all_limits();
@@ -79,6 +80,7 @@ pub(crate) fn config(tree: &Node, sources: &Sources, probe: Probe, problems: &mu
         state: top.given("state").and_then(|node| Some(lower.path(node, top.text("state")?))),
         blocks,
         shared,
+        asn_table,
         pools,
         limits,
         listeners,

@@ -76,6 +76,7 @@ pub(crate) static FILE: Map = Map {
             "Rules by which clients are blocked for a while.").by_default("none"),
         key("shared", Shape::Map(&SHARED),
             "Where gateways share limits and waiting rooms.").by_default("nothing is shared"),
+        key("traffic", Shape::Map(&TRAFFIC), "What `sumun traffic` shows beside what it always does.").by_default("nothing"),
         later("cache", CACHE),
         later("dns", "the DNS server"),
         later("bgp", "the BGP speaker"),
@@ -84,6 +85,18 @@ pub(crate) static FILE: Map = Map {
         later("cluster", "the cluster"),
         later("tls", TLS),
     ],
+    choices: &[],
+};
+
+pub(crate) static TRAFFIC: Map = Map {
+    title: "traffic statistics",
+    about: "Who asks for what.",
+    keys: &[key(
+        "asn_table",
+        Shape::OneOrList(&PATH),
+        "Files that say which autonomous system an address belongs to, as iptoasn.com (TSV) and GeoLite2 ASN (CSV) have them; read at start and at reload.",
+    )
+    .required()],
     choices: &[],
 };
 
@@ -120,6 +133,7 @@ pub(crate) static MAPS: &[(&str, &Map)] = &[
     ("admin", &ADMIN),
     ("access_log", &ACCESS_LOG),
     ("shared", &SHARED),
+    ("traffic", &TRAFFIC),
     ("block", &BLOCK),
     ("block_when", &BLOCK_WHEN),
     ("pool", &POOL),

@@ -28,6 +28,7 @@
 //! waiting_room   visitors by number: who waits, who is called, who is inside
 //! space_saving   who comes most often, of very many
 //! top            the same of the last minutes, added up over threads, with its texts
+//! asn            which autonomous system an address belongs to
 //! blocks         who is blocked until when, and who has earned it
 //! pressure       how near a process is to its own limits, and what it gives up for that
 //! self_calls     how much of a pool its own servers may hold by calling it
@@ -36,6 +37,7 @@
 //! Not here: who the servers are, their shared counters, waiting and waking (`sumun-pools`).
 
 pub mod adaptive;
+pub mod asn;
 pub mod balance;
 pub mod blocks;
 mod draw;

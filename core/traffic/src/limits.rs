@@ -148,6 +148,18 @@ pub const TOP_PLACES_MAX: usize = 4096;
 /// As much of a text that is counted is kept and told from others. Bytes.
 pub const TOP_TEXT_BYTES: usize = 128;
 
+/// Ranges of a table of autonomous systems, at most; one with more is refused. The whole Internet has about
+/// 600,000.
+pub const ASN_RANGES_MAX: usize = 4_000_000;
+
+/// Bytes of a line of it; a table with a longer one is refused.
+pub const ASN_LINE_BYTES: usize = 1024;
+
+/// As much of a name is kept. Bytes.
+pub const ASN_NAME_BYTES: usize = 64;
+
+const _: () = assert!(ASN_RANGES_MAX * ASN_NAME_BYTES < u32::MAX as usize);
+
 /// How long one generation of what came most often is filled, in milliseconds.
 pub const TOP_GENERATION_MS: u64 = 60_000;
 

@@ -136,6 +136,8 @@ pub struct Traffic {
     pub bytes_sent: u64,
     pub clients: Vec<TrafficRow>,
     pub networks: Vec<TrafficRow>,
+    /// Autonomous systems, where there is a table of them.
+    pub systems: Vec<TrafficRow>,
     pub paths: Vec<TrafficRow>,
     pub agents: Vec<TrafficRow>,
 }

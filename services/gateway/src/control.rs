@@ -21,6 +21,7 @@ use sumun_pools::{Admission, AdmissionLimits, Pools};
 use sumun_traffic::pacer::Pacer;
 use tokio::task::AbortHandle;
 
+use crate::asn::AsnTables;
 use crate::blocks::{Blocked, Blocks, Guard};
 use crate::events::Event;
 use crate::files::{DiskGate, FileCache, FileRoot};
@@ -61,6 +62,7 @@ pub struct Gateway {
     route_paces: Table<(Name, Name, u64), Both<Pacer>>,
     pub(crate) blocks: Arc<Blocks>,
     watchers: Watchers,
+    asn: Arc<AsnTables>,
     /// Of the hash tables that clients' texts go into, the same for all workers.
     seed: u64,
 }
@@ -90,13 +92,14 @@ impl Gateway {
             route_paces: Table::default(),
             blocks,
             watchers: Watchers::default(),
+            asn: Arc::default(),
             seed: fastrand::u64(..),
         })
     }
 
     /// Who asks for what, most of all, in the last one to two minutes.
     pub async fn traffic(&self) -> Traffic {
-        self.watchers.ask().await
+        self.watchers.ask(&self.asn).await
     }
 
     /// Clients that are blocked now, who is free first at the top.
@@ -144,6 +147,7 @@ impl Gateway {
     pub fn prepare(&self, config: &Config) {
         self.metrics.follow(config);
         self.blocks.follow(config);
+        self.asn.follow(&config.asn_table);
         self.follow(config);
         self.rooms.prepare(config, &self.redis);
         let routes = || config.listeners.values().flat_map(|listener| &listener.routes);
@@ -307,7 +311,7 @@ impl LocalGateway {
         tokio::task::spawn_local(sweep_idle(Rc::clone(&pools), Rc::clone(&worker), Arc::clone(&gateway.blocks)));
         let files = FileCache::new(Arc::clone(&gateway.disk));
         tokio::task::spawn_local(expire_files(Rc::clone(&files), Rc::clone(&worker)));
-        let traffic = Rc::new(Watcher::new(worker.clock.coarse_ms(), gateway.seed));
+        let traffic = Rc::new(Watcher::new(worker.clock.coarse_ms(), gateway.seed, &gateway.asn));
         gateway.watchers.enter(Rc::clone(&traffic), Rc::clone(&worker));
         let (sites, accepting, taken) = (HashMap::new(), Vec::new(), Vec::new());
         Self { gateway, worker, sites, pools, accepting, taken, files, log, traffic }

@@ -236,6 +236,8 @@ pub(crate) enum Event<'a> {
     PrefaceRefused { listener: &'a str, peer: Option<std::net::SocketAddr>, refusal: Refusal },
     RoomLost { room: &'a str, why: &'a str },
     Blocked { client: &'a str, reason: &'a str, lasts: std::time::Duration },
+    AsnTableRead { ranges: usize, bytes: usize },
+    AsnTableUnusable { path: &'a std::path::Path, why: &'a str },
     PageUnreadable { page: &'a std::path::Path, error: &'a std::io::Error },
     RootUnreadable { root: &'a std::path::Path, error: &'a std::io::Error },
 }
@@ -258,6 +260,12 @@ impl Event<'_> {
             }
             Self::RoomLost { room, why } => {
                 tracing::error!("waiting room {room}: what was kept of it is not understood ({why}): it begins anew");
+            }
+            Self::AsnTableRead { ranges, bytes } => {
+                tracing::info!("table of autonomous systems: {ranges} ranges in {bytes} bytes");
+            }
+            Self::AsnTableUnusable { path, why } => {
+                tracing::error!("table of autonomous systems: {}: {why}; not used", path.display());
             }
             Self::PageUnreadable { page, error } => {
                 tracing::error!("page {}: {error}; the built-in one is used", page.display());

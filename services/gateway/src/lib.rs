@@ -9,6 +9,7 @@
 //! Build with `Gateway::new`, start with `LocalGateway::new` on each worker, change with `take` and `apply`,
 //! end with `Worker::drain`. What one request goes through stands in `path.rs`.
 
+mod asn;
 mod blocks;
 mod client;
 mod control;

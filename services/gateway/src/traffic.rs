@@ -11,14 +11,16 @@ use std::cell::RefCell;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::rc::Rc;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use sumun_engine::Worker;
 use sumun_engine::accept::client_key;
+use sumun_traffic::asn::AsnTable;
 use sumun_traffic::space_saving::Hit;
 use sumun_traffic::top::{self, Generations, Top, TopRow, Turn, text_key};
 use tokio::sync::{mpsc, oneshot};
 
+use crate::asn::AsnTables;
 use crate::limits::{SAMPLED_ABOVE, SAMPLED_ONE_IN, TRAFFIC_ASKED, TRAFFIC_PLACES, TRAFFIC_ROWS};
 
 /// What all workers have seen in the last one to two minutes.
@@ -31,6 +33,8 @@ pub struct Traffic {
     pub clients: Vec<Row>,
     /// Of /24 and /48.
     pub networks: Vec<Row>,
+    /// Autonomous systems, where there is a table of them.
+    pub systems: Vec<Row>,
     pub paths: Vec<Row>,
     pub agents: Vec<Row>,
 }
@@ -62,6 +66,7 @@ pub struct Row {
 pub(crate) struct Watcher {
     state: RefCell<State>,
     seed: u64,
+    asn: Arc<AsnTables>,
 }
 
 #[derive(Clone)]
@@ -70,6 +75,7 @@ struct State {
     totals: [Totals; 2],
     clients: Top,
     networks: Top,
+    systems: Top,
     paths: Top,
     agents: Top,
     sampling: Sampling,
@@ -111,6 +117,7 @@ impl State {
             totals: [Totals::default(); 2],
             clients: Top::of_numbers(TRAFFIC_PLACES, seed),
             networks: Top::of_numbers(TRAFFIC_PLACES, seed),
+            systems: Top::of_numbers(TRAFFIC_PLACES, seed),
             paths: Top::of_texts(TRAFFIC_PLACES, seed),
             agents: Top::of_texts(TRAFFIC_PLACES, seed),
             sampling: Sampling::default(),
@@ -124,7 +131,8 @@ impl State {
             Turn::Next => self.totals = [Totals::default(), self.totals[0]],
             Turn::Over => self.totals = Default::default(),
         }
-        for top in [&mut self.clients, &mut self.networks, &mut self.paths, &mut self.agents] {
+        let tops = [&mut self.clients, &mut self.networks, &mut self.systems, &mut self.paths, &mut self.agents];
+        for top in tops {
             top.turn(turn);
         }
     }
@@ -138,8 +146,8 @@ pub(crate) struct Seen<'a> {
 }
 
 impl Watcher {
-    pub(crate) fn new(now_ms: u64, seed: u64) -> Self {
-        Self { state: RefCell::new(State::new(now_ms, seed)), seed }
+    pub(crate) fn new(now_ms: u64, seed: u64, asn: &Arc<AsnTables>) -> Self {
+        Self { state: RefCell::new(State::new(now_ms, seed)), seed, asn: Arc::clone(asn) }
     }
 
     /// Counts a request that has ended. `seen` gives path and agent, where they are wanted.
@@ -162,6 +170,9 @@ impl Watcher {
             let key = client_key(client);
             state.clients.add(key, hit);
             state.networks.add(network_key(key), hit);
+            if let Some(table) = &*self.asn.now() {
+                state.systems.add(table.number_of(key).into(), hit);
+            }
         }
         if let Some((path, agent)) = seen.texts {
             state.paths.add_text(text_key(path, self.seed), path, hit);
@@ -200,7 +211,7 @@ impl Watchers {
     }
 
     /// What all workers have seen; one that has ended or does not answer any more is left out.
-    pub(crate) async fn ask(&self) -> Traffic {
+    pub(crate) async fn ask(&self, asn: &AsnTables) -> Traffic {
         let asked: Vec<oneshot::Receiver<Copied>> = {
             let senders = self.0.lock().unwrap_or_else(PoisonError::into_inner);
             let ask = |sender: &mpsc::Sender<oneshot::Sender<Copied>>| {
@@ -213,18 +224,18 @@ impl Watchers {
         for copied in asked {
             states.extend(copied.await.ok());
         }
-        add_up(&states)
+        add_up(&states, asn.now().as_deref())
     }
 }
 
-fn add_up(states: &[Copied]) -> Traffic {
+fn add_up(states: &[Copied], asn: Option<&AsnTable>) -> Traffic {
     let mut totals = Totals::default();
     for of_one in states.iter().flat_map(|Copied(state, _)| state.totals) {
         totals.requests += of_one.requests;
         totals.errors += of_one.errors;
         totals.bytes = totals.bytes.saturating_add(of_one.bytes);
     }
-    let rows = |pick: fn(&State) -> &Top, name: fn(&TopRow) -> String| {
+    let rows = |pick: fn(&State) -> &Top, name: &dyn Fn(&TopRow) -> String| {
         let rows = top::merge(states.iter().map(|Copied(state, _)| pick(state)), TRAFFIC_ROWS);
         let row = |row: TopRow| Row {
             name: name(&row),
@@ -240,10 +251,11 @@ fn add_up(states: &[Copied]) -> Traffic {
         // Workers turn at their own times, and those that see nothing not at all.
         window_ms: states.iter().map(|Copied(state, now_ms)| state.generations.window_ms(*now_ms)).max().unwrap_or(0),
         totals,
-        clients: rows(|state| &state.clients, |row| client_text(row.key)),
-        networks: rows(|state| &state.networks, |row| network_text(row.key)),
-        paths: rows(|state| &state.paths, text),
-        agents: rows(|state| &state.agents, text),
+        clients: rows(|state| &state.clients, &|row| client_text(row.key)),
+        networks: rows(|state| &state.networks, &|row| network_text(row.key)),
+        systems: asn.map_or_else(Vec::new, |table| rows(|state| &state.systems, &|row| system_text(table, row.key))),
+        paths: rows(|state| &state.paths, &text),
+        agents: rows(|state| &state.agents, &text),
     }
 }
 
@@ -270,6 +282,14 @@ fn network_text(network: u64) -> String {
         Ok(0) => "::/48".to_owned(),
         Ok(v4) => format!("{}/24", Ipv4Addr::from_bits(v4)),
         Err(_) => format!("{}/48", Ipv6Addr::from_bits(u128::from(network) << 64)),
+    }
+}
+
+/// `AS64500 NAME`; of what the table does not know, `unknown`.
+fn system_text(table: &AsnTable, number: u64) -> String {
+    match u32::try_from(number) {
+        Ok(0) | Err(_) => "unknown".to_owned(),
+        Ok(number) => shown(format!("AS{number} {}", table.name_of(number)).trim_end().as_bytes()),
     }
 }
 
@@ -310,7 +330,7 @@ mod tests {
 
     #[test]
     fn workers_are_added_up() {
-        let watchers = [Watcher::new(0, 5), Watcher::new(0, 5)];
+        let watchers = [Watcher::new(0, 5, &Arc::default()), Watcher::new(0, 5, &Arc::default())];
         for number in 0..30 {
             let is_error = number % 3 == 0;
             watchers[number % 2].count(1000, is_error, 10, || seen("203.0.113.7", "/login"));
@@ -323,7 +343,7 @@ mod tests {
         );
         watchers[0].count(1000, true, 10, || Seen { client: None, texts: None });
         let copies = watchers.map(|watcher| Copied(Box::new(watcher.state.into_inner()), 1500));
-        let traffic = add_up(&copies);
+        let traffic = add_up(&copies, None);
         assert_eq!(traffic.window_ms, 1500);
         assert_eq!(traffic.totals, Totals { requests: 33, errors: 11, bytes: 330 });
         assert_eq!(names(&traffic.clients), [("203.0.113.7", 30), ("203.0.113.9", 1), ("2001:db8:1:2::/64", 1)]);
@@ -335,13 +355,13 @@ mod tests {
 
     #[test]
     fn the_busy_are_counted_by_a_part() {
-        let watcher = Watcher::new(0, 5);
+        let watcher = Watcher::new(0, 5, &Arc::default());
         const MANY: u64 = 200_000;
         for number in 0..MANY {
             // All within a second.
             watcher.count(100, false, 1, || seen(if number % 4 == 0 { "203.0.113.7" } else { "203.0.113.8" }, "/"));
         }
-        let traffic = add_up(&[Copied(Box::new(watcher.state.into_inner()), 100)]);
+        let traffic = add_up(&[Copied(Box::new(watcher.state.into_inner()), 100)], None);
         assert_eq!(traffic.totals.requests, MANY);
         let row = &traffic.clients[1];
         // One in sixteen of 50,000 is 3,125, with a deviation of less than 2 in 100.
@@ -350,12 +370,12 @@ mod tests {
 
     #[test]
     fn what_is_old_is_gone() {
-        let watcher = Watcher::new(0, 5);
+        let watcher = Watcher::new(0, 5, &Arc::default());
         watcher.count(0, true, 1, || seen("203.0.113.7", "/"));
         let mut state = watcher.state.into_inner();
         state.turn(61_000);
         assert_eq!(state.totals[1].requests, 1);
         state.turn(125_000);
-        assert_eq!(add_up(&[Copied(Box::new(state), 125_000)]).totals, Totals::default());
+        assert_eq!(add_up(&[Copied(Box::new(state), 125_000)], None).totals, Totals::default());
     }
 }

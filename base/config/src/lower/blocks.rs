@@ -1,5 +1,8 @@
-//! Rules by which clients are blocked for a while.
+//! Rules by which clients are blocked for a while, and what is looked up of who asks.
 
+use std::path::PathBuf;
+
+use super::process::Use;
 use super::{Lower, Section};
 use crate::checked::BlockRule;
 use crate::limits::BLOCK_RULES;
@@ -11,6 +14,17 @@ const CLIENT_ERRORS: (u16, u16) = (400, 499);
 const SERVER_ERRORS: (u16, u16) = (500, 599);
 
 impl Lower<'_> {
+    pub(super) fn asn_table(&mut self, top: Section<'_>) -> Vec<PathBuf> {
+        let traffic = top.section("traffic");
+        let file = |(node, text): (&Node, &str)| {
+            let path = self.path(node, text);
+            self.probe_file(node.place, &path);
+            self.probe_as_user(node.place, &path, Use::Read);
+            path
+        };
+        traffic.texts("asn_table").into_iter().map(file).collect()
+    }
+
     pub(super) fn blocks(&mut self, top: Section<'_>) -> Vec<BlockRule> {
         let Some(node) = top.given("blocks") else { return Vec::new() };
         let rules = node.list().unwrap_or_default();

@@ -75,6 +75,7 @@ pub(crate) fn config(pool: &Pool) -> Config {
         state: None,
         blocks: Vec::new(),
         shared: None,
+        asn_table: Vec::new(),
         pools: BTreeMap::from([(Arc::clone(&pool.name), Arc::new(pool.clone()))]),
         limits: BTreeMap::new(),
         listeners: BTreeMap::new(),

@@ -27,6 +27,7 @@ fn as_json(traffic: &Traffic) -> Json {
         "bytes_sent": traffic.bytes_sent,
         "clients": rows(&traffic.clients),
         "networks": rows(&traffic.networks),
+        "systems": rows(&traffic.systems),
         "paths": rows(&traffic.paths),
         "agents": rows(&traffic.agents),
     })

@@ -54,6 +54,7 @@ pub(super) fn config_with(servers: &[&str]) -> Config {
         sandbox: config::Sandbox::Off,
         state: None,
         blocks: Vec::new(),
+        asn_table: Vec::new(),
         shared: None,
         pools: BTreeMap::from([("app".into(), Arc::new(pool))]),
         limits: BTreeMap::new(),

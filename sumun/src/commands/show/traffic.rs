@@ -18,7 +18,9 @@ pub(in crate::commands) fn traffic(body: &Value, coloured: bool) -> String {
         number("errors"),
         number("bytes_sent"),
     );
-    for (key, title) in [("clients", "client"), ("networks", "network"), ("paths", "path"), ("agents", "agent")] {
+    let tops =
+        [("clients", "client"), ("networks", "network"), ("systems", "system"), ("paths", "path"), ("agents", "agent")];
+    for (key, title) in tops {
         let lines = rows(body, key, |row| {
             vec![
                 text(row, "count"),
@@ -29,6 +31,10 @@ pub(in crate::commands) fn traffic(body: &Value, coloured: bool) -> String {
                 text(row, "name"),
             ]
         });
+        // Without a table of systems there are none.
+        if key == "systems" && lines.is_empty() {
+            continue;
+        }
         let head = ["requests", "of them unsure", "share", "errors", "bytes sent", title];
         out.push('\n');
         out.push_str(&render(&head, &lines, coloured));

@@ -503,7 +503,7 @@ pub(crate) fn response_forward(data: &[u8]) {
             connection,
             date: b"Thu, 01 Jan 1970 00:00:00 GMT",
             cookie: None,
-            room_cookie: None,
+            own_fields: b"",
             hsts: None,
             edits: &edits,
         };

@@ -11,6 +11,7 @@ use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde_json::json;
 use support::http2::{ask, get, speak};
 use support::instance::{Instance, Place, everywhere};
+use support::server::Server;
 use support::talk::{Answer, Client};
 
 /// An instance with these limits, and one route that has `names` of them.
@@ -345,5 +346,45 @@ fn claims_of_tokens_that_hold() {
         assert_eq!(passed_apart(&gateway, 16, "/b", &cookie(1)), 3);
         assert_eq!(passed_apart(&gateway, 16, "/b", &cookie(1)), 0);
         assert_eq!(passed_apart(&gateway, 16, "/b", &cookie(2)), 3);
+    });
+}
+
+/// Where a limit says so, each answer tells how the client stands, whoever gives it.
+#[test]
+fn answers_that_pass_tell_what_is_left() {
+    everywhere(|place| {
+        let server = Server::saying(place.ip, "hi");
+        let config = format!(
+            "limits: {{ all: {{ key: client, rate: 10/h, fields: always }}, \
+               calm: {{ key: client, rate: 100/h, window: sliding, fields: always }}, quiet: {{ key: path, rate: 50/h }} }}\n\
+             pools: {{ app: {{ servers: \"{}\" }} }}\n\
+             listeners: {{ web: {{ bind: \"$BIND\", routes: [\n\
+               {{ path: /own, limits: [quiet, all], respond: {{ body: ok }} }}, {{ path: /both, limits: [all, calm], respond: 204 }},\n\
+               {{ path: /files/, limits: all, files: $DIR }}, {{ path: /quiet, limits: quiet, respond: 204 }},\n\
+               {{ path: /, limits: all, proxy: app }} ] }} }}\n",
+            server.address()
+        );
+        let gateway = Instance::start_in(place, &config, |directory| {
+            fs::write(directory.join("a.txt"), "a").expect("there is room");
+        });
+        let mut client = gateway.connect();
+        let mut told = |target: &str, status: u16| {
+            let answer = client.get(target).expect(status);
+            let field = |name: &str| answer.header(name).unwrap_or_default().to_owned();
+            (field("ratelimit"), field("ratelimit-policy"))
+        };
+        let policy = "\"all\";q=10;w=3600".to_owned();
+        assert_eq!(told("/", 200), ("\"all\";r=9".to_owned(), policy.clone()));
+        assert_eq!(told("/own", 200), ("\"all\";r=8".to_owned(), policy.clone()));
+        assert_eq!(told("/files/a.txt", 200), ("\"all\";r=7".to_owned(), policy.clone()));
+        assert_eq!(told("/files/b.txt", 404), ("\"all\";r=6".to_owned(), policy.clone()));
+        let both = ("\"all\";r=5, \"calm\";r=99".to_owned(), format!("{policy}, \"calm\";q=100;w=3600"));
+        assert_eq!(told("/both", 204), both);
+        assert_eq!(told("/quiet", 204), (String::new(), String::new()));
+        for _ in 0..5 {
+            told("/", 200);
+        }
+        let refused = told("/", 429);
+        assert!(refused.0.starts_with("\"all\";r=0;t=") && refused.1 == policy, "{refused:?}");
     });
 }

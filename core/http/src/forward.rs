@@ -246,9 +246,9 @@ pub struct ResponsePlan<'a> {
     pub date: &'a [u8],
     /// A `Set-Cookie` value of the gateway's own (sticky sessions).
     pub cookie: Option<&'a [u8]>,
-    /// That of a waiting room. It is written whatever the edits say: without it the visitor would be
-    /// back at the end of the queue with the next request.
-    pub room_cookie: Option<&'a [u8]>,
+    /// Whole field lines that are written whatever the edits say, such as the cookie of a waiting room:
+    /// without it the visitor would be back at the end of the queue with the next request.
+    pub own_fields: &'a [u8],
     /// Value of `Strict-Transport-Security` (RFC 6797); takes the place of what the server says.
     pub hsts: Option<&'a [u8]>,
     pub edits: &'a Edits,
@@ -305,7 +305,7 @@ pub fn write_response(output: &mut Vec<u8>, head: &ResponseHead, bytes: &[u8], p
     {
         write_line(output, b"Set-Cookie", cookie);
     }
-    write_room_cookie(output, plan.room_cookie);
+    output.extend_from_slice(plan.own_fields);
     write_hsts(output, plan.hsts, plan.edits);
     match plan.framing {
         Framing::Silent => {}
@@ -315,14 +315,6 @@ pub fn write_response(output: &mut Vec<u8>, head: &ResponseHead, bytes: &[u8], p
     write_connection_line(output, plan.connection);
     plan.edits.write(output);
     output.extend_from_slice(b"\r\n");
-}
-
-/// Appends the `Set-Cookie` of a waiting room. Whatever is answered and whatever a route edits: without it
-/// the visitor's place is lost.
-pub fn write_room_cookie(output: &mut Vec<u8>, value: Option<&[u8]>) {
-    if let Some(value) = value {
-        write_line(output, b"Set-Cookie", value);
-    }
 }
 
 /// Appends `Strict-Transport-Security`, unless the edits say otherwise.
@@ -534,7 +526,7 @@ mod tests {
             connection: ConnectionLine::of(false, Version::Http11),
             date: b"D",
             cookie: Some(b"at=1"),
-            room_cookie: None,
+            own_fields: b"",
             hsts: None,
             edits,
         };
@@ -609,7 +601,7 @@ mod tests {
                 connection,
                 date: b"",
                 cookie: None,
-                room_cookie: None,
+                own_fields: b"",
                 hsts,
                 edits,
             };

@@ -53,6 +53,15 @@ impl Quota {
         counted.0.known(key).map_or(Ok(()), |word| self.step(word.load(Relaxed), now_ns).map(drop))
     }
 
+    /// How many more of this key would be counted now.
+    pub fn left(&self, counted: &Counted, key: u64, now_ns: u64) -> u64 {
+        let word = counted.0.known(key).map_or(0, |word| word.load(Relaxed));
+        match self {
+            Self::Bucket(rate) => rate.left(word, now_ns),
+            Self::Sliding(window) => window.left(word, now_ns),
+        }
+    }
+
     /// Takes back what [`Self::take`] has counted just now.
     pub fn give_back(&self, counted: &Counted, key: u64, now_ns: u64) {
         let back = |word| match self {
@@ -270,6 +279,20 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn what_is_left_can_be_taken(count in 1_u32..20, pauses_ms in proptest::collection::vec(0_u64..200, 1..50)) {
+            for quota in both(count) {
+                let counted = Counted::new(10);
+                let mut now_ns = SECOND_NS;
+                for pause_ms in &pauses_ms {
+                    now_ns += pause_ms * 1_000_000;
+                    let left = quota.left(&counted, 1, now_ns);
+                    prop_assert_eq!(left > 0, quota.take(&counted, 1, now_ns).is_ok());
+                    prop_assert_eq!(quota.left(&counted, 1, now_ns), left.saturating_sub(1));
+                }
+            }
+        }
+
         /// Looking counts nothing, and says what taking would.
         #[test]
         fn a_look_is_not_counted(count in 1_u32..20, pauses_ms in proptest::collection::vec(0_u64..200, 1..100)) {

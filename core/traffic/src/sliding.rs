@@ -74,6 +74,12 @@ impl Window {
         Counts { now: counts.now.saturating_sub(1), ..counts }.word()
     }
 
+    /// How many more fit at `now_ns`.
+    #[must_use]
+    pub fn left(&self, word: u64, now_ns: u64) -> u64 {
+        self.limit.saturating_sub(self.weight(word, now_ns))
+    }
+
     /// How much counts now.
     #[must_use]
     pub fn weight(&self, word: u64, now_ns: u64) -> u64 {

@@ -50,6 +50,12 @@ impl Rate {
         self.burst_ns
     }
 
+    /// Tokens that are there at `now_ns`.
+    #[must_use]
+    pub fn left(&self, full_at_ns: u64, now_ns: u64) -> u64 {
+        self.burst_ns.saturating_sub(full_at_ns.saturating_sub(now_ns)) / self.token_ns
+    }
+
     /// Takes back one token that [`Self::take`] has taken just now.
     #[must_use]
     pub fn give_back(&self, full_at_ns: u64) -> u64 {

@@ -70,6 +70,7 @@ pub(crate) struct Limit {
     pub(crate) name: Name,
     /// Its item of `RateLimit-Policy`.
     pub(crate) policy: Box<[u8]>,
+    pub(crate) tells_always: bool,
     pub(crate) cell: Arc<LimitCell>,
 }
 
@@ -140,6 +141,7 @@ impl Limiting {
             hasher,
             key: parts.collect(),
             policy: policy(limit).into_bytes().into(),
+            tells_always: limit.tells_always,
             cell: metrics.limit(&limit.name, worker),
             name: Arc::clone(&limit.name),
         }
@@ -190,7 +192,7 @@ mod tests {
         let policy = |count, period, burst| {
             let rate = config::Rate { count, period: Duration::from_secs(period) };
             let (key, window) = (vec![KeyPart::Client], RateWindow::Bucket);
-            policy(&config::Limit { name: "a".into(), key, rate, burst, window, keys: 1, shared: false })
+            policy(&config::Limit { name: "a".into(), key, rate, burst, window, keys: 1, shared: false, tells_always: false })
         };
         assert_eq!(policy(50, 1, 100), "\"a\";q=100;w=2");
         assert_eq!(policy(1000, 60, 1000), "\"a\";q=1000;w=60");

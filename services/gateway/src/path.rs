@@ -123,8 +123,9 @@ pub(crate) struct Exchange<'a> {
     pub(crate) pace: Option<Rc<engine::Pace>>,
     /// The key that a request for a WebSocket needs in HTTP/1.1 and has not in HTTP/2.
     pub(crate) websocket_key: Option<[u8; 24]>,
-    /// `Set-Cookie` of the route's waiting room, for whatever answer the client gets.
-    pub(crate) room_cookie: Option<Box<[u8]>>,
+    /// Whole field lines for whatever answer the client gets: `Set-Cookie` of the route's waiting room,
+    /// `RateLimit` of its limits.
+    pub(crate) own_fields: Vec<u8>,
 }
 
 /// What is known of a request when it ends. Times are those of the worker's clock, in microseconds;
@@ -482,7 +483,7 @@ async fn serve_request(
         own_pace: connection.pace.as_ref(),
         pace: None,
         websocket_key: (head.websocket && head.version == Version::Http2).then(crate::http2::websocket::new_key),
-        room_cookie: None,
+        own_fields: Vec::new(),
     };
     let proof = site.proof(head.method, &path);
     let goes_elsewhere = proof.is_none() && exchange.must_come_over_tls();
@@ -578,7 +579,7 @@ async fn refuse(connection: &mut Connection, client_text: &ClientText, site: &Rc
         own_pace: None,
         pace: None,
         websocket_key: None,
-        room_cookie: None,
+        own_fields: Vec::new(),
     };
     answer::of_reason(&mut exchange, reason).await;
     finish(&exchange, None, reason);

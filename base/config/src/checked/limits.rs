@@ -19,6 +19,8 @@ pub struct Limit {
     pub keys: u32,
     /// Counted together with other gateways; never of a sliding window.
     pub shared: bool,
+    /// Answers to requests that passed tell the client how it stands as well.
+    pub tells_always: bool,
 }
 
 /// How a rate is held.

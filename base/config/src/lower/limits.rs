@@ -48,6 +48,7 @@ impl Lower<'_> {
             window,
             keys: section.number("keys"),
             shared,
+            tells_always: section.text("fields") == Some("always"),
         })
     }
 

@@ -25,6 +25,9 @@ pub(crate) static LIMIT: Map = Map {
         key("shared", ON_OR_OFF,
             "Counts together with other gateways, through the top-level `shared`. With `window: bucket` alone.")
             .default("off"),
+        key("fields", Shape::One(Kind::Words(&["refused", "always"], &[])),
+            "Which answers tell the client by `RateLimit` and `RateLimit-Policy` how it stands: those to requests that were refused, or all.")
+            .default("refused"),
     ],
     choices: &[],
 };

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::task::Poll;
 
 use sumun_engine::pace::DOWN;
-use sumun_http::forward::{ConnectionLine, Edits, write_hsts, write_room_cookie};
+use sumun_http::forward::{ConnectionLine, Edits, write_hsts};
 use sumun_http::{BodyLength, Known, Method, Reject};
 
 use super::bandwidth::{self, Paced};
@@ -181,8 +181,8 @@ fn write_page(
     output.extend_from_slice(itoa::Buffer::new().format(length).as_bytes());
     output.extend_from_slice(b"\r\n");
     write_hsts(output, exchange.hsts(), &Edits::NONE);
-    write_room_cookie(output, exchange.room_cookie.as_deref());
     write_fields(output);
+    output.extend_from_slice(&exchange.own_fields);
     for part in [exchange.site.config.request_id.as_bytes(), b": ", id, b"\r\n"] {
         output.extend_from_slice(part);
     }
@@ -393,7 +393,7 @@ async fn send(exchange: &mut Exchange<'_>, answer: &Answer<'_>) -> bool {
     }
     write_hsts(&mut output, exchange.hsts(), answer.edits);
     answer.edits.write_filtered(&mut output, answer.fields);
-    write_room_cookie(&mut output, exchange.room_cookie.as_deref());
+    output.extend_from_slice(&exchange.own_fields);
     let connection = ConnectionLine::of(exchange.keep_alive, exchange.head.version);
     sumun_http::forward::write_connection_line(&mut output, connection);
     output.extend_from_slice(b"\r\n");

@@ -229,26 +229,21 @@ struct HeadFacts<'a> {
     date: [u8; 29],
     connection: ConnectionLine,
     hsts: Option<&'a [u8]>,
-    room_cookie: Option<Box<[u8]>>,
+    own_fields: Vec<u8>,
 }
 
 impl<'a> HeadFacts<'a> {
     fn of(exchange: &Exchange<'a>, status: u16) -> Self {
         let connection = ConnectionLine::of(exchange.keep_alive, exchange.head.version);
-        Self {
-            status,
-            date: exchange.worker.clock.date(),
-            connection,
-            hsts: exchange.hsts(),
-            room_cookie: exchange.room_cookie.clone(),
-        }
+        let own_fields = exchange.own_fields.clone();
+        Self { status, date: exchange.worker.clock.date(), connection, hsts: exchange.hsts(), own_fields }
     }
 
     fn write(&self, output: &mut Vec<u8>, route: &Route, fields: &[u8], is_chunked: bool) {
         answer::write_status_line(output, self.status, &self.date, &route.response_edits);
         sumun_http::forward::write_hsts(output, self.hsts, &route.response_edits);
-        sumun_http::forward::write_room_cookie(output, self.room_cookie.as_deref());
         route.response_edits.write_filtered(output, fields);
+        output.extend_from_slice(&self.own_fields);
         if is_chunked {
             output.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
         }

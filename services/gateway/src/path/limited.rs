@@ -14,6 +14,9 @@ use crate::site::Route;
 
 const SECOND_NS: u64 = 1_000_000_000;
 
+/// Room for what is said of one limit with a name of usual length.
+const FIELD_BYTES: usize = 128;
+
 /// Why a request is not let pass.
 struct Over<'a> {
     limits: &'a [Limit],
@@ -23,7 +26,12 @@ struct Over<'a> {
 
 /// Counts the request; `Some`: it was one too many, and has been answered.
 pub(super) async fn check(exchange: &mut Exchange<'_>, route: &Route) -> Option<Ended> {
-    let over = ask(exchange, route).err()?;
+    let Err(over) = ask(exchange, route) else {
+        if route.limits.iter().any(|limit| limit.tells_always) {
+            tell(exchange, route);
+        }
+        return None;
+    };
     Some(answer::refuse(exchange, Reason::RateLimited, |output| over.write(output)).await)
 }
 
@@ -66,6 +74,30 @@ fn ask<'a>(exchange: &Exchange<'_>, route: &'a Route) -> Result<(), Over<'a>> {
     }
     limits.iter().zip(keys).for_each(|(limit, key)| limit.note(key));
     Ok(())
+}
+
+/// How the client stands with the limits that tell it always, after this request: the same fields, but that
+/// nobody has to wait (`t` is left out).
+fn tell(exchange: &mut Exchange<'_>, route: &Route) {
+    let now_ns = exchange.record.start_us.saturating_mul(1000);
+    let telling = || route.limits.iter().filter(|limit| limit.tells_always);
+    let mut fields = Vec::with_capacity(FIELD_BYTES * route.limits.len());
+    fields.extend_from_slice(b"RateLimit-Policy: ");
+    for (index, limit) in telling().enumerate() {
+        fields.extend_from_slice(if index > 0 { b", " } else { b"" });
+        fields.extend_from_slice(&limit.policy);
+    }
+    fields.extend_from_slice(b"\r\nRateLimit: ");
+    let mut digits = itoa::Buffer::new();
+    for (index, limit) in telling().enumerate() {
+        let left = limit.quota.left(&limit.counted, key::of(exchange, route, &limit.key), now_ns);
+        fields.extend_from_slice(if index > 0 { b", \"" } else { b"\"" });
+        fields.extend_from_slice(limit.name.as_bytes());
+        fields.extend_from_slice(b"\";r=");
+        fields.extend_from_slice(digits.format(left).as_bytes());
+    }
+    fields.extend_from_slice(b"\r\n");
+    exchange.own_fields.append(&mut fields);
 }
 
 impl Over<'_> {

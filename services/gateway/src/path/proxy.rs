@@ -541,7 +541,7 @@ async fn pass_interim(
         connection: ConnectionLine::Silent,
         date: b"",
         cookie: None,
-        room_cookie: None,
+        own_fields: b"",
         hsts: None,
         edits: &route.response_edits,
     };

@@ -98,7 +98,7 @@ pub(super) async fn run(
         connection: line,
         date: &date,
         cookie: cookie.as_deref(),
-        room_cookie: exchange.room_cookie.as_deref(),
+        own_fields: &exchange.own_fields,
         hsts: exchange.hsts(),
         edits: &route.response_edits,
     };

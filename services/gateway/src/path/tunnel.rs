@@ -49,7 +49,7 @@ pub(super) async fn begin(
         connection: ConnectionLine::Websocket,
         date: b"",
         cookie: None,
-        room_cookie: exchange.room_cookie.as_deref(),
+        own_fields: &exchange.own_fields,
         hsts: exchange.hsts(),
         edits: &route.response_edits,
     };

@@ -119,7 +119,13 @@ async fn renew(exchange: &mut Exchange<'_>, room: &SharedRoom, cookie: &Cookie<'
     if left_ms < cookie.door.session_ms - cookie.door.session_ms / 10
         && let Some(ends_ms) = room.renew(id, ends_ms, now_ms).await
     {
-        exchange.room_cookie = Some(cookie.session(id, ends_ms, now_ms));
+        set_cookie(exchange, &cookie.session(id, ends_ms, now_ms));
+    }
+}
+
+fn set_cookie(exchange: &mut Exchange<'_>, value: &[u8]) {
+    for part in [b"Set-Cookie: ", value, b"\r\n"] {
+        exchange.own_fields.extend_from_slice(part);
     }
 }
 
@@ -134,7 +140,7 @@ async fn come_in(
     let Some((claim, ends_ms)) = room.claim(id, now_ms).await else { return Some(Told::Moment) };
     match claim {
         Claim::Admitted => {
-            exchange.room_cookie = Some(cookie.session(id, ends_ms, now_ms));
+            set_cookie(exchange, &cookie.session(id, ends_ms, now_ms));
             None
         }
         Claim::NotYet => Some(Told::Place(room.outlook().place(id.number).max(1))),
@@ -169,11 +175,11 @@ async fn arrive(exchange: &mut Exchange<'_>, room: &SharedRoom, cookie: &Cookie<
     let Some((arrival, ends_ms)) = room.arrive(now_ms).await else { return Some(Told::Moment) };
     match arrival {
         Arrival::Admitted(id) => {
-            exchange.room_cookie = Some(cookie.session(id, ends_ms, now_ms));
+            set_cookie(exchange, &cookie.session(id, ends_ms, now_ms));
             None
         }
         Arrival::Waits(id) => {
-            exchange.room_cookie = Some(cookie.ticket(id, now_ms));
+            set_cookie(exchange, &cookie.ticket(id, now_ms));
             Some(Told::Place(room.outlook().place(id.number).max(1)))
         }
         Arrival::Full => {

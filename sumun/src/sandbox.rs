@@ -12,11 +12,11 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
-use sumun_config::checked::{AcmeDirectory, Config, Files, Pool, Sandbox, ServerAddress, Stream, User};
+use sumun_config::checked::{AcmeDirectory, Config, Files, Pool, Sandbox, ServerAddress, Source, Stream, User};
 use sumun_engine::lifecycle::HostFiles;
 use sumun_engine::rooms::with_rooms;
 use sumun_host::sandbox::{self, Allowances, Entered};
-use sumun_host::{files, process, users};
+use sumun_host::{connect, files, process, users};
 
 pub(crate) use allowed::Allowed;
 pub(crate) use print::{as_json, as_text};
@@ -50,6 +50,8 @@ pub(crate) struct Plan {
     pub(crate) unix: BTreeSet<PathBuf>,
     /// Datagrams are passed on.
     pub(crate) udp: bool,
+    /// Servers are connected to from the addresses of clients.
+    pub(crate) transparent: bool,
 }
 
 impl Plan {
@@ -98,7 +100,8 @@ impl Plan {
             self.connect.insert(port);
             self.connect.extend(pool.health.as_ref().and_then(|health| health.port));
         }
-        if !pool.source.is_empty() {
+        self.transparent |= pool.source == Source::Client;
+        if pool.source != Source::Own(Vec::new()) {
             // The source's TCP port is left to the kernel, which is a bind all the same.
             self.bind.insert(0);
         }
@@ -111,6 +114,7 @@ impl Plan {
             connect: self.connect.iter().copied().collect(),
             bind: self.bind.iter().copied().collect(),
             udp: self.udp,
+            transparent: self.transparent,
         }
     }
 }
@@ -162,14 +166,16 @@ pub(crate) fn enter(config: &Config) -> Result<Inside, String> {
     {
         tracing::warn!("only root becomes another user: the worker process stays {}", users::current_name());
     }
+    let plan = Plan::of(config);
     if config.sandbox == Sandbox::Off {
         if let Some(account) = account {
-            sandbox::only_become(&account).map_err(|error| cannot_become(&account.name, &error.to_string()))?;
+            sandbox::only_become(&account, plan.transparent)
+                .map_err(|error| cannot_become(&account.name, &error.to_string()))?;
         }
+        can_be_transparent(&plan)?;
         let state = format!("off, user {}", users::current_name());
         return Ok(Inside { state, ports: None, host_files: None, _entered: None });
     }
-    let plan = Plan::of(config);
     let host_files = read_host_files();
     let entered = sandbox::enter(account.as_ref(), &plan.allowances())
         .map_err(|error| format!("the sandbox cannot be entered: {error}; `sandbox: off` goes without"))?;
@@ -180,6 +186,7 @@ pub(crate) fn enter(config: &Config) -> Result<Inside, String> {
         }
         missing = Some(why);
     }
+    can_be_transparent(&plan)?;
     let missing: Vec<&str> = entered.kernel.missing.iter().chain(&missing).map(String::as_str).collect();
     if !missing.is_empty() {
         let missing = missing.join("; ");
@@ -195,6 +202,14 @@ pub(crate) fn enter(config: &Config) -> Result<Inside, String> {
         ports: restricts_ports.then_some(plan.connect),
         host_files: Some(host_files),
         _entered: Some(entered),
+    })
+}
+
+/// Tried rather than looked up: in a container, capabilities may not be about its network.
+fn can_be_transparent(plan: &Plan) -> Result<(), String> {
+    let tried = if plan.transparent { connect::can_be_transparent() } else { Ok(()) };
+    tried.map_err(|error| {
+        format!("`source: client` needs CAP_NET_RAW, which root has unless a container or unit takes it away: {error}")
     })
 }
 

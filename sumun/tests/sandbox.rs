@@ -214,6 +214,19 @@ fn limits_of_others_are_theirs() {
     free.allows("limit", std::process::id().to_string());
 }
 
+/// Where clients' addresses are connected from a capability is kept that packets could be made with.
+#[test]
+fn packets_are_not_made_by_hand() {
+    let case = Case::new(
+        "pools: { app: { source: client, servers: \"127.0.0.1:1\" } }\n\
+         listeners: { web: { bind: \"127.0.0.1:1\", tcp: app } }\n",
+    );
+    if case.seccomp() && is_root() {
+        case.refuses("raw", "", NOT_PERMITTED);
+        assert_eq!(case.plan()["transparent"], true);
+    }
+}
+
 /// ptrace, mount, bpf, io_uring and all the others: each is tried.
 #[test]
 fn every_call_that_is_said_to_be_refused_is_refused() {

@@ -25,7 +25,7 @@ use ipnet::IpNet;
 pub use limits::{Jwt, JwtAlgorithm, JwtKey, KeyPart, Limit, RateWindow, TokenPlace};
 pub use pool::{
     Balance, Concurrency, HashOn, HostHeader, Outlier, Pool, Protocol, ProxyProtocol, Queue, Retries, Server,
-    ServerAddress, Sticky, Timeouts,
+    ServerAddress, Source, Sticky, Timeouts,
 };
 pub use shared::{SharedSecret, SharedThrough};
 pub use stream::{Bandwidth, BlockKey, ByProtocol, Quic, QuicServerId, Rate, Sni, Stream, Udp};

@@ -6,7 +6,7 @@
 //!
 //! ```text
 //! rules of Landlock (their paths are opened) ► no new privileges ► capabilities that execve could
-//! bring ► user and groups ► all capabilities ► Landlock ► filter of system calls
+//! bring ► user and groups ► all capabilities that are not needed ► Landlock ► filter of system calls
 //! ```
 
 pub mod acts;
@@ -22,8 +22,8 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::thread::{
-    CapabilitySet, CapabilitySets, clear_ambient_capability_set, remove_capability_from_bounding_set, set_capabilities,
-    set_no_new_privs,
+    CapabilitySet, CapabilitySets, capabilities, clear_ambient_capability_set, remove_capability_from_bounding_set,
+    set_capabilities, set_keep_capabilities, set_no_new_privs,
 };
 
 use crate::users::{self, Account, become_account};
@@ -45,6 +45,9 @@ pub struct Allowances {
     /// UDP is served: datagrams in batches ([`calls::WITHOUT_UDP`]). To look up names, and to have UDP
     /// sockets at any address and port, nothing is needed: Landlock knows no UDP.
     pub udp: bool,
+    /// Connections come from addresses of clients: CAP_NET_RAW is kept where this process has it. What
+    /// else it is good for is refused by the filter of system calls.
+    pub transparent: bool,
 }
 
 /// What holds from now on.
@@ -85,9 +88,8 @@ pub fn enter(account: Option<&Account>, allowances: &Allowances) -> io::Result<E
     let held = rules.held()?;
     set_no_new_privs(true)?;
     drop_bounding_capabilities();
-    let user_problem = account.and_then(|account| become_account(account).err());
+    let user_problem = become_with(account, allowances.transparent)?.err();
     let user = users::current_name();
-    drop_capabilities()?;
     let user_problem = user_problem.map(|error| error.to_string());
     let kernel = restrict(rules, allowances.udp);
     FILTERED.store(kernel.seccomp, Ordering::Relaxed);
@@ -101,10 +103,21 @@ fn is_filtered() -> bool {
     FILTERED.load(Ordering::Relaxed)
 }
 
-/// Becomes `account` and gives up nothing else: for who wants no sandbox and yet another user. Before
-/// there is a second thread.
-pub fn only_become(account: &Account) -> io::Result<()> {
-    become_account(account)
+/// Becomes `account` and gives up nothing else: for who wants no sandbox and yet another user. With
+/// `transparent` CAP_NET_RAW is kept. Before there is a second thread.
+pub fn only_become(account: &Account, transparent: bool) -> io::Result<()> {
+    if transparent { become_with(Some(account), true)? } else { become_account(account) }
+}
+
+/// Becomes `account` where there is one, and gives up all capabilities but what `transparent` needs. The
+/// inner error: it is still who it was.
+fn become_with(account: Option<&Account>, transparent: bool) -> io::Result<io::Result<()>> {
+    // They would go with the last id that is 0.
+    set_keep_capabilities(transparent)?;
+    let became = account.map_or(Ok(()), become_account);
+    set_keep_capabilities(false)?;
+    drop_capabilities(if transparent { CapabilitySet::NET_RAW } else { CapabilitySet::empty() })?;
+    Ok(became)
 }
 
 /// What [`enter`] could do on this kernel, found out on a thread that ends with it.
@@ -137,14 +150,16 @@ fn drop_bounding_capabilities() {
     }
 }
 
-fn drop_capabilities() -> io::Result<()> {
+/// All but those of `kept` that this process has.
+fn drop_capabilities(kept: CapabilitySet) -> io::Result<()> {
     // A kernel before 4.3 knows no ambient capabilities.
     match clear_ambient_capability_set() {
         Ok(()) | Err(rustix::io::Errno::INVAL) => {}
         Err(error) => return Err(error.into()),
     }
-    let none = CapabilitySet::empty();
-    Ok(set_capabilities(None, CapabilitySets { effective: none, permitted: none, inheritable: none })?)
+    let kept = kept & capabilities(None)?.permitted;
+    let sets = CapabilitySets { effective: kept, permitted: kept, inheritable: CapabilitySet::empty() };
+    Ok(set_capabilities(None, sets)?)
 }
 
 /// `landlock 7, seccomp, user nobody`

@@ -92,7 +92,10 @@ async fn say(transport: &mut Transport, bytes: &[u8]) -> io::Result<()> {
 pub(crate) async fn connect(target: &Target, source: Option<IpAddr>) -> io::Result<Transport> {
     match target {
         Target::Tcp(address) => {
-            let stream = TcpStream::from_std(sumun_host::connect::start_connect(*address, source)?)?;
+            let stream = TcpStream::from_std(sumun_host::connect::start_connect(
+                *address,
+                source.map(sumun_host::connect::Source::Own),
+            )?)?;
             stream.writable().await?;
             match stream.take_error()? {
                 Some(error) => Err(error),

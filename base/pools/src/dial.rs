@@ -3,12 +3,14 @@
 use std::cell::Cell;
 use std::future::poll_fn;
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::task::Poll;
 
+use sumun_config::checked as config;
 use sumun_engine::Deadline;
 use sumun_engine::tls::{Failure, Offer, TlsConnector, TlsPool, TlsStream, Transport, server_name};
+use sumun_host::connect::{Source, start_connect};
 use tokio::net::{TcpStream, UnixStream};
 
 use crate::pool::Pool;
@@ -20,7 +22,7 @@ pub struct Dialer {
     pool: Arc<Pool>,
     /// `None`: its servers are spoken to without TLS.
     tls: Option<TlsConnector>,
-    source: Vec<IpAddr>,
+    source: config::Source,
     /// Which source address comes next.
     next_source: Cell<usize>,
 }
@@ -40,6 +42,8 @@ pub enum DialError {
     Failed,
     /// This host has no descriptor or no memory left for it: nothing is said of the server.
     Host,
+    /// There is no address or TCP port to connect from.
+    NoSource,
     /// It is connected, and not the server it should be, or it speaks no TLS that we do.
     Handshake(Failure),
     /// Connected, and the handshake took too long.
@@ -62,21 +66,21 @@ impl Dialer {
         }
     }
 
-    /// Connects within `deadline`. `first` is said before everything else, TLS among it.
+    /// Connects within `deadline`, for `client` where it is one's own connection. `first` is said before
+    /// everything else, TLS among it.
     ///
     /// # Errors
     /// The server is not there, or not what it should be.
     pub async fn dial(
         &self,
         server: &Server,
-        first: &[u8],
+        (client, first): (Option<SocketAddr>, &[u8]),
         offer: Offer,
         deadline: &Deadline,
     ) -> Result<Dialed, DialError> {
         let mut transport = match server.target() {
             Target::Tcp(address) => {
-                let stream = sumun_host::connect::start_connect(*address, self.source_for(address.ip()))
-                    .map_err(|error| not_made(&error))?;
+                let stream = start_connect(*address, self.source_for(address.ip(), client)).map_err(of_start)?;
                 let stream = TcpStream::from_std(stream).map_err(|_| DialError::Failed)?;
                 wait_connected(&stream, deadline).await?;
                 Transport::Tcp(stream)
@@ -113,14 +117,33 @@ impl Dialer {
         }
     }
 
-    /// The next source address of the destination's family.
-    pub fn source_for(&self, destination: IpAddr) -> Option<IpAddr> {
-        let count = self.source.len();
-        (0..count).find_map(|_| {
+    /// The next source address of the destination's family, or the client's where it is of that family.
+    pub fn source_for(&self, destination: IpAddr, client: Option<SocketAddr>) -> Option<Source> {
+        let is_of_family = |source: &IpAddr| source.is_ipv4() == destination.is_ipv4();
+        let own = match &self.source {
+            config::Source::Own(own) => own,
+            config::Source::Client => {
+                return client.map(|client| client.ip().to_canonical()).filter(is_of_family).map(Source::Foreign);
+            }
+        };
+        let count = own.len();
+        let next = (0..count).find_map(|_| {
             let index = self.next_source.get();
             self.next_source.set((index + 1) % count);
-            self.source.get(index).copied().filter(|source| source.is_ipv4() == destination.is_ipv4())
-        })
+            own.get(index).copied().filter(is_of_family)
+        });
+        next.map(Source::Own)
+    }
+}
+
+/// What the kernel says at once is about this end, but for a server of this host that refuses.
+fn of_start(error: io::Error) -> DialError {
+    match error.kind() {
+        io::ErrorKind::AddrNotAvailable
+        | io::ErrorKind::AddrInUse
+        | io::ErrorKind::InvalidInput
+        | io::ErrorKind::PermissionDenied => DialError::NoSource,
+        _ => not_made(&error),
     }
 }
 

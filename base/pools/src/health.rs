@@ -79,7 +79,9 @@ fn job_of(pool: &Pool, server: &Server) -> Option<Job> {
     let settings = pool.settings();
     let health = settings.health.clone()?;
     let source = match server.target() {
-        Target::Tcp(address) => settings.source.iter().copied().find(|source| source.is_ipv4() == address.is_ipv4()),
+        Target::Tcp(address) => {
+            settings.source.own().iter().copied().find(|source| source.is_ipv4() == address.is_ipv4())
+        }
         Target::Unix(_) => None,
     };
     Some(Job { health, protocol: settings.protocol, first: preface(settings.proxy_protocol), source })

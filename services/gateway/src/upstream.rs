@@ -210,7 +210,7 @@ impl LocalPool {
     /// A socket of our own that is connected to a server.
     pub(crate) async fn dial(&self, server: &Arc<Server>, deadline: &Deadline) -> Result<Stream, ConnectError> {
         self.cell.connects.increment();
-        match self.dialer.dial(server, b"", Offer::of(self.config.protocol), deadline).await {
+        match self.dialer.dial(server, (None, b""), Offer::of(self.config.protocol), deadline).await {
             Ok(Dialed::Plain(transport)) => Ok(transport.into()),
             Ok(Dialed::Tls(mut tls)) if self.config.protocol == config::Protocol::Http2 && !tls.is_http2() => {
                 tls.say_goodbye();
@@ -218,7 +218,7 @@ impl LocalPool {
             }
             Ok(Dialed::Tls(tls)) => Ok(Stream::Tls(Box::new(Secured { tls: *tls, security: None }))),
             Err(DialError::Timeout) => Err(ConnectError::Timeout),
-            Err(DialError::Failed) => Err(ConnectError::Failed),
+            Err(DialError::Failed | DialError::NoSource) => Err(ConnectError::Failed),
             Err(DialError::Host) => Err(ConnectError::Host),
             Err(DialError::HandshakeTimeout(failure)) => {
                 self.note_handshake(server, &failure, deadline.now_ms());

@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -51,14 +52,21 @@ impl Backend {
         }
     }
 
-    /// A new connection to a server, which is told `first` before everything else.
-    pub(crate) async fn connect(&self, server: &Server, first: &[u8], deadline: &Deadline) -> Result<End, Reason> {
+    /// A new connection to a server for this client; the server is told `first` before everything else.
+    pub(crate) async fn connect(
+        &self,
+        server: &Server,
+        (client, first): (Option<SocketAddr>, &[u8]),
+        deadline: &Deadline,
+    ) -> Result<End, Reason> {
         self.cell.connects.increment();
         deadline.set(self.config.timeouts.connect);
-        self.dialer.dial(server, first, Offer::Nothing, deadline).await.map(End::from).map_err(|error| match error {
+        let dialed = self.dialer.dial(server, (client, first), Offer::Nothing, deadline).await;
+        dialed.map(End::from).map_err(|error| match error {
             DialError::Timeout => Reason::ConnectTimeout,
             DialError::Failed => Reason::ConnectFailed,
             DialError::Host => Reason::OwnLimits,
+            DialError::NoSource => Reason::NoSource,
             DialError::HandshakeTimeout(failure) => {
                 self.note_handshake(server, &failure, deadline.now_ms());
                 Reason::ConnectTimeout

@@ -54,6 +54,8 @@ pub enum Reason {
     NoServer,
     ConnectFailed,
     ConnectTimeout,
+    /// This host had no address or TCP port to connect from.
+    NoSource,
     /// Connected, and TLS could not be agreed on or the certificate is not accepted.
     ServerHandshake,
     QueueFull,
@@ -81,6 +83,7 @@ impl Reason {
         Self::NoServer,
         Self::ConnectFailed,
         Self::ConnectTimeout,
+        Self::NoSource,
         Self::ServerHandshake,
         Self::QueueFull,
         Self::QueueTimeout,
@@ -106,6 +109,7 @@ impl Reason {
             Self::NoServer => "no_server",
             Self::ConnectFailed => "connect_failed",
             Self::ConnectTimeout => "connect_timeout",
+            Self::NoSource => "no_source",
             Self::ServerHandshake => "server_handshake",
             Self::QueueFull => "queue_full",
             Self::QueueTimeout => "queue_timeout",
@@ -132,7 +136,7 @@ impl Reason {
             | Self::QueueFull
             | Self::QueueTimeout
             | Self::Shed => Side::Server,
-            Self::Drained | Self::OwnLimits => Side::Host,
+            Self::Drained | Self::OwnLimits | Self::NoSource => Side::Host,
         }
     }
 }

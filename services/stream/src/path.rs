@@ -206,15 +206,17 @@ async fn connect(client: &mut Client, search: &mut Search) -> Result<Connected, 
         client.record.server = Some(Arc::clone(lease.server().name()));
         let began_us = client.worker.clock.now_us();
         let first = announce::header(client, search.backend.config.proxy_protocol);
-        let connected = search.backend.connect(lease.server(), &first, &client.deadline).await;
+        let connected = search.backend.connect(lease.server(), (client.address, &first), &client.deadline).await;
         client.record.connect_us += client.worker.clock.now_us().saturating_sub(began_us);
         match connected {
             Ok(server) => return Ok(Connected { server, lease }),
             // Another server would not be reached either.
             Err(Reason::OwnLimits) => return Err(Reason::OwnLimits),
             Err(reason) => {
-                let now_ms = client.worker.clock.coarse_ms();
-                lease.report(Outcome::ConnectFailed, now_ms);
+                // The server has no part in what this host lacks.
+                if reason != Reason::NoSource {
+                    lease.report(Outcome::ConnectFailed, client.worker.clock.coarse_ms());
+                }
                 if !may_try_again(search, &lease) {
                     return Err(reason);
                 }

@@ -23,6 +23,9 @@ pub(crate) struct Allowed {
     /// A program before this one knew no UDP.
     #[serde(default)]
     udp: bool,
+    /// Nor addresses of clients.
+    #[serde(default)]
+    transparent: bool,
 }
 
 impl Allowed {
@@ -30,7 +33,7 @@ impl Allowed {
         let plan = Plan::of(config);
         let identities = |paths: &BTreeSet<PathBuf>| paths.iter().filter_map(|path| identity(path)).collect();
         let (read, write) = (identities(&plan.read), identities(&plan.write));
-        Self { read, write, connect: plan.connect, bind: plan.bind, udp: plan.udp }
+        Self { read, write, connect: plan.connect, bind: plan.bind, udp: plan.udp, transparent: plan.transparent }
     }
 
     /// Why a process that runs with `old` in this sandbox cannot apply `new`; `None` where it can.
@@ -38,10 +41,14 @@ impl Allowed {
         if old.user != new.user || old.sandbox != new.sandbox {
             return Some("`user` or `sandbox` is another one".to_owned());
         }
+        let plan = Plan::of(new);
+        // This is kept by who becomes another user without a sandbox, too.
+        if plan.transparent && !self.transparent {
+            return Some("`source: client` is used for the first time".to_owned());
+        }
         if new.sandbox == Sandbox::Off {
             return None;
         }
-        let plan = Plan::of(new);
         if let Some(port) = plan.connect.difference(&self.connect).next() {
             return Some(format!("TCP port {port} was not connected to before"));
         }
@@ -129,6 +136,7 @@ mod tests {
             ("", "site", "app: { servers: ['127.0.0.1:8001'], health: { tcp: {}, port: 8004 } }", "8004"),
             ("", "site", "app: { servers: ['example.com:8001'] }", "53"),
             ("", "site", "app: { servers: ['127.0.0.1:8001'], source: 127.0.0.1 }", "source"),
+            ("", "site", "app: { servers: ['127.0.0.1:8001'], source: client }", "source: client"),
             ("", "other", "", "other"),
             ("", "site, write: on", "", "site"),
             ("", "site, list: on", "", "listed"),

@@ -29,6 +29,7 @@ pub(crate) fn as_text(config: &Config) -> String {
     lines.push(format!("bind      {}", bind(&plan)));
     lines.extend(plan.unix.iter().map(|path| format!("unix      {} (by the permissions of the file)", path.display())));
     lines.push("udp       any address and port (Landlock knows no UDP)".to_owned());
+    lines.extend(plan.transparent.then(|| "keeps     CAP_NET_RAW, to connect from addresses of clients".to_owned()));
     let denied: Vec<&str> = calls::denied().map(|(name, _)| name).collect();
     lines.push(format!("denied    other files and TCP ports; new programs and processes; {}", denied.join(", ")));
     lines.extend(calls::DENIED_IN_PART.iter().map(|(name, what)| format!("denied    {name}: {what}")));
@@ -50,6 +51,7 @@ pub(crate) fn as_json(config: &Config) -> Value {
         "connect": plan.connect,
         "bind": plan.bind,
         "unix": texts(&plan.unix),
+        "transparent": plan.transparent,
         "denied_calls": calls::denied().map(|(name, _)| name).collect::<Vec<_>>(),
     })
 }

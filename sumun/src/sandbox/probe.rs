@@ -43,6 +43,7 @@ fn parse(act: &str, object: &str) -> Option<Act> {
         "multipath" => Act::Multipath(object.parse().ok()?),
         "bind" => Act::Bind(object.parse().ok()?),
         "listen" => Act::Listen,
+        "raw" => Act::Raw,
         "netlink" => Act::Netlink,
         "netlink-pair" => Act::NetlinkPair,
         "exec" => Act::Exec(object.into()),

@@ -21,8 +21,7 @@ pub struct Pool {
     pub retries: Retries,
     /// A server that came back reaches its full weight after this long; zero turns it off.
     pub slow_start: Duration,
-    /// Addresses to connect from, used in turn; empty lets the kernel choose.
-    pub source: Vec<IpAddr>,
+    pub source: Source,
     /// Requests in flight to the whole pool.
     pub concurrency: Concurrency,
     /// So is the number of those that wait for an answer of each server, adapted to that one.
@@ -43,6 +42,26 @@ pub struct Pool {
     pub proxy_protocol: Option<ProxyProtocol>,
     /// Bytes a second in each direction, of streams alone; 0 is no bound.
     pub bandwidth: u64,
+}
+
+/// Where connections to servers come from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    /// These addresses in turn; none lets the kernel choose.
+    Own(Vec<IpAddr>),
+    /// The client's own address; of streams alone.
+    Client,
+}
+
+impl Source {
+    /// Addresses of this host.
+    #[must_use]
+    pub fn own(&self) -> &[IpAddr] {
+        match self {
+            Self::Own(addresses) => addresses,
+            Self::Client => &[],
+        }
+    }
 }
 
 /// Requests in flight at once.

@@ -8,7 +8,7 @@ use super::process::Use;
 use super::{Lower, Section};
 use crate::checked::{
     Balance, Concurrency, HashOn, HostHeader, Name, Outlier, Pool, Protocol, ProxyProtocol, Queue, Retries, Server,
-    ServerAddress, ServerId, Sticky, Timeouts,
+    ServerAddress, ServerId, Source, Sticky, Timeouts,
 };
 use crate::limits;
 use crate::node::{Entry, Node, Place};
@@ -43,7 +43,7 @@ impl Lower<'_> {
             },
             retries: retries(pool),
             slow_start: pool.duration("slow_start"),
-            source: pool.ips("source"),
+            source: self.source(pool),
             concurrency: concurrency(pool),
             adaptive_servers: pool.section("concurrency").text("per_server").is_some(),
             queue: queue(pool),
@@ -61,6 +61,14 @@ impl Lower<'_> {
             },
             servers,
         }
+    }
+
+    fn source(&mut self, pool: Section<'_>) -> Source {
+        let Some(node) = pool.given("source").filter(|_| pool.text("source") == Some("client")) else {
+            return Source::Own(pool.ips("source"));
+        };
+        self.probe_transparency(node.place);
+        Source::Client
     }
 
     fn servers(&mut self, pool: Section<'_>) -> Vec<Server> {

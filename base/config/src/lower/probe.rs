@@ -54,6 +54,21 @@ impl Lower<'_> {
         self.probe_as_user(place, path, Use::Run);
     }
 
+    /// Who checks may be another user than who runs, so what it lacks is worth a warning only.
+    pub(super) fn probe_transparency(&mut self, place: Place) {
+        if self.probe == Probe::Nothing {
+            return;
+        }
+        if let Err(error) = sumun_host::connect::can_be_transparent() {
+            let reason = host_error(&error);
+            self.problems.warn(
+                place,
+                format!("servers cannot be connected to from the addresses of clients: {reason}"),
+                "that needs CAP_NET_RAW, which root has unless a container or unit takes it away; without it Sumun does not start",
+            );
+        }
+    }
+
     /// A fallback may be built later, so its absence is worth a warning only.
     pub(super) fn probe_fallback(&mut self, place: Place, path: &Path) {
         if self.probe == Probe::Nothing || self.problems.is_refused(place) || path.is_file() {

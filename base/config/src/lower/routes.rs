@@ -88,6 +88,12 @@ impl Lower<'_> {
             let help = "requests of many clients share them: the servers are told in X-Forwarded-For and Forwarded";
             self.error(node.place, message, help);
         }
+        if pool.value.find("source").and_then(Node::scalar).is_some_and(|written| written.text == "client") {
+            let message = format!("the pool {} connects from the addresses of clients", quoted(&name));
+            let help =
+                "requests of many clients share connections: the servers are told in X-Forwarded-For and Forwarded";
+            self.error(node.place, message, help);
+        }
         Some(name)
     }
 
@@ -298,7 +304,7 @@ impl Lower<'_> {
     fn forward_auth(&mut self, route: Section<'_>) -> Option<ForwardAuth> {
         route.given("forward_auth")?;
         let auth = route.section("forward_auth");
-        let pool = self.pool_name(auth.given("pool"));
+        let pool = auth.given("pool").and_then(|node| self.http_pool(node));
         let path = auth.text("path")?.to_owned();
         let copy = auth.texts("copy").into_iter().map(|(_, text)| text.to_owned()).collect();
         Some(ForwardAuth { pool: pool?, path, copy })

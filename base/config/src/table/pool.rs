@@ -28,8 +28,13 @@ pub(crate) static POOL: Map = Map {
             "Further tries on other servers; a number is short for `{ tries: NUMBER }`.").by_default("see below"),
         key("slow_start", Shape::One(Kind::Duration),
             "A server that came back reaches its full share after this long.").default("0"),
-        key("source", Shape::OneOrList(&Shape::One(Kind::Ip)),
-            "Addresses to connect from, used in turn.").by_default("the kernel chooses"),
+        key("source",
+            Shape::Either(&[
+                Shape::One(Kind::Words(&["client"], &[])),
+                Shape::One(Kind::Ip),
+                Shape::List(&Shape::One(Kind::Ip)),
+            ]),
+            "Addresses to connect from, used in turn; `client`: the client's own, of `tcp`, `sni` and `udp` listeners.").by_default("the kernel chooses"),
         key("concurrency",
             Shape::Either(&[
                 Shape::One(Kind::Integer { least: 1, most: 1_000_000 }),

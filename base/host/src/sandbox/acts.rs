@@ -35,6 +35,8 @@ pub enum Act {
     Listen,
     /// Open a netlink socket.
     Netlink,
+    /// Open a socket for packets made by hand.
+    Raw,
     /// Open a pair of netlink sockets, which the kernel has none of.
     NetlinkPair,
     /// Become another program.
@@ -82,6 +84,9 @@ pub fn attempt(act: &Act) -> io::Result<()> {
             TcpListener::from(socket).local_addr().map(drop)
         }
         Act::Netlink => Ok(rustix::net::socket(AddressFamily::NETLINK, SocketType::RAW, None).map(drop)?),
+        Act::Raw => {
+            Ok(rustix::net::socket(AddressFamily::INET, SocketType::RAW, Some(rustix::net::ipproto::UDP)).map(drop)?)
+        }
         Act::NetlinkPair => {
             let flags = rustix::net::SocketFlags::empty();
             Ok(rustix::net::socketpair(AddressFamily::NETLINK, SocketType::RAW, flags, None).map(drop)?)

@@ -137,7 +137,10 @@ pub const NEWEST_KNOWN: Call = ("file_setattr", 469);
 /// What is refused for some arguments only, in words.
 pub const DENIED_IN_PART: &[(&str, &str)] = &[
     ("clone", "a new process; new threads are allowed"),
-    ("socket", "families other than Unix, IPv4 and IPv6, and protocols other than TCP and UDP"),
+    (
+        "socket",
+        "families other than Unix, IPv4 and IPv6, and protocols other than TCP and UDP; packets made by hand (SOCK_RAW)",
+    ),
     ("socketpair", "families other than Unix"),
     ("prlimit64", "limits of other processes, which can end them"),
     ("sendto, sendmsg, sendmmsg", "opening a TCP connection with MSG_FASTOPEN, which Landlock does not see"),

@@ -29,12 +29,16 @@ const LOAD: u32 = libc::BPF_LD | libc::BPF_W | libc::BPF_ABS;
 const EQUAL: u32 = libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K;
 const AT_LEAST: u32 = libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K;
 const ANY_BIT: u32 = libc::BPF_JMP | libc::BPF_JSET | libc::BPF_K;
+const MASK: u32 = libc::BPF_ALU | libc::BPF_AND | libc::BPF_K;
 const JUMP: u32 = libc::BPF_JMP | libc::BPF_JA;
 const RETURN: u32 = libc::BPF_RET | libc::BPF_K;
 
 const ALLOW: u32 = libc::SECCOMP_RET_ALLOW;
 const REFUSE: u32 = libc::SECCOMP_RET_ERRNO | libc::EPERM as u32;
 const NOT_THERE: u32 = libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32;
+
+/// The rest of a socket's type are flags (SOCK_TYPE_MASK of the kernel).
+const SOCKET_TYPE: u32 = 0xf;
 
 /// SOCK_STREAM sockets are TCP with either of these, and UDP is the third.
 const PROTOCOLS: [i32; 3] = [0, libc::IPPROTO_TCP, libc::IPPROTO_UDP];
@@ -106,9 +110,13 @@ fn in_part() -> impl Iterator<Item = (libc::c_long, BpfProgram)> {
     ];
     let mut socket = vec![
         statement(LOAD, argument_at(0)),
-        jump(EQUAL, libc::AF_UNIX as u32, 7, 0),
+        jump(EQUAL, libc::AF_UNIX as u32, 10, 0),
         jump(EQUAL, libc::AF_INET as u32, 1, 0),
-        jump(EQUAL, libc::AF_INET6 as u32, 0, 4),
+        jump(EQUAL, libc::AF_INET6 as u32, 0, 7),
+        // Whoever keeps CAP_NET_RAW could read and forge packets by these.
+        statement(LOAD, argument_at(1)),
+        statement(MASK, SOCKET_TYPE),
+        jump(EQUAL, libc::SOCK_RAW as u32, 4, 0),
         statement(LOAD, argument_at(2)),
     ];
     let [any, tcp, udp] = PROTOCOLS.map(|protocol| protocol as u32);
@@ -214,6 +222,7 @@ mod tests {
                 LOAD => loaded = u32::from_le_bytes(data[k as usize..k as usize + 4].try_into().unwrap()),
                 EQUAL => branch(loaded == k),
                 AT_LEAST => branch(loaded >= k),
+                MASK => loaded &= k,
                 ANY_BIT => branch(loaded & k != 0),
                 other => panic!("code {other}"),
             }
@@ -307,6 +316,17 @@ mod tests {
             (libc::AF_INET, libc::IPPROTO_ICMP),
         ] {
             assert_eq!(verdict(libc::SYS_socket, socket(family, protocol)), REFUSE, "{family} {protocol}");
+        }
+    }
+
+    #[test]
+    fn packets_are_not_made_by_hand() {
+        for (kind, expected) in [(libc::SOCK_STREAM, ALLOW), (libc::SOCK_DGRAM, ALLOW), (libc::SOCK_RAW, REFUSE)] {
+            for protocol in PROTOCOLS {
+                let kind = (kind | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK) as u64;
+                let arguments = [libc::AF_INET6 as u64, kind, protocol as u64, 0, 0, 0];
+                assert_eq!(verdict(libc::SYS_socket, arguments), expected, "{kind:x} {protocol}");
+            }
         }
     }
 

@@ -28,7 +28,7 @@ pub(crate) fn pool(addresses: &[&str]) -> Pool {
         timeouts: Timeouts { connect: second, first_byte: second, idle: second, keepalive: second },
         retries: Retries { tries: 2, budget_percent: 20, floor_per_second: 0, body: 0 },
         slow_start: Duration::ZERO,
-        source: Vec::new(),
+        source: sumun_config::checked::Source::Own(Vec::new()),
         concurrency: Concurrency::Unbounded,
         queue: Queue { size: 1000, timeout: second },
         throttle: false,

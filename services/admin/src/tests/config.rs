@@ -30,7 +30,7 @@ pub(super) fn config_with(servers: &[&str]) -> Config {
         timeouts: config::Timeouts { connect: second, first_byte: second, idle: second, keepalive: second },
         retries: config::Retries { tries: 1, budget_percent: 20, floor_per_second: 10, body: 0 },
         slow_start: Duration::ZERO,
-        source: Vec::new(),
+        source: config::Source::Own(Vec::new()),
         concurrency: config::Concurrency::Unbounded,
         queue: config::Queue { size: 1, timeout: second },
         throttle: false,

@@ -308,7 +308,7 @@ fn find(
 ) -> Option<Found> {
     if let Some(home) = connection.and_then(Connection::take_home)
         && let Some(lease) = backend.picker.borrow_mut().pick_named(home, now_ms)
-        && let Ok(socket) = open(backend, &lease)
+        && let Ok(socket) = open(backend, &lease, key)
     {
         return Some((lease, socket, Some(home)));
     }
@@ -322,7 +322,7 @@ fn find(
     let source = PickKey { hash: Some(source_key(key.client)), ..PickKey::default() };
     loop {
         let lease = backend.picker.borrow_mut().pick(now_ms, source, &tried).ok()?;
-        match open(backend, &lease) {
+        match open(backend, &lease, key) {
             Ok(socket) => return Some((lease, socket, None)),
             Err(_) => tried.insert(lease.server()),
         }
@@ -330,9 +330,9 @@ fn find(
 }
 
 /// A socket to a server.
-fn open(backend: &Backend, lease: &ServerLease) -> io::Result<UdpSocket> {
+fn open(backend: &Backend, lease: &ServerLease, key: Key) -> io::Result<UdpSocket> {
     let Target::Tcp(server) = *lease.target() else { return Err(io::ErrorKind::Unsupported.into()) };
-    let source = backend.dialer.source_for(server.ip());
+    let source = backend.dialer.source_for(server.ip(), Some(key.client));
     UdpSocket::from_std(sumun_host::connect::connected_udp_socket(server, source)?.into())
 }
 

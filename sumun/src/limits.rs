@@ -49,6 +49,10 @@ pub(crate) const STATE_BYTES: u64 = 128 * 1024 * 1024;
 /// What a command that checks a server may print, bytes; then its output is closed. Its first line is shown.
 pub(crate) const CHECK_OUTPUT_BYTES: usize = 64 * 1024;
 
+/// Commands that check servers started in a second; whoever asks for more is told that they are too many,
+/// and the server is what it was. A worker process gone mad has no more than these forked.
+pub(crate) const CHECKS_PER_SECOND: u32 = 200;
+
 /// The name of a server that a command is told of, bytes; with a longer one it is not run. A name of DNS
 /// and an address fit.
 pub(crate) const CHECK_NAME_BYTES: usize = 512;

@@ -345,6 +345,31 @@ fn flows_beyond_the_bound_are_dropped_and_counted() {
     });
 }
 
+/// Whoever makes senders up pushes out others of the kind, and none that are really there.
+#[test]
+fn who_was_not_answered_makes_way() {
+    const KNOWN: usize = 60;
+    const STRANGERS: usize = 240;
+    everywhere(|place| {
+        let servers = [server(place.ip)];
+        let switch = Switch::udp(place, &[address(&servers[0])], "", "bounds: { connections: 120 },");
+        let known: Vec<UdpSocket> = (0..KNOWN).map(|_| client(&switch)).collect();
+        let homes: Vec<SocketAddr> = known.iter().map(|client| exchange(client, &servers).1).collect();
+        let strangers: Vec<UdpSocket> = (0..STRANGERS).map(|_| client(&switch)).collect();
+        strangers.iter().for_each(|client| {
+            client.send(b"who am I").expect("sent");
+            assert_eq!(receive(&servers[0]).0, b"who am I");
+        });
+        switch.await_reason("displaced", STRANGERS - (120 - KNOWN));
+        let newcomer = client(&switch);
+        exchange(&newcomer, &servers);
+        for (client, home) in known.iter().zip(homes) {
+            assert_eq!(exchange(client, &servers).1, home, "it is another flow");
+        }
+        exchange(&newcomer, &servers);
+    });
+}
+
 #[test]
 fn clients_that_may_not_are_not_heard() {
     everywhere(|place| {

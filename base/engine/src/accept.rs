@@ -95,6 +95,12 @@ impl Admittance {
         is_beyond
     }
 
+    /// Nobody else can come in.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.connections() >= self.connections_max.load(Relaxed)
+    }
+
     /// Counts a connection in until the ticket is dropped. `client` is `None` for unix sockets.
     ///
     /// # Errors

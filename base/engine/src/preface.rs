@@ -18,9 +18,9 @@ use sumun_config::checked::Listener;
 use sumun_preface::limits::HEADER_BYTES_MAX;
 use sumun_preface::{Header, Malformed, Parsed, Transport as Carrier};
 
+use crate::Deadline;
 use crate::limits::PREFACE_LOG_PAUSE;
 use crate::socket::{self, Socket, Unseen};
-use crate::{Deadline, Lease};
 
 thread_local! {
     /// When this worker may log a refusal again: a peer decides how often one happens.
@@ -94,14 +94,12 @@ pub struct Taken {
 /// # Errors
 /// The connection has to be closed.
 pub async fn take_header(peer: Socket<'_>, deadline: &Deadline, awaited: bool) -> Result<Option<Taken>, Refusal> {
-    let mut lease = Lease::of(HEADER_BYTES_MAX);
-    let buffer = lease.spare();
     let understand = |bytes: &[u8]| match sumun_preface::parse(bytes) {
         Ok(Parsed::More) => None,
         Ok(parsed) => Some(Ok(parsed)),
         Err(malformed) => Some(Err(Refusal::Malformed(malformed))),
     };
-    let looked = socket::look(peer, deadline, buffer, understand).await.map_err(|unseen| match unseen {
+    let looked = socket::look(peer, deadline, HEADER_BYTES_MAX, understand).await.map_err(|unseen| match unseen {
         Unseen::Ended => Refusal::Ended,
         Unseen::TimedOut => Refusal::TimedOut,
         Unseen::TooMany => Refusal::Malformed(Malformed::TooLong),
@@ -114,9 +112,8 @@ pub async fn take_header(peer: Socket<'_>, deadline: &Deadline, awaited: bool) -
             if header.addresses.is_some_and(|addresses| addresses.transport == Carrier::Datagram) {
                 return Err(Refusal::NoStream);
             }
-            let bytes = buffer.get_mut(..header.length).unwrap_or_default();
-            socket::take(peer, bytes).map_err(|_| Refusal::Ended)?;
-            let bytes = buffer.get(..header.length).unwrap_or_default().into();
+            let mut bytes = vec![0; header.length].into_boxed_slice();
+            socket::take(peer, &mut bytes).map_err(|_| Refusal::Ended)?;
             Ok(Some(Taken { header, bytes }))
         }
         Err(refusal) => Err(refusal),
@@ -133,6 +130,7 @@ mod tests {
 
     use super::*;
     use crate::Deadlines;
+    use crate::buffers::leased_bytes;
     use crate::tls::Transport;
 
     fn run(test: impl Future<Output = ()>) {
@@ -180,6 +178,7 @@ mod tests {
                 for byte in [LINE, b"x"].concat() {
                     far.write_all(&[byte]).await.unwrap();
                     tokio::task::yield_now().await;
+                    assert_eq!(leased_bytes(), 0, "who is slow holds a buffer");
                 }
                 drop(far);
             };

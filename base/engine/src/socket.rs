@@ -15,6 +15,7 @@ use tokio::io::{Interest, Ready};
 use tokio::net::{TcpStream, UnixStream};
 
 use crate::Deadline;
+use crate::buffers::Lease;
 use crate::tls::Transport;
 
 /// A connected socket that somebody else owns.
@@ -110,20 +111,23 @@ impl Socket<'_> {
     }
 }
 
-/// Waits until `understand` makes something of the first bytes, and leaves them where they are.
+/// Waits until `understand` makes something of the first bytes, of which it sees `most`, and leaves them
+/// where they are: while it waits it holds no buffer.
 ///
 /// # Errors
 /// It cannot come to that any more.
 pub async fn look<T>(
     socket: Socket<'_>,
     deadline: &Deadline,
-    buffer: &mut [u8],
+    most: usize,
     mut understand: impl FnMut(&[u8]) -> Option<T>,
 ) -> Result<T, Unseen> {
     loop {
         let ready = readable(socket, deadline).await?;
         let (mut understood, mut is_full) = (None, false);
         let peeked = try_read_io(socket, |socket| {
+            let mut lease = Lease::of(most);
+            let buffer = lease.spare();
             let (_, count) = rustix::net::recv(socket, &mut *buffer, RecvFlags::PEEK)?;
             understood = understand(buffer.get(..count).unwrap_or_default());
             is_full = count == buffer.len();

@@ -249,6 +249,7 @@ impl LocalStream {
                 cell: self.switch.metrics.listener(name, self.worker.index),
                 pace: self.switch.listener_pace(listener),
                 quic: self.switch.router(listener),
+                newcomers: self.fronts.get(name).map(|front| Rc::clone(&front.borrow().newcomers)).unwrap_or_default(),
                 log: Rc::clone(&self.log),
             });
             match self.fronts.get(name) {

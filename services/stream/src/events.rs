@@ -39,6 +39,8 @@ pub enum Reason {
     Answered,
     /// Nothing came from either side for too long.
     Idle,
+    /// A flow of one datagram that nobody had answered, when another one needed its place.
+    Displaced,
     /// The end of a drain.
     Drained,
     /// A PROXY protocol header that is missing, broken or not believed.
@@ -67,13 +69,14 @@ pub enum Reason {
 }
 
 impl Reason {
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::ClientEnded,
         Self::ServerEnded,
         Self::ClientReset,
         Self::ServerReset,
         Self::Answered,
         Self::Idle,
+        Self::Displaced,
         Self::Drained,
         Self::Preface,
         Self::Handshake,
@@ -100,6 +103,7 @@ impl Reason {
             Self::ServerReset => "server_reset",
             Self::Answered => "answered",
             Self::Idle => "idle",
+            Self::Displaced => "displaced",
             Self::Drained => "drained",
             Self::Preface => "preface",
             Self::Handshake => "handshake",
@@ -121,7 +125,7 @@ impl Reason {
     #[must_use]
     pub fn side(self) -> Side {
         match self {
-            Self::ClientEnded | Self::ServerEnded | Self::Answered | Self::Idle => Side::Nobody,
+            Self::ClientEnded | Self::ServerEnded | Self::Answered | Self::Idle | Self::Displaced => Side::Nobody,
             Self::ClientReset
             | Self::Preface
             | Self::Handshake

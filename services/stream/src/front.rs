@@ -13,6 +13,7 @@ use sumun_engine::preface;
 
 use crate::backend::{Backend, Backends};
 use crate::metrics::ListenerCell;
+use crate::path::newcomers::Newcomers;
 use crate::quic::Router;
 use sumun_engine::pace::ListenerPace;
 
@@ -25,6 +26,7 @@ pub(crate) struct Front {
     pub(crate) pace: Option<Arc<ListenerPace>>,
     /// Its datagrams are those of QUIC.
     pub(crate) quic: Option<Rc<Router>>,
+    pub(crate) newcomers: Rc<Newcomers>,
     pub(crate) log: Rc<LogSender>,
 }
 

@@ -6,6 +6,7 @@
 mod announce;
 pub(crate) mod datagrams;
 pub(crate) mod flow;
+pub(crate) mod newcomers;
 pub(crate) mod open;
 pub(crate) mod relay;
 

@@ -21,7 +21,7 @@ use sumun_host::users::Account;
 use sumun_pools::external::{first_line, in_units};
 
 use super::Supervisor;
-use crate::limits::{CHECK_NAME_BYTES, CHECK_OUTPUT_BYTES};
+use crate::limits::{CHECK_NAME_BYTES, CHECK_OUTPUT_BYTES, CHECKS_PER_SECOND};
 use crate::sandbox::Plan;
 
 /// Where commands look for others if this process has no PATH.
@@ -33,6 +33,8 @@ pub(super) struct Checks {
     running: Vec<Running>,
     /// As whom they run, and by what of the config that was found out: to look up a user may take time.
     runs_as: Option<(Option<User>, Sandbox, Option<Account>)>,
+    /// How many were asked for since then, for a second.
+    lately: Option<(Instant, u32)>,
 }
 
 struct Running {
@@ -85,6 +87,9 @@ impl Supervisor {
         now: Instant,
     ) {
         let asked = Asked { number, id };
+        if !self.checks.is_within_rate(now) {
+            return self.answer_check(asked, CheckVerdict::None, "too many checks are started".to_owned());
+        }
         // A config on its way is in force in the worker process before this one hears of it.
         let pending = self.reload.as_ref().map(|reload| &reload.config);
         let configs = [Some(&self.config), pending].into_iter().flatten();
@@ -153,6 +158,16 @@ impl Checks {
 
     pub(super) fn give_up_all(&mut self) {
         self.running.iter_mut().for_each(Running::give_up);
+    }
+
+    fn is_within_rate(&mut self, now: Instant) -> bool {
+        let count = match self.lately {
+            Some((since, count)) if now.saturating_duration_since(since) < Duration::from_secs(1) => count,
+            _ => 0,
+        };
+        let since = self.lately.filter(|_| count > 0).map_or(now, |(since, _)| since);
+        self.lately = Some((since, count.saturating_add(1)));
+        count < CHECKS_PER_SECOND
     }
 
     fn look(&mut self, now: Instant) -> Vec<(Asked, CheckVerdict, String)> {
@@ -228,7 +243,7 @@ impl Checks {
                 given_up: written.given_up,
             })
         });
-        Ok(Self { running: running.collect::<io::Result<Vec<Running>>>()?, runs_as: None })
+        Ok(Self { running: running.collect::<io::Result<Vec<Running>>>()?, runs_as: None, lately: None })
     }
 }
 
@@ -311,6 +326,16 @@ mod tests {
     use std::os::unix::process::ExitStatusExt;
 
     use super::*;
+
+    #[test]
+    fn a_worker_process_gone_mad_has_few_started() {
+        let (mut checks, begin) = (Checks::default(), Instant::now());
+        for second in 0..3 {
+            let times = (0..10_000).map(|part| begin + Duration::from_secs(second) + Duration::from_micros(99 * part));
+            let started = times.filter(|now| checks.is_within_rate(*now)).count();
+            assert_eq!(started, CHECKS_PER_SECOND as usize);
+        }
+    }
 
     #[test]
     fn commands_come_from_the_config_alone() {

@@ -171,6 +171,9 @@ impl Receiver {
             front.admittance.refused_own_limits.fetch_add(1, Ordering::Relaxed);
             return None;
         }
+        if front.admittance.is_full() {
+            front.newcomers.displace_oldest();
+        }
         let admitted = front.admittance.admit(ip).ok()?;
         let Way::Datagrams(backend, udp) = &front.way else { return None };
         let avoided = refused.as_ref().map(|flow| &**flow.server());

@@ -54,8 +54,9 @@ pub(crate) struct Flow {
     start_us: u64,
     bytes_in: Cell<u64>,
     bytes_out: Cell<u64>,
-    #[expect(dead_code, reason = "it does what it is for when it is dropped")]
-    admitted: Admitted,
+    /// Which of its listener's [`newcomers`](super::newcomers) it is, or was.
+    number: u64,
+    admitted: Cell<Option<Admitted>>,
 }
 
 /// A server, a socket to it, and how it was found where the datagram named it.
@@ -98,10 +99,13 @@ impl Flow {
             start_us: receiver.worker.clock.now_us(),
             bytes_in: Cell::new(0),
             bytes_out: Cell::new(0),
-            admitted,
+            number: front.newcomers.number(),
+            admitted: Cell::new(Some(admitted)),
         };
         flow.touch();
-        Some(Rc::new(flow))
+        let flow = Rc::new(flow);
+        front.newcomers.enter(flow.number, &flow);
+        Some(flow)
     }
 
     pub(crate) fn server(&self) -> &Arc<Server> {
@@ -118,6 +122,18 @@ impl Flow {
         if self.end.get().is_none() {
             self.end.set(Some(reason));
             self.deadline.wake_task();
+        }
+    }
+
+    /// Another one has its place from now on.
+    pub(crate) fn make_way(&self) {
+        drop(self.admitted.take());
+        self.end_with(Reason::Displaced);
+    }
+
+    fn know(&self) {
+        if !self.is_known.replace(true) {
+            self.front.newcomers.leave(self.number);
         }
     }
 
@@ -170,7 +186,9 @@ impl Flow {
     /// So much is on its way to the server.
     pub(crate) fn note_asked(&self, datagrams: u64, bytes: u64) {
         self.front.cell.bytes_in.add(bytes);
-        self.is_known.set(self.is_known.get() || datagrams > 1 || self.bytes_in.get() > 0);
+        if datagrams > 1 || self.bytes_in.get() > 0 {
+            self.know();
+        }
         self.bytes_in.set(self.bytes_in.get() + bytes.max(1));
         let owed = self.responses.map_or(0, |responses| datagrams.saturating_mul(u64::from(responses)));
         self.owed.set(self.owed.get().saturating_add(owed));
@@ -260,7 +278,7 @@ impl Flow {
         }
         self.front.cell.bytes_out.add(bytes);
         self.bytes_out.set(self.bytes_out.get() + bytes);
-        self.is_known.set(true);
+        self.know();
         self.touch();
         if let Some(connection) = &self.connection {
             connection.keep(self.deadline.now_ms());
@@ -377,6 +395,12 @@ async fn wait(receiver: &Receiver, flow: &Flow) -> Result<Ready, Reason> {
         }
     })
     .await
+}
+
+impl Drop for Flow {
+    fn drop(&mut self) {
+        self.front.newcomers.leave(self.number);
+    }
 }
 
 impl Flow {

@@ -11,7 +11,7 @@ use std::task::Poll;
 
 use sumun_engine::socket::{self, Unseen};
 use sumun_engine::tls::{Reason as TlsReason, TlsListener, Transport};
-use sumun_engine::{Deadline, Lease, preface};
+use sumun_engine::{Deadline, preface};
 use sumun_hello::client_hello::{self, Parsed, ServerName};
 use sumun_hello::limits::STREAM_BYTES_MAX;
 
@@ -81,7 +81,6 @@ async fn take_header(client: &mut Client) -> Result<(), Option<Reason>> {
 async fn choose(client: &mut Client) -> Result<(), Reason> {
     let Way::ByName(names, backends) = &client.front.way else { return Ok(()) };
     let socket = client.end.socket().ok_or(Reason::BadHello)?;
-    let mut lease = Lease::of(STREAM_BYTES_MAX);
     let understand = |bytes: &[u8]| match client_hello::parse(bytes) {
         Ok(Parsed::More) => None,
         Ok(Parsed::NotTls) | Err(_) => Some(Err(Reason::BadHello)),
@@ -92,7 +91,7 @@ async fn choose(client: &mut Client) -> Result<(), Reason> {
             Some(Ok((name.map(|name| Box::from(name.as_str())), to.map(Rc::clone))))
         }
     };
-    let looked = socket::look(socket, &client.deadline, lease.spare(), understand).await;
+    let looked = socket::look(socket, &client.deadline, STREAM_BYTES_MAX, understand).await;
     let (name, to) = looked.map_err(|unseen| match unseen {
         Unseen::Ended => Reason::ClientEnded,
         Unseen::TimedOut => Reason::HelloTimeout,

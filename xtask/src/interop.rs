@@ -9,6 +9,7 @@ mod client;
 mod drills;
 mod gateway;
 mod plain;
+mod quic;
 mod servers;
 mod soak;
 mod stream;
@@ -88,7 +89,7 @@ const PYTHON: [Package; 3] = [packages::CURL, packages::PYTHON, packages::PYTHON
 
 const TLS: [Package; 5] = [packages::NGINX, packages::CURL, packages::OPENSSL, packages::H2LOAD, packages::PYTHON];
 
-const PEERS: [Peer; 19] = [
+const PEERS: [Peer; 20] = [
     peer("nginx", "nginx as the server behind", &[packages::NGINX, packages::CURL], true, plain::nginx),
     peer("apache", "Apache httpd as the server behind", &[packages::APACHE, packages::CURL], true, plain::apache),
     peer("python", "aiohttp, wsgiref and WebSockets", &PYTHON, true, plain::python),
@@ -102,6 +103,7 @@ const PEERS: [Peer; 19] = [
         acme::life,
     ),
     peer("grpc", "gRPC over HTTP/2, its client and its server", &PYTHON, true, plain::grpc),
+    peer("quic", "aioquic through the L4 switch, its clients' UDP ports changing", &PYTHON, false, quic::rebinding),
     peer("wrk", "wrk as the client", &[packages::NGINX, packages::WRK, packages::TASKSET], false, plain::wrk),
     peer("hey", "hey as the client", &[packages::NGINX, packages::HEY], false, plain::hey),
     peer(

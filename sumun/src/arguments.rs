@@ -161,6 +161,9 @@ pub(crate) enum ServerAction {
         /// 1 to 1000
         #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
         weight: u32,
+        /// What it is called in connection ids of QUIC, in hexadecimal
+        #[arg(long)]
+        quic_id: Option<String>,
     },
     /// Take a server out of its pool
     Remove(ServerOfPool),

@@ -131,9 +131,12 @@ pub(crate) fn server(action: &ServerAction) -> ExitCode {
         ServerAction::Weight { target, weight } => {
             patch(target, &json!({"weight": weight}), &format!("has weight {weight}"))
         }
-        ServerAction::Add { target, weight } => {
+        ServerAction::Add { target, weight, quic_id } => {
             let path = format!("/api/v1/pools/{}/servers", segment(&target.pool));
-            let body = json!({"address": target.server, "weight": weight});
+            let mut body = json!({"address": target.server, "weight": weight});
+            if let Some(id) = quic_id {
+                body["quic_id"] = json!(id);
+            }
             act(target, "POST", &path, Some(&body), "was added")
         }
         ServerAction::Remove(target) => act(target, "DELETE", &path_of(target), None, "was removed"),

@@ -54,6 +54,12 @@ fn host_error(error: &std::io::Error) -> String {
     }
 }
 
+/// What a server is called in connection ids of QUIC, in hexadecimal; `None`: it is no such id.
+#[must_use]
+pub fn quic_id(text: &str) -> Option<checked::ServerId> {
+    values::quic::server_id(text).ok()
+}
+
 /// The key of an external account, as it stands in a file.
 ///
 /// # Errors

@@ -31,6 +31,9 @@ struct Carried {
 #[serde(default)]
 struct CarriedPool {
     added: Vec<String>,
+    /// Those of added servers, in hexadecimal.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    quic_ids: BTreeMap<String, String>,
     removed: Vec<String>,
     /// What names resolved to.
     names: BTreeMap<String, Vec<IpAddr>>,
@@ -116,6 +119,10 @@ fn carry_out(pool: &Pool) -> CarriedPool {
     });
     CarriedPool {
         added: texts(&mut added.iter().map(|server| &server.name)),
+        quic_ids: added
+            .iter()
+            .filter_map(|server| Some((server.name.to_string(), format!("{:?}", server.quic_id?))))
+            .collect(),
         removed: texts(&mut removed.iter()),
         names: resolved.clone(),
         servers: servers.collect(),
@@ -148,9 +155,11 @@ fn carry_out_server(server: &Server, file_weight: Option<u32>, now_ms: u64, ramp
 }
 
 fn carry_in(pool: &Pool, carried: CarriedPool, age_ms: u64) {
-    let CarriedPool { added, removed, names, servers, adaptive } = carried;
+    let CarriedPool { added, quic_ids, removed, names, servers, adaptive } = carried;
     let settings = pool.settings();
-    let added = added.iter().take(ADDED_SERVERS_MAX).filter_map(|address| added_server(&settings, address)).collect();
+    let quic_id = |address: &String| quic_ids.get(address).and_then(|text| sumun_config::quic_id(text));
+    let added = added.iter().take(ADDED_SERVERS_MAX);
+    let added = added.filter_map(|address| added_server(&settings, address, quic_id(address))).collect();
     let removed: BTreeSet<Name> = removed.iter().map(|name| name.as_str().into()).collect();
     let names = names.into_iter().map(|(host, mut addresses)| {
         addresses.truncate(ADDRESSES_PER_NAME_MAX);

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use sumun_config::checked::{self as config, Name, ServerAddress};
+use sumun_config::quic_id as quic_id_of;
 use sumun_traffic::health::Health;
 
 use crate::limits::{ADDED_SERVERS_MAX, WEIGHTS};
@@ -96,6 +97,10 @@ pub enum OperationError {
     /// Not `address:port`, `name:port` or `unix:/path`.
     BadAddress(String),
     BadWeight(u32),
+    /// Not 1 to 15 bytes in hexadecimal.
+    BadQuicId(String),
+    /// This server has it.
+    QuicIdTaken(Name),
     AlreadyThere(String),
     TooManyServers,
     /// One address of a name goes only together with its name.
@@ -115,6 +120,8 @@ impl fmt::Display for OperationError {
             Self::BadWeight(weight) => {
                 write!(formatter, "a weight is {} to {}, not {weight}", WEIGHTS.start(), WEIGHTS.end())
             }
+            Self::BadQuicId(text) => write!(formatter, "`{text}` is no `quic_id`: 1 to 15 bytes, two digits each"),
+            Self::QuicIdTaken(name) => write!(formatter, "the server `{name}` has this `quic_id`"),
             Self::AlreadyThere(name) => {
                 write!(formatter, "server `{name}` is in this pool already")
             }
@@ -181,10 +188,12 @@ impl Pools {
     /// # Errors
     /// There is no such pool, the address cannot be read, it is there, or the sandbox lets us not
     /// connect to it.
-    pub fn add_server(&self, pool: &str, address: &str) -> Result<Name, OperationError> {
+    pub fn add_server(&self, pool: &str, address: &str, quic_id: Option<&str>) -> Result<Name, OperationError> {
         let pool = self.existing(pool)?;
-        let server =
-            added_server(&pool.settings(), address).ok_or_else(|| OperationError::BadAddress(address.to_owned()))?;
+        let id = quic_id.map(|text| quic_id_of(text).ok_or_else(|| OperationError::BadQuicId(text.to_owned())));
+        let id = id.transpose()?;
+        let server = added_server(&pool.settings(), address, id)
+            .ok_or_else(|| OperationError::BadAddress(address.to_owned()))?;
         let name = Arc::clone(&server.name);
         if let Some(port) = port_of(&server.address).filter(|port| !self.can_reach(*port)) {
             return Err(OperationError::OutOfReach(port));
@@ -192,6 +201,10 @@ impl Pools {
         pool.change_servers(|roster| {
             if roster.added_count() >= ADDED_SERVERS_MAX {
                 return Err(OperationError::TooManyServers);
+            }
+            let holder = |id| pool.servers().by_quic_id(id).map(|member| Arc::clone(member.server.name()));
+            if let Some(name) = id.and_then(holder) {
+                return Err(OperationError::QuicIdTaken(name));
             }
             roster.add(server).then_some(()).ok_or_else(|| OperationError::AlreadyThere(address.to_owned()))
         })?;
@@ -314,7 +327,11 @@ fn named(pool: &Pool, name: &str) -> Result<Vec<Arc<Server>>, OperationError> {
 }
 
 /// A server as it is added at run time: named by its address. `None`: it is none.
-pub(crate) fn added_server(settings: &config::Pool, address: &str) -> Option<config::Server> {
+pub(crate) fn added_server(
+    settings: &config::Pool,
+    address: &str,
+    quic_id: Option<config::ServerId>,
+) -> Option<config::Server> {
     Some(config::Server {
         name: address.into(),
         address: parse_address(address)?,
@@ -322,7 +339,7 @@ pub(crate) fn added_server(settings: &config::Pool, address: &str) -> Option<con
         max_connections: None,
         backup: false,
         zone: settings.zone.clone(),
-        quic_id: None,
+        quic_id,
     })
 }
 

@@ -47,7 +47,7 @@ fn what_operators_changed_holds() {
     let before = pools(&settings);
     before.set_state("app", A, AdminState::Draining).unwrap();
     before.set_weight("app", B, 5).unwrap();
-    before.add_server("app", C).unwrap();
+    before.add_server("app", C, None).unwrap();
     before.set_weight("app", C, 2).unwrap();
     before.set_state("app", C, AdminState::Disabled).unwrap();
     before.remove_server("app", D).unwrap();
@@ -64,7 +64,7 @@ fn what_operators_changed_holds() {
         after = next(&after, &settings);
     }
     // A removed one can be brought back, an added one removed.
-    after.add_server("app", D).unwrap();
+    after.add_server("app", D, None).unwrap();
     after.remove_server("app", C).unwrap();
     assert_eq!(after.status()[0].servers.len(), 3);
 }
@@ -74,7 +74,7 @@ fn the_file_has_the_last_word_where_it_changed() {
     let before = pools(&pool(&[A, B]));
     before.set_weight("app", A, 5).unwrap();
     before.set_state("app", B, AdminState::Disabled).unwrap();
-    before.add_server("app", C).unwrap();
+    before.add_server("app", C, None).unwrap();
     let mut settings = pool(&[A, C]);
     settings.servers[0].weight = 3;
     let after = next(&before, &settings);
@@ -161,7 +161,7 @@ fn a_slow_start_begins_again_and_nobody_elses_begins() {
     let mut settings = pool(&[A, B]);
     settings.slow_start = Duration::from_secs(3600);
     let before = pools(&settings);
-    before.add_server("app", C).unwrap();
+    before.add_server("app", C, None).unwrap();
     let percent = |pools: &Pools| [A, B, C].map(|name| server(pools, name).weight_percent);
     assert!(percent(&before)[2] < 100);
     let after = percent(&next(&before, &settings));
@@ -170,7 +170,7 @@ fn a_slow_start_begins_again_and_nobody_elses_begins() {
     // What was added long ago is as warm as those of the file.
     settings.slow_start = Duration::ZERO;
     let warm = pools(&settings);
-    warm.add_server("app", C).unwrap();
+    warm.add_server("app", C, None).unwrap();
     settings.slow_start = Duration::from_secs(3600);
     assert_eq!(percent(&next(&warm, &settings)), [100, 100, 100]);
 }
@@ -205,7 +205,7 @@ async fn every_operation_is_told() {
     assert!(is_told());
     pools.set_weight("app", A, 2).unwrap();
     assert!(is_told());
-    pools.add_server("app", C).unwrap();
+    pools.add_server("app", C, None).unwrap();
     assert!(is_told());
     pools.remove_server("app", B).unwrap();
     assert!(is_told());

@@ -325,15 +325,15 @@ async fn copies_of_the_hosts_files_are_followed() {
 #[tokio::test]
 async fn what_cannot_be_reached_is_not_added() {
     let known = pools(&pool(&["10.0.0.1:8080"]));
-    known.add_server("app", "10.0.0.2:9090").unwrap();
+    known.add_server("app", "10.0.0.2:9090", None).unwrap();
     let limited = pools(&pool(&["10.0.0.1:8080"]));
     limited.limit_ports([8080].into());
-    let refused = limited.add_server("app", "10.0.0.2:9090").unwrap_err();
+    let refused = limited.add_server("app", "10.0.0.2:9090", None).unwrap_err();
     assert_eq!(refused, OperationError::OutOfReach(9090));
     assert!(refused.to_string().contains("TCP port 9090"), "{refused}");
-    assert_eq!(limited.add_server("app", "app.test:1").unwrap_err(), OperationError::OutOfReach(1));
-    limited.add_server("app", "10.0.0.3:8080").unwrap();
-    limited.add_server("app", "unix:/run/app.sock").unwrap();
+    assert_eq!(limited.add_server("app", "app.test:1", None).unwrap_err(), OperationError::OutOfReach(1));
+    limited.add_server("app", "10.0.0.3:8080", None).unwrap();
+    limited.add_server("app", "unix:/run/app.sock", None).unwrap();
     // Nor is it taken over from the process before.
     limited.carry_in(&known.carry_out()).unwrap();
     assert_eq!(targets(&limited), ["10.0.0.1:8080", "10.0.0.3:8080", "unix:/run/app.sock"]);

@@ -9,7 +9,7 @@ use std::time::Duration;
 use common::{config, pool, pools};
 use proptest::prelude::*;
 use sumun_config::checked::{Balance, Outlier, Retries, ServerId, Sticky};
-use sumun_pools::{AdminState, Lease, Named, Outcome, PickKey, Picker, Pools, Refused, Tried, key_of};
+use sumun_pools::{AdminState, Lease, Named, OperationError, Outcome, PickKey, Picker, Pools, Refused, Tried, key_of};
 
 const A: &str = "10.0.0.1:80";
 const B: &str = "10.0.0.2:80";
@@ -186,6 +186,15 @@ fn a_named_server_is_the_one_or_none() {
     assert_eq!(name(&by_id(&mut picker).unwrap()), B);
     pools.remove_server("app", B).unwrap();
     assert!(by_id(&mut picker).is_none() && by_quic_id(&mut picker).is_none());
+    // One that is added has its own, in this process and the next one.
+    let added = "10.0.0.4:80";
+    assert_eq!(pools.add_server("app", added, Some("7")), Err(OperationError::BadQuicId("7".to_owned())));
+    pools.add_server("app", added, Some("07")).unwrap();
+    assert_eq!(name(&by_quic_id(&mut picker).unwrap()), added);
+    assert_eq!(pools.add_server("app", "10.0.0.5:80", Some("07")), Err(OperationError::QuicIdTaken(added.into())));
+    let next = common::pools(&settings);
+    next.carry_in(&pools.carry_out()).unwrap();
+    assert_eq!(name(&by_quic_id(&mut self::picker(&next)).unwrap()), added);
 }
 
 #[test]
@@ -335,14 +344,14 @@ fn servers_come_and_go_while_running() {
     let settings = pool(&[A]);
     let pools = pools(&settings);
     let mut picker = picker(&pools);
-    assert_eq!(&*pools.add_server("app", B).unwrap(), B);
+    assert_eq!(&*pools.add_server("app", B, None).unwrap(), B);
     assert_eq!(counts(&mut picker, 0, 100).len(), 2);
-    assert!(pools.add_server("app", B).is_err());
-    assert!(pools.add_server("app", "what?").is_err());
+    assert!(pools.add_server("app", B, None).is_err());
+    assert!(pools.add_server("app", "what?", None).is_err());
     pools.remove_server("app", A).unwrap();
     pools.apply(&config(&pool(&[A, C])));
     assert_eq!(counts(&mut picker, 0, 100).into_keys().collect::<Vec<_>>(), [B, C]);
-    pools.add_server("app", A).unwrap();
+    pools.add_server("app", A, None).unwrap();
     pools.remove_server("app", B).unwrap();
     assert!(pools.remove_server("app", B).is_err());
     assert_eq!(counts(&mut picker, 0, 100).into_keys().collect::<Vec<_>>(), [A, C]);

@@ -19,7 +19,7 @@ pub(crate) fn one(pools: &Pools, pool: &str) -> Response {
     }
 }
 
-/// `{"address": "10.0.0.1:80", "weight": 1}`; the weight may be missing. Answers with the pool.
+/// `{"address": "10.0.0.1:80", "weight": 1, "quic_id": "0a01"}`; the latter two may be missing. Answers with the pool.
 pub(crate) fn add(pools: &Pools, pool: &str, request: &Request<'_>) -> Response {
     let added = object(request).and_then(|body| {
         let address =
@@ -28,8 +28,12 @@ pub(crate) fn add(pools: &Pools, pool: &str, request: &Request<'_>) -> Response 
             None => None,
             Some(weight) => Some(read_weight(weight)?),
         };
-        only(&body, &["address", "weight"])?;
-        let server = pools.add_server(pool, address).map_err(|error| failed(&error))?;
+        let quic_id = match body.get("quic_id") {
+            None => None,
+            Some(id) => Some(id.as_str().ok_or_else(|| bad("`quic_id` is no text"))?),
+        };
+        only(&body, &["address", "weight", "quic_id"])?;
+        let server = pools.add_server(pool, address, quic_id).map_err(|error| failed(&error))?;
         if let Some(weight) = weight.filter(|weight| *weight != 1)
             && let Err(error) = pools.set_weight(pool, &server, weight)
         {
@@ -191,9 +195,10 @@ fn bad(why: &str) -> Response {
 fn failed(error: &OperationError) -> Response {
     let status = match error {
         OperationError::NoPool(_) | OperationError::NoServer(_) => 404,
-        OperationError::BadAddress(_) | OperationError::BadWeight(_) => 400,
+        OperationError::BadAddress(_) | OperationError::BadWeight(_) | OperationError::BadQuicId(_) => 400,
         OperationError::AlreadyThere(_)
         | OperationError::TooManyServers
+        | OperationError::QuicIdTaken(_)
         | OperationError::PartOfName(_)
         | OperationError::OutOfReach(_) => 409,
     };

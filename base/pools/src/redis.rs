@@ -300,7 +300,9 @@ async fn connect(shared: &SharedThrough, pools: &Pools, tls: &Tls) -> Result<Box
 async fn open(pool: &Pool, server: &Server, tls: &Tls, login: Option<&RedisLogin>) -> Result<Box<dyn Stream>, String> {
     let settings = pool.settings();
     let source = match server.target() {
-        Target::Tcp(address) => settings.source.iter().copied().find(|source| source.is_ipv4() == address.is_ipv4()),
+        Target::Tcp(address) => {
+            settings.source.own().iter().copied().find(|source| source.is_ipv4() == address.is_ipv4())
+        }
         Target::Unix(_) => None,
     };
     let no_connection = |error: io::Error| format!("no connection: {error}");

@@ -192,7 +192,16 @@ mod tests {
         let policy = |count, period, burst| {
             let rate = config::Rate { count, period: Duration::from_secs(period) };
             let (key, window) = (vec![KeyPart::Client], RateWindow::Bucket);
-            policy(&config::Limit { name: "a".into(), key, rate, burst, window, keys: 1, shared: false, tells_always: false })
+            policy(&config::Limit {
+                name: "a".into(),
+                key,
+                rate,
+                burst,
+                window,
+                keys: 1,
+                shared: false,
+                tells_always: false,
+            })
         };
         assert_eq!(policy(50, 1, 100), "\"a\";q=100;w=2");
         assert_eq!(policy(1000, 60, 1000), "\"a\";q=1000;w=60");

@@ -69,7 +69,7 @@ pub enum Reason {
 }
 
 impl Reason {
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 22] = [
         Self::ClientEnded,
         Self::ServerEnded,
         Self::ClientReset,

@@ -90,7 +90,7 @@ fn tell(exchange: &mut Exchange<'_>, route: &Route) {
     fields.extend_from_slice(b"\r\nRateLimit: ");
     let mut digits = itoa::Buffer::new();
     for (index, limit) in telling().enumerate() {
-        let left = limit.quota.left(&limit.counted, key::of(exchange, route, &limit.key), now_ns);
+        let left = limit.quota.left(&limit.counted, key::of(exchange, route, limit), now_ns);
         fields.extend_from_slice(if index > 0 { b", \"" } else { b"\"" });
         fields.extend_from_slice(limit.name.as_bytes());
         fields.extend_from_slice(b"\";r=");

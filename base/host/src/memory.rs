@@ -85,8 +85,9 @@ impl Cgroup {
             let mut lines = stat.lines().filter_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
             lines.next().and_then(|bytes| bytes.parse::<u64>().ok()).unwrap_or(0)
         };
-        // Pages of files are let go of where memory is short; those of shared memory are counted among them.
-        let dispensable = of("file").saturating_sub(of("shmem"));
+        // Pages of files and what is known of folders are let go of where memory is short; pages of shared
+        // memory are counted among those of files.
+        let dispensable = of("file").saturating_sub(of("shmem")) + of("slab_reclaimable");
         Ok(Fill { used: current.saturating_sub(dispensable), limit })
     }
 }
@@ -113,7 +114,12 @@ mod tests {
         let root = std::env::temp_dir().join(format!("sumun-memory-{}", std::process::id()));
         let huge = 1 << 50;
         group(&root.join("a/b"), "max\n", huge, "");
-        group(&root.join("a"), "1000\n", 900, "anon 300\nfile 500\nshmem 100\nfile_mapped 400\n");
+        group(
+            &root.join("a"),
+            "1000\n",
+            1000,
+            "anon 300\nfile 500\nshmem 100\nfile_mapped 400\nslab_reclaimable 100\n",
+        );
         let bounds = Bounds::find_in(&root, Path::new("a/b"));
         let fill = bounds.fill().unwrap();
         assert_eq!(fill, Fill { used: 500, limit: 1000 });

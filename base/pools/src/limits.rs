@@ -125,5 +125,8 @@ pub const REDIS_IDLE: std::time::Duration = std::time::Duration::from_secs(1);
 pub const REDIS_PAUSE_LEAST: std::time::Duration = std::time::Duration::from_millis(100);
 pub const REDIS_PAUSE_MOST: std::time::Duration = std::time::Duration::from_secs(5);
 
+/// Whether another server of its pool is the one to ask is looked at so often.
+pub const REDIS_LOOK: std::time::Duration = std::time::Duration::from_secs(5);
+
 /// A connection that lasted so long makes the next pause short again.
 pub const REDIS_STABLE: std::time::Duration = std::time::Duration::from_secs(5);

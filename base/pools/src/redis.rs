@@ -22,7 +22,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::check;
 use crate::limits::{
-    REDIS_ANSWER_PATIENCE, REDIS_ASKED, REDIS_BATCH, REDIS_IDLE, REDIS_PAUSE_LEAST, REDIS_PAUSE_MOST,
+    REDIS_ANSWER_PATIENCE, REDIS_ASKED, REDIS_BATCH, REDIS_IDLE, REDIS_LOOK, REDIS_PAUSE_LEAST, REDIS_PAUSE_MOST,
     REDIS_REPLY_BYTES, REDIS_STABLE,
 };
 use crate::pool::Pool;
@@ -144,13 +144,13 @@ pub async fn run(mut link: Link, pools: Arc<Pools>, tls: Arc<Tls>) {
         };
         let begun = Instant::now();
         let ended = match connect(&shared, &pools, &tls).await {
-            Ok(mut stream) => {
+            Ok((mut stream, server)) => {
                 if was_up != Some(true) {
                     tracing::info!(pool = &*shared.pool, "what is shared: connected");
                 }
                 was_up = Some(true);
                 link.state.is_up.store(true, Ordering::Release);
-                let ended = link.serve(&mut *stream).await;
+                let ended = link.serve(&mut *stream, || is_best(&shared, &pools, &server)).await;
                 link.state.is_up.store(false, Ordering::Release);
                 if begun.elapsed() >= REDIS_STABLE {
                     pause = REDIS_PAUSE_LEAST;
@@ -199,10 +199,18 @@ impl Link {
         }
     }
 
-    /// `Ok`: the settings are others, or nobody is left to ask.
-    async fn serve(&mut self, stream: &mut (impl Stream + ?Sized)) -> Result<(), String> {
+    /// `Ok`: the settings are others, another server is the one to ask, or nobody is left to ask.
+    async fn serve(&mut self, stream: &mut (impl Stream + ?Sized), is_best: impl Fn() -> bool) -> Result<(), String> {
         let mut unread = Vec::new();
+        let mut looked = Instant::now();
         loop {
+            // Gateways that ask different servers share nothing: all of them go to the first that is up.
+            if looked.elapsed() >= REDIS_LOOK {
+                if !is_best() {
+                    return Ok(());
+                }
+                looked = Instant::now();
+            }
             let mut batch = Vec::new();
             tokio::select! {
                 asked = self.queue.recv() => match asked {
@@ -222,7 +230,7 @@ impl Link {
             }
             // Whose answer would come too late is not asked for.
             batch.retain(|asked| !asked.is_given_up());
-            let answered = exchange(stream, batch, &mut unread, &self.state.commands);
+            let answered = exchange(stream, batch, &mut unread, &self.state);
             within(REDIS_ANSWER_PATIENCE, answered).await?;
         }
     }
@@ -236,22 +244,36 @@ async fn exchange(
     stream: &mut (impl Stream + ?Sized),
     batch: Vec<Asked>,
     unread: &mut Vec<u8>,
-    counter: &AtomicU64,
+    state: &State,
 ) -> Result<(), String> {
     let bytes: Vec<u8> = batch.iter().flat_map(|asked| asked.bytes.iter().copied()).collect();
     stream.write_all(&bytes).await.map_err(|error| lost(&error))?;
     for asked in batch {
         let reply = receive(stream, unread).await?;
         if let Reply::Error(said) = &reply {
-            return Err(format!("the server says {said}"));
+            if asked.answer.is_none() || is_about_server(said) {
+                return Err(format!("the server says {said}"));
+            }
+            // About what this one asked, or its keys: the others go on.
+            state.failures.fetch_add(1, Ordering::Relaxed);
+            continue;
         }
-        counter.fetch_add(1, Ordering::Relaxed);
+        state.commands.fetch_add(1, Ordering::Relaxed);
         if let Some(answer) = asked.answer {
             // Who asked may have waited long enough.
             answer.send(reply).ok();
         }
     }
     if unread.is_empty() { Ok(()) } else { Err("there are more answers than questions".to_owned()) }
+}
+
+/// The server can do nothing for anybody.
+fn is_about_server(said: &str) -> bool {
+    let code = said.split(' ').next().unwrap_or_default();
+    matches!(
+        code,
+        "NOAUTH" | "NOPERM" | "READONLY" | "LOADING" | "MASTERDOWN" | "CLUSTERDOWN" | "MOVED" | "OOM" | "MISCONF"
+    )
 }
 
 async fn receive(stream: &mut (impl Stream + ?Sized), unread: &mut Vec<u8>) -> Result<Reply, String> {
@@ -281,20 +303,31 @@ trait Stream: AsyncRead + AsyncWrite + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Unpin> Stream for T {}
 
 /// To the first server that is up and answers, with everything said that comes first.
-async fn connect(shared: &SharedThrough, pools: &Pools, tls: &Tls) -> Result<Box<dyn Stream>, String> {
+async fn connect(shared: &SharedThrough, pools: &Pools, tls: &Tls) -> Result<(Box<dyn Stream>, Arc<Server>), String> {
     let pool = pools.pool(&shared.pool).ok_or_else(|| format!("there is no pool {}", shared.pool))?;
-    let servers = pool.servers();
-    let mut members: Vec<_> = servers.members().iter().filter(|member| member.server.accepts()).collect();
-    members.sort_by_key(|member| member.backup);
     let mut why = "no server of the pool is up".to_owned();
     let patience = pool.settings().timeouts.connect;
-    for member in members {
-        match within(patience, open(&pool, &member.server, tls, shared.login.as_ref())).await {
-            Ok(stream) => return Ok(stream),
-            Err(problem) => why = format!("{}: {problem}", member.server.name()),
+    for server in in_order(&pool) {
+        match within(patience, open(&pool, &server, tls, shared.login.as_ref())).await {
+            Ok(stream) => return Ok((stream, server)),
+            Err(problem) => why = format!("{}: {problem}", server.name()),
         }
     }
     Err(why)
+}
+
+/// The servers that are up, backups last.
+fn in_order(pool: &Pool) -> Vec<Arc<Server>> {
+    let servers = pool.servers();
+    let mut members: Vec<_> = servers.members().iter().filter(|member| member.server.accepts()).collect();
+    members.sort_by_key(|member| member.backup);
+    members.into_iter().map(|member| Arc::clone(&member.server)).collect()
+}
+
+/// No other server of the pool comes before this one.
+fn is_best(shared: &SharedThrough, pools: &Pools, server: &Arc<Server>) -> bool {
+    let first = pools.pool(&shared.pool).and_then(|pool| in_order(&pool).into_iter().next());
+    first.is_none_or(|first| Arc::ptr_eq(&first, server))
 }
 
 async fn open(pool: &Pool, server: &Server, tls: &Tls, login: Option<&RedisLogin>) -> Result<Box<dyn Stream>, String> {
@@ -345,7 +378,7 @@ mod tests {
             theirs.write_all(bytes).await.ok();
         });
         let batch = (0..count).map(|_| Asked { bytes: Vec::new(), answer: None }).collect();
-        exchange(&mut ours, batch, &mut Vec::new(), &AtomicU64::default()).await
+        exchange(&mut ours, batch, &mut Vec::new(), &State::default()).await
     }
 
     #[tokio::test]
@@ -358,6 +391,21 @@ mod tests {
             (b"hello\r\n", "not an answer of Redis"),
         ] {
             assert_eq!(answered(bytes, 1).await.unwrap_err(), why);
+        }
+    }
+
+    /// What one script did wrong is not the others' business; a server that can do nothing is left.
+    #[tokio::test]
+    async fn errors_of_scripts() {
+        for (bytes, expected) in [(&b"-WRONGTYPE no\r\n:1\r\n"[..], Ok(())), (b"-READONLY no\r\n:1\r\n", Err(()))] {
+            let (mut ours, mut theirs) = duplex(1024);
+            theirs.write_all(bytes).await.expect("there is room");
+            let (answers, mut answered): (Vec<_>, Vec<_>) = (0..2).map(|_| oneshot::channel()).unzip();
+            let batch = answers.into_iter().map(|answer| Asked { bytes: Vec::new(), answer: Some(answer) }).collect();
+            let ended = exchange(&mut ours, batch, &mut Vec::new(), &State::default()).await;
+            assert_eq!(ended.map_err(drop), expected);
+            assert!(answered[0].try_recv().is_err(), "nobody is told");
+            assert_eq!(answered[1].try_recv().is_ok(), expected.is_ok());
         }
     }
 }

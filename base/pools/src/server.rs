@@ -258,15 +258,30 @@ impl Server {
     }
 
     /// Takes a place if there is one; `bound` is its `max_connections`.
+    ///
+    /// Who is called under the lock of the queue must not serve it. So what may have to be given back is the
+    /// connection, which serves nobody, and not the place. Whoever missed it meanwhile is served by those
+    /// who hold the places.
     #[inline]
     pub(crate) fn try_enter(self: &Arc<Self>, bound: Option<u32>) -> Option<Lease> {
-        let place = if self.is_adaptive() { Some(self.admission.try_acquire(Caller::Client).ok()??) } else { None };
-        self.try_connection(bound).then(|| Lease::of_taken_place(Arc::clone(self), place))
+        if !self.try_connection(bound) {
+            return None;
+        }
+        let mut place = None;
+        if self.is_adaptive() {
+            place = self.admission.try_acquire(Caller::Client).ok().flatten();
+            if place.is_none() {
+                self.in_flight.fetch_sub(1, Ordering::SeqCst);
+                return None;
+            }
+        }
+        self.requests.fetch_add(1, Ordering::Relaxed);
+        Some(Lease::of_taken_place(Arc::clone(self), place))
     }
 
     #[inline]
     fn try_connection(&self, bound: Option<u32>) -> bool {
-        let entered = match bound {
+        match bound {
             None => {
                 self.in_flight.fetch_add(1, Ordering::Relaxed);
                 true
@@ -276,11 +291,7 @@ impl Server {
                 // In one order with `leave` and with who waits: see `capacity`.
                 self.in_flight.fetch_update(Ordering::SeqCst, Ordering::SeqCst, more).is_ok()
             }
-        };
-        if entered {
-            self.requests.fetch_add(1, Ordering::Relaxed);
         }
-        entered
     }
 
     /// Whether there is a place; in one order with `leave`, so that a waiter misses none.

@@ -90,7 +90,11 @@ impl<H> Fill<H> {
             (_, Some(Ended::NotShared)) => Poll::Ready(Err(Ended::NotShared)),
             (Some(head), _) => Poll::Ready(Ok(Arc::clone(head))),
             (None, Some(ended)) => Poll::Ready(Err(ended)),
-            (None, None) => state.wait(context),
+            (None, None) if state.waiting.len() >= READERS_MAX => Poll::Ready(Err(Ended::NotShared)),
+            (None, None) => {
+                state.wait(context);
+                Poll::Pending
+            }
         }
     }
 
@@ -100,10 +104,10 @@ impl<H> Fill<H> {
         match (state.pieces.get(seen), state.ended) {
             (Some(piece), _) => Poll::Ready(Next::Piece(Arc::clone(piece))),
             (None, Some(ended)) => Poll::Ready(Next::Ended(ended)),
-            (None, None) => match state.wait::<()>(context) {
-                Poll::Pending => Poll::Pending,
-                Poll::Ready(_) => Poll::Ready(Next::Ended(Ended::NotShared)),
-            },
+            (None, None) => {
+                state.wait(context);
+                Poll::Pending
+            }
         }
     }
 
@@ -130,16 +134,10 @@ impl<H> Fill<H> {
 }
 
 impl<H> State<H> {
-    /// Pending, unless too many wait.
-    fn wait<T>(&mut self, context: &Context<'_>) -> Poll<Result<T, Ended>> {
-        if self.waiting.iter().any(|waker| waker.will_wake(context.waker())) {
-            return Poll::Pending;
+    fn wait(&mut self, context: &Context<'_>) {
+        if !self.waiting.iter().any(|waker| waker.will_wake(context.waker())) {
+            self.waiting.push(context.waker().clone());
         }
-        if self.waiting.len() >= READERS_MAX {
-            return Poll::Ready(Err(Ended::NotShared));
-        }
-        self.waiting.push(context.waker().clone());
-        Poll::Pending
     }
 }
 

@@ -103,6 +103,10 @@ pub(crate) const ROOM_TICK: Duration = Duration::from_millis(50);
 /// A visitor waits so long for a step of a room that gateways share; then it is away.
 pub(crate) const ROOM_PATIENCE: Duration = Duration::from_millis(50);
 
+/// Numbers that are remembered because no answer came when they asked to come in. Of those beyond it one
+/// that was let in unheard has to take another number.
+pub(crate) const UNHEARD_MAX: usize = 10_000;
+
 /// How often what is new of it is kept.
 pub(crate) const ROOM_KEEP: Duration = Duration::from_secs(1);
 

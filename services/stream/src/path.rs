@@ -17,7 +17,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
 
-use sumun_config::checked::Name;
+use sumun_config::checked::{Name, Source};
 use sumun_engine::accept::{Admitted, client_key};
 use sumun_engine::access_log::Entry;
 use sumun_engine::preface::Taken;
@@ -214,8 +214,10 @@ async fn connect(client: &mut Client, search: &mut Search) -> Result<Connected, 
             // Another server would not be reached either.
             Err(Reason::OwnLimits) => return Err(Reason::OwnLimits),
             Err(reason) => {
-                // The server has no part in what this host lacks.
-                if reason != Reason::NoSource {
+                // The server has no part in what this host lacks. And where it answers to the client's address,
+                // silence may come from the way to that one.
+                let is_foreign = search.backend.config.source == Source::Client;
+                if reason != Reason::NoSource && !(is_foreign && reason == Reason::ConnectTimeout) {
                     lease.report(Outcome::ConnectFailed, client.worker.clock.coarse_ms());
                 }
                 if !may_try_again(search, &lease) {

@@ -139,7 +139,7 @@ pub const DENIED_IN_PART: &[(&str, &str)] = &[
     ("clone", "a new process; new threads are allowed"),
     (
         "socket",
-        "families other than Unix, IPv4 and IPv6, and protocols other than TCP and UDP; packets made by hand (SOCK_RAW)",
+        "families other than Unix, IPv4 and IPv6, and protocols other than TCP and UDP; packets made by hand (SOCK_RAW, SOCK_PACKET)",
     ),
     ("socketpair", "families other than Unix"),
     ("prlimit64", "limits of other processes, which can end them"),

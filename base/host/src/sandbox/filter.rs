@@ -110,13 +110,14 @@ fn in_part() -> impl Iterator<Item = (libc::c_long, BpfProgram)> {
     ];
     let mut socket = vec![
         statement(LOAD, argument_at(0)),
-        jump(EQUAL, libc::AF_UNIX as u32, 10, 0),
+        jump(EQUAL, libc::AF_UNIX as u32, 11, 0),
         jump(EQUAL, libc::AF_INET as u32, 1, 0),
-        jump(EQUAL, libc::AF_INET6 as u32, 0, 7),
-        // Whoever keeps CAP_NET_RAW could read and forge packets by these.
+        jump(EQUAL, libc::AF_INET6 as u32, 0, 8),
+        // By others (SOCK_RAW, SOCK_PACKET) whoever keeps CAP_NET_RAW could read and forge packets.
         statement(LOAD, argument_at(1)),
         statement(MASK, SOCKET_TYPE),
-        jump(EQUAL, libc::SOCK_RAW as u32, 4, 0),
+        jump(EQUAL, libc::SOCK_STREAM as u32, 1, 0),
+        jump(EQUAL, libc::SOCK_DGRAM as u32, 0, 4),
         statement(LOAD, argument_at(2)),
     ];
     let [any, tcp, udp] = PROTOCOLS.map(|protocol| protocol as u32);
@@ -321,7 +322,16 @@ mod tests {
 
     #[test]
     fn packets_are_not_made_by_hand() {
-        for (kind, expected) in [(libc::SOCK_STREAM, ALLOW), (libc::SOCK_DGRAM, ALLOW), (libc::SOCK_RAW, REFUSE)] {
+        // Its number: an old way to the same as AF_PACKET.
+        const SOCK_PACKET: i32 = 10;
+        let kinds = [
+            (libc::SOCK_STREAM, ALLOW),
+            (libc::SOCK_DGRAM, ALLOW),
+            (libc::SOCK_RAW, REFUSE),
+            (libc::SOCK_SEQPACKET, REFUSE),
+            (SOCK_PACKET, REFUSE),
+        ];
+        for (kind, expected) in kinds {
             for protocol in PROTOCOLS {
                 let kind = (kind | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK) as u64;
                 let arguments = [libc::AF_INET6 as u64, kind, protocol as u64, 0, 0, 0];

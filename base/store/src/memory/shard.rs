@@ -124,7 +124,8 @@ impl<V> Shard<V> {
         self.evict(&mut gone);
         self.drop_stale_tickets();
         self.check_invariants();
-        (true, gone)
+        // Among those on probation it may be the one that has to go.
+        (self.entries.contains_key(&key), gone)
     }
 
     pub(super) fn remove(&mut self, key: Key) -> Option<Arc<V>> {

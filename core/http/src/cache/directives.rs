@@ -69,8 +69,8 @@ impl ResponseControl {
         named.filter_map(|(_, value)| value).flat_map(|value| list(unquoted(value)))
     }
 
-    /// A directive, and what stands behind its sign.
-    fn add(&mut self, name: &[u8], value: Option<&[u8]>) {
+    /// A directive, and what stands behind its sign. False: it says nothing about caching.
+    fn add(&mut self, name: &[u8], value: Option<&[u8]>) -> bool {
         if let Some(seconds) = self.seconds_of(name) {
             // What is no number is none: such a response counts as stale (section 4.2.1).
             let parsed = value.and_then(|value| parse_seconds(unquoted(value))).unwrap_or(0);
@@ -80,8 +80,9 @@ impl ResponseControl {
         } else if name.eq_ignore_ascii_case(b"private") {
             self.private = self.private.or(value);
         } else {
-            self.set_flag(name);
+            return self.set_flag(name);
         }
+        true
     }
 
     fn seconds_of(&mut self, name: &[u8]) -> Option<&mut Option<u32>> {
@@ -99,7 +100,7 @@ impl ResponseControl {
         }
     }
 
-    fn set_flag(&mut self, name: &[u8]) {
+    fn set_flag(&mut self, name: &[u8]) -> bool {
         let is = |directive: &str| name.eq_ignore_ascii_case(directive.as_bytes());
         if is("no-store") {
             self.no_store = true;
@@ -119,7 +120,10 @@ impl ResponseControl {
             self.no_transform = true;
         } else if is("immutable") {
             self.immutable = true;
+        } else {
+            return false;
         }
+        true
     }
 }
 
@@ -187,7 +191,9 @@ fn cdn_control(response: Fields<'_>) -> Option<ResponseControl> {
             (BareItem::Integer(seconds), Some(slot)) => {
                 *slot = Some(u32::try_from(i64::from(*seconds)).unwrap_or(0).min(SECONDS_MOST));
             }
-            (BareItem::Boolean(true), None) => control.set_flag(name),
+            (BareItem::Boolean(true), None) => {
+                control.set_flag(name);
+            }
             _ => {}
         }
     }
@@ -205,8 +211,9 @@ fn surrogate_control(response: Fields<'_>) -> Option<ResponseControl> {
         if let Some((name, value)) = parsed
             && parts.all(|target| target.eq_ignore_ascii_case(b"sumun"))
         {
-            control.add(name, value);
-            is_ours = true;
+            // `max-age=600+30` is fresh for 600 and may be served stale for 30.
+            let seconds = value.map(|value| value.split(|&byte| byte == b'+').next().unwrap_or_default());
+            is_ours |= control.add(name, seconds);
         }
     }
     is_ours.then_some(control)

@@ -38,6 +38,7 @@ pub fn same_origin_path(reference: &[u8], scheme: &str, authority: &[u8], base: 
     match reference {
         [] => None,
         [b'/', ..] => Some(reference.to_vec()),
+        [b'?', ..] => Some([base.split(|&byte| byte == b'?').next().unwrap_or_default(), reference].concat()),
         _ => {
             let path = base.split(|&byte| byte == b'?').next().unwrap_or_default();
             let folder = path.iter().rposition(|&byte| byte == b'/').map_or(0, |at| at + 1);

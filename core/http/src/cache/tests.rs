@@ -122,6 +122,9 @@ fn a_targeted_field_stands_for_the_others() {
     assert_eq!(control("CDN-Cache-Control: s-maxage=5;a=1\n").s_maxage, Some(5));
     assert_eq!(control("Surrogate-Control: max-age=60;other, max-age=7\nCache-Control: max-age=1\n").max_age, Some(7));
     assert_eq!(control("Surrogate-Control: max-age=60;sumun\n").max_age, Some(60));
+    assert_eq!(control("Surrogate-Control: max-age=600+30\n").max_age, Some(600));
+    let esi = "Surrogate-Control: content=\"ESI/1.0\"\nCache-Control: private, max-age=60\n";
+    assert_eq!(stored(esi), Err(Unstorable::Private));
 }
 
 #[test]
@@ -308,6 +311,7 @@ fn changes_make_what_they_name_invalid() {
     };
     assert_eq!(path("/x?y#z").as_deref(), Some("/x?y"));
     assert_eq!(path("x").as_deref(), Some("/a/x"));
+    assert_eq!(path("?x").as_deref(), Some("/a/b?x"));
     assert_eq!(path("https://Shop.example/x").as_deref(), Some("/x"));
     assert_eq!(path("https://shop.example?q").as_deref(), Some("/?q"));
     assert_eq!(path("//shop.example").as_deref(), Some("/"));

@@ -29,7 +29,7 @@ pub fn write_selection(request: Fields<'_>, names: &[u8], out: &mut Vec<u8>) {
                 write_plain(name, field.value.of_bytes(request.bytes), out);
             }
         }
-        if matches!(name, b"accept-language" | b"accept-encoding" | b"accept" | b"accept-charset") {
+        if is_preference(name) {
             sort_preferences(begin, out);
         }
         out.push(END);
@@ -40,9 +40,14 @@ pub fn write_selection(request: Fields<'_>, names: &[u8], out: &mut Vec<u8>) {
 const PRESENT: u8 = 1;
 const END: u8 = 0;
 
-/// Without white space around commas and semicolons; lists of preferences in lower case.
+/// Lists of what the client likes, with weights.
+fn is_preference(name: &[u8]) -> bool {
+    matches!(name, b"accept-language" | b"accept-encoding" | b"accept" | b"accept-charset")
+}
+
+/// Without white space around commas; lists of preferences in lower case.
 fn write_plain(name: &[u8], value: &[u8], out: &mut Vec<u8>) {
-    let is_preference = name.starts_with(b"accept");
+    let is_preference = is_preference(name);
     let mut pending = false;
     let mut quoted = false;
     let mut last = b',';
@@ -52,7 +57,7 @@ fn write_plain(name: &[u8], value: &[u8], out: &mut Vec<u8>) {
             pending = true;
             continue;
         }
-        let joins = |byte: u8| matches!(byte, b',' | b';' | b'=');
+        let joins = |byte: u8| byte == b',' || (is_preference && matches!(byte, b';' | b'='));
         if pending && !joins(last) && !joins(byte) {
             out.push(b' ');
         }

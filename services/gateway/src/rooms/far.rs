@@ -5,6 +5,7 @@
 //! inside. Where nobody waited, each gateway lets newcomers in at its share of the rate, up to its share of
 //! the places that were free.
 
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use sumun_config::checked::SharedThrough;
@@ -13,7 +14,7 @@ use sumun_pools::redis::{Redis, Reply};
 use sumun_traffic::token_bucket::Rate;
 use sumun_traffic::waiting_room::{Arrival, Claim, Counts, Id, Outlook, Pace, Settings};
 
-use crate::limits::{ROOM_PATIENCE, SHARED_PATIENCE};
+use crate::limits::{ROOM_PATIENCE, SHARED_PATIENCE, UNHEARD_MAX};
 
 const SCRIPT: &str = include_str!("far.lua");
 
@@ -45,6 +46,8 @@ struct Seen {
     alone_word: u64,
     alone_since: u64,
     alone_number: u64,
+    /// Numbers that asked to come in and were not answered in time.
+    unheard: HashSet<u64>,
 }
 
 struct Answer {
@@ -117,7 +120,8 @@ impl FarRoom {
     /// `None`: it is away, and nobody can be let in.
     pub(super) async fn arrive(&self, now_ms: u64) -> Option<Arrival> {
         let Some(answer) = self.step("arrive", NOBODY).await else {
-            return self.arrive_alone(now_ms);
+            // One that answers late may have given a number.
+            return if self.redis.is_up() { None } else { self.arrive_alone(now_ms) };
         };
         let mut seen = self.seen();
         let id = Id { epoch: seen.epoch?, number: answer.number };
@@ -153,7 +157,17 @@ impl FarRoom {
 
     /// `None`: it is away.
     pub(super) async fn claim(&self, id: Id) -> Option<Claim> {
-        Some(match self.step("claim", id).await?.verdict {
+        let Some(answer) = self.step("claim", id).await else {
+            // The answer may only be late: then the place is taken, and the visitor has not heard of it.
+            let mut seen = self.seen();
+            if seen.unheard.len() < UNHEARD_MAX {
+                seen.unheard.insert(id.number);
+            }
+            return None;
+        };
+        let is_unheard = self.seen().unheard.remove(&id.number);
+        Some(match answer.verdict {
+            5 | 6 if is_unheard => Claim::Admitted,
             1 => {
                 self.seen().counts.admitted += 1;
                 Claim::Admitted

@@ -39,8 +39,10 @@ pub(crate) struct Flow {
     socket: UdpSocket,
     /// The time without a datagram; also wakes the task that waits for answers.
     deadline: Deadline,
-    /// Somebody is there: there was an answer, or a second datagram.
+    /// Somebody is there: there was an answer.
     is_known: Cell<bool>,
+    /// There was a second datagram: it has more time, though its sender may be made up all the same.
+    has_more: Cell<bool>,
     /// The client's datagrams come to somebody else from now on.
     is_last: Cell<bool>,
     /// Answers that are still to come.
@@ -90,6 +92,7 @@ impl Flow {
             socket,
             deadline,
             is_known: Cell::new(false),
+            has_more: Cell::new(false),
             is_last: Cell::new(false),
             owed: Cell::new(0),
             end: Cell::new(None),
@@ -168,7 +171,7 @@ impl Flow {
     fn touch(&self) {
         let idle = self.front.config.bounds.idle;
         if !self.is_last.get() {
-            self.deadline.set(if self.is_known.get() { idle } else { idle.min(UNANSWERED) });
+            self.deadline.set(if self.is_known.get() || self.has_more.get() { idle } else { idle.min(UNANSWERED) });
         }
     }
 
@@ -187,7 +190,7 @@ impl Flow {
     pub(crate) fn note_asked(&self, datagrams: u64, bytes: u64) {
         self.front.cell.bytes_in.add(bytes);
         if datagrams > 1 || self.bytes_in.get() > 0 {
-            self.know();
+            self.has_more.set(true);
         }
         self.bytes_in.set(self.bytes_in.get() + bytes.max(1));
         let owed = self.responses.map_or(0, |responses| datagrams.saturating_mul(u64::from(responses)));

@@ -1,6 +1,6 @@
-//! Flows of one datagram that nobody has answered. Their senders may be made up, as many as anybody likes:
-//! where there is no place for another flow, the one of them that came first gives its place up. A flow
-//! that has had an answer or a second datagram is never among them.
+//! Flows that nobody has answered. Their senders may be made up, as many as anybody likes: where there is
+//! no place for another flow, the one of them that came first gives its place up. A flow that has had an
+//! answer is never among them.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;

@@ -408,7 +408,7 @@ async fn pass_on(exchange: &mut Exchange<'_>, route: &Route, verdict: &Verdict) 
         connection: ConnectionLine::of(exchange.keep_alive, exchange.head.version),
         date: &date,
         cookie: None,
-        own_fields: b"",
+        own_fields: &exchange.own_fields,
         hsts: exchange.hsts(),
         edits: &route.response_edits,
     };

@@ -338,3 +338,39 @@ pub fn patience_ms(timeout: Duration) -> u64 {
 pub(crate) fn milliseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+
+    use super::*;
+    use crate::pools::Pools;
+
+    /// One of two bounds holds and the other does not: what is given back then is given back under the lock
+    /// of the queue, and must not take it once more.
+    #[tokio::test]
+    async fn who_serves_the_queue_does_not_serve_it_again() {
+        let text = "pools: { app: { servers: [{ address: \"192.0.2.1:80\", max_connections: 1 }], \
+                                    concurrency: { per_server: adaptive } } }\n\
+                    listeners: { web: { bind: \"127.0.0.1:80\", routes: [{ path: /, proxy: app }] } }\n";
+        let checked =
+            sumun_config::check_text("test", text).unwrap_or_else(|report| panic!("{}", report.render(false)));
+        let pools = Pools::new(Instant::now(), b"secret");
+        pools.apply(&checked.config);
+        let pool = pools.pool("app").expect("it is there");
+        let members = pool.servers();
+        let server = &members.members()[0].server;
+        let held = server.try_enter(Some(1)).expect("it is free");
+        let tried = Tried::default();
+        let mut waiting = pin!(pool.wait_for_place(&tried, Priority::Normal, Duration::from_secs(600)));
+        assert!(tokio::time::timeout(Duration::ZERO, &mut waiting).await.is_err());
+        pool.room.serve(0, |_| {
+            assert!(server.try_enter(Some(1)).is_none());
+            Offer::<Lease>::Nobody
+        });
+        assert_eq!((server.in_flight(), server.requests()), (1, 1));
+        drop(held);
+        let lease = waiting.await.expect("it is handed over");
+        assert_eq!((lease.server().in_flight(), server.requests()), (1, 2));
+    }
+}

@@ -179,18 +179,32 @@ fn never_more_inside_than_allowed_and_everybody_gets_in() {
     assert_eq!((shared.inside(), shared.waiting()), (0, 0));
 }
 
+type Shared = std::sync::OnceLock<Arc<sumun_pools::Pools>>;
+
 #[test]
 fn places_at_servers_are_handed_over() {
-    static SHARED: std::sync::OnceLock<Arc<sumun_pools::Pools>> = std::sync::OnceLock::new();
+    static SHARED: Shared = Shared::new();
+    hand_over(&SHARED, false);
+}
+
+/// Two bounds at once: who gets one of them and not the other gives it back, also while it serves the queue.
+#[test]
+fn places_at_servers_with_two_bounds_are_handed_over() {
+    static SHARED: Shared = Shared::new();
+    hand_over(&SHARED, true);
+}
+
+fn hand_over(shared: &'static Shared, is_adaptive: bool) {
     let mut settings = pool(&["10.0.0.1:80", "10.0.0.2:80"]);
+    settings.adaptive_servers = is_adaptive;
     // Nobody is pushed out before that.
     settings.queue.timeout = LONG;
     for server in &mut settings.servers {
         server.max_connections = Some(2);
     }
-    let shared = SHARED.get_or_init(|| pools(&settings));
-    on_threads(|seed| async move {
-        let pool = SHARED.get().unwrap().pool("app").unwrap();
+    let pools = shared.get_or_init(|| pools(&settings));
+    on_threads(move |seed| async move {
+        let pool = shared.get().unwrap().pool("app").unwrap();
         let mut picker = Picker::new(Arc::clone(&pool));
         let mut random = fastrand::Rng::with_seed(seed);
         let tried = Tried::default();
@@ -212,7 +226,7 @@ fn places_at_servers_are_handed_over() {
             dither(&mut random).await;
         }
     });
-    let status = &shared.status()[0];
+    let status = &pools.status()[0];
     assert_eq!(status.waiting_for_place, 0);
     assert!(status.servers.iter().all(|server| server.in_flight == 0 && server.counts.requests > 100));
 }

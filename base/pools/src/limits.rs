@@ -125,6 +125,9 @@ pub const REDIS_IDLE: std::time::Duration = std::time::Duration::from_secs(1);
 pub const REDIS_PAUSE_LEAST: std::time::Duration = std::time::Duration::from_millis(100);
 pub const REDIS_PAUSE_MOST: std::time::Duration = std::time::Duration::from_secs(5);
 
+/// So much of what it says of a script that it refuses goes into the log, in characters.
+pub const REDIS_COMPLAINT: usize = 200;
+
 /// Whether another server of its pool is the one to ask is looked at so often.
 pub const REDIS_LOOK: std::time::Duration = std::time::Duration::from_secs(5);
 

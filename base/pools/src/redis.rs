@@ -22,8 +22,8 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::check;
 use crate::limits::{
-    REDIS_ANSWER_PATIENCE, REDIS_ASKED, REDIS_BATCH, REDIS_IDLE, REDIS_LOOK, REDIS_PAUSE_LEAST, REDIS_PAUSE_MOST,
-    REDIS_REPLY_BYTES, REDIS_STABLE,
+    REDIS_ANSWER_PATIENCE, REDIS_ASKED, REDIS_BATCH, REDIS_COMPLAINT, REDIS_IDLE, REDIS_LOOK, REDIS_PAUSE_LEAST,
+    REDIS_PAUSE_MOST, REDIS_REPLY_BYTES, REDIS_STABLE,
 };
 use crate::pool::Pool;
 use crate::pools::Pools;
@@ -63,8 +63,10 @@ impl Asked {
 struct State {
     is_up: AtomicBool,
     commands: AtomicU64,
-    /// Connections that could not be had, or broke.
+    /// Connections that could not be had, or broke, and scripts that were refused.
     failures: AtomicU64,
+    /// The log has a refused script of this connection.
+    has_complained: AtomicBool,
 }
 
 impl Redis {
@@ -149,6 +151,7 @@ pub async fn run(mut link: Link, pools: Arc<Pools>, tls: Arc<Tls>) {
                     tracing::info!(pool = &*shared.pool, "what is shared: connected");
                 }
                 was_up = Some(true);
+                link.state.has_complained.store(false, Ordering::Relaxed);
                 link.state.is_up.store(true, Ordering::Release);
                 let ended = link.serve(&mut *stream, || is_best(&shared, &pools, &server)).await;
                 link.state.is_up.store(false, Ordering::Release);
@@ -256,6 +259,10 @@ async fn exchange(
             }
             // About what this one asked, or its keys: the others go on.
             state.failures.fetch_add(1, Ordering::Relaxed);
+            if !state.has_complained.swap(true, Ordering::Relaxed) {
+                let reason: String = said.chars().take(REDIS_COMPLAINT).collect();
+                tracing::warn!(reason, "what is shared: the server refuses a script, whoever asked goes on alone");
+            }
             continue;
         }
         state.commands.fetch_add(1, Ordering::Relaxed);

@@ -59,8 +59,11 @@ impl Gateway {
             Family::gauge("sumun_shared_up", "1 while what gateways share is reached.")
                 .with(u64::from(self.redis.is_up())),
             Family::counter("sumun_shared_commands_total", "Commands that were answered there.").with(commands),
-            Family::counter("sumun_shared_failures_total", "Connections there that could not be had, or broke.")
-                .with(failures),
+            Family::counter(
+                "sumun_shared_failures_total",
+                "Connections there that could not be had, or broke, and scripts that it refused.",
+            )
+            .with(failures),
             keys,
         ]
     }

@@ -5,6 +5,7 @@
 
 mod access;
 mod blocks;
+mod cache;
 mod health;
 mod limits;
 mod pool;
@@ -20,6 +21,7 @@ use std::time::Duration;
 
 pub use access::Access;
 pub use blocks::BlockRule;
+pub use cache::{CacheBypass, CacheKey, CacheQuery, CacheStore, CookieMatch, RouteCache};
 pub use health::{Check, Health, RecordType, RedisLogin};
 use ipnet::IpNet;
 pub use limits::{Jwt, JwtAlgorithm, JwtKey, KeyPart, Limit, RateWindow, TokenPlace};
@@ -58,6 +60,7 @@ pub struct Config {
     /// Whoever breaks one of these is blocked for a while, on every listener that speaks HTTP.
     pub blocks: Vec<BlockRule>,
     pub shared: Option<SharedThrough>,
+    pub cache: CacheStore,
     /// Files of a table of autonomous systems, for the statistics of traffic; empty where there is none.
     pub asn_table: Vec<PathBuf>,
     pub pools: BTreeMap<Name, Arc<Pool>>,
@@ -405,6 +408,8 @@ pub struct Route {
     pub degrade: Option<Files>,
     /// Of routes that go to servers alone.
     pub waiting_room: Option<WaitingRoom>,
+    /// Of routes that go to servers alone.
+    pub cache: Option<RouteCache>,
 }
 
 impl Route {

@@ -50,6 +50,7 @@ pub fn diff(old: &Config, new: &Config) -> Diff {
         state,
         blocks,
         shared,
+        cache,
         asn_table,
         pools,
         limits,
@@ -67,6 +68,7 @@ pub fn diff(old: &Config, new: &Config) -> Diff {
         ("state", *state != new.state),
         ("blocks", *blocks != new.blocks),
         ("shared", *shared != new.shared),
+        ("cache", *cache != new.cache),
         ("traffic", *asn_table != new.asn_table),
     ];
     Diff {

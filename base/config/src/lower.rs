@@ -5,6 +5,7 @@
 
 mod acme;
 mod blocks;
+mod cache;
 mod files;
 mod health;
 mod limits;
@@ -80,6 +81,7 @@ pub(crate) fn config(tree: &Node, sources: &Sources, probe: Probe, problems: &mu
         state: top.given("state").and_then(|node| Some(lower.path(node, top.text("state")?))),
         blocks,
         shared,
+        cache: Lower::cache(top),
         asn_table,
         pools,
         limits,

@@ -2,6 +2,7 @@
 //! their own files.
 
 mod blocks;
+mod cache;
 mod health;
 mod limits;
 mod listener;
@@ -12,6 +13,7 @@ mod tls;
 mod waiting_room;
 
 pub(crate) use blocks::{BLOCK, BLOCK_WHEN};
+pub(crate) use cache::{CACHE, CACHE_BYPASS, CACHE_QUERY, ROUTE_CACHE};
 pub(crate) use health::{DNS_CHECK, HEALTH, HTTP_CHECK, POSTGRES_CHECK, REDIS_CHECK, TCP_CHECK, TLS_CHECK};
 pub(crate) use limits::{LIMIT, LIMIT_KEY};
 pub(crate) use listener::{BANDWIDTH, BIND_ENTRY, BOUNDS, LISTENER, QUIC, QUIC_SERVER_ID, UDP};
@@ -25,7 +27,7 @@ use crate::kind::Kind;
 use crate::shape::{Key, Map, Names, Shape, key, later};
 
 /// Capabilities that bring the keys of later issues.
-const CACHE: &str = "the HTTP cache";
+const VOLUMES: &str = "the volumes of the cache";
 const TLS: &str = "further parts of TLS";
 
 const ON_OR_OFF: Shape = Shape::One(Kind::Switch);
@@ -77,7 +79,7 @@ pub(crate) static FILE: Map = Map {
         key("shared", Shape::Map(&SHARED),
             "Where gateways share limits and waiting rooms.").by_default("nothing is shared"),
         key("traffic", Shape::Map(&TRAFFIC), "What `sumun traffic` shows beside what it always does.").by_default("nothing"),
-        later("cache", CACHE),
+        key("cache", Shape::Map(&CACHE), "Where routes with `cache` keep answers.").by_default("in memory, see cache"),
         later("dns", "the DNS server"),
         later("bgp", "the BGP speaker"),
         later("switch", "the switch"),
@@ -133,6 +135,7 @@ pub(crate) static MAPS: &[(&str, &Map)] = &[
     ("admin", &ADMIN),
     ("access_log", &ACCESS_LOG),
     ("shared", &SHARED),
+    ("cache", &CACHE),
     ("traffic", &TRAFFIC),
     ("block", &BLOCK),
     ("block_when", &BLOCK_WHEN),
@@ -180,6 +183,9 @@ pub(crate) static MAPS: &[(&str, &Map)] = &[
     ("basic_auth", &BASIC_AUTH),
     ("forward_auth", &FORWARD_AUTH),
     ("waiting_room", &WAITING_ROOM),
+    ("route_cache", &ROUTE_CACHE),
+    ("cache_query", &CACHE_QUERY),
+    ("cache_bypass", &CACHE_BYPASS),
 ];
 
 /// The name of a map in [`MAPS`].

@@ -36,6 +36,7 @@ impl Lower<'_> {
         let degrade = self.degrade(route);
         self.only_for_proxy(route, &path);
         let waiting_room = self.waiting_room(route);
+        let cache = self.route_cache(route);
         Some(Route {
             name: Name::from(route.text("name").unwrap_or(path_text)),
             hosts: route.texts("host").into_iter().filter_map(|(_, text)| http::host(text).ok()).collect(),
@@ -60,6 +61,7 @@ impl Lower<'_> {
             body: route.text("body").and_then(|text| values::size(text).ok()),
             degrade,
             waiting_room,
+            cache,
         })
     }
 

@@ -1,8 +1,8 @@
 //! Routes: what they match, and what is done.
 
-use super::{CACHE, COUNT, NETWORKS, ON_OR_OFF, PATH, QUEUE, WAITING_ROOM};
+use super::{COUNT, NETWORKS, ON_OR_OFF, PATH, QUEUE, ROUTE_CACHE, WAITING_ROOM};
 use crate::kind::Kind;
-use crate::shape::{Choice, Map, Names, Shape, key, later};
+use crate::shape::{Choice, Map, Names, Shape, key};
 
 static CONDITIONS_ON_HEADER: Names =
     Names { title: "a condition", key: Kind::HeaderName, value: Shape::One(Kind::FieldMatch) };
@@ -50,7 +50,7 @@ pub(crate) static ROUTE: Map = Map {
             "Names of rate limits; a request that one of them does not let pass gets 429, and is counted by none.").by_default("none"),
         key("bandwidth", Shape::One(Kind::Speed),
             "Bytes of bodies a second that requests of this route have together, in each direction by itself; 0 is no bound.").default("0"),
-        later("cache", CACHE),
+        key("cache", Shape::Map(&ROUTE_CACHE), "Keeps answers and gives them out again.").by_default("nothing is kept"),
         key("priority", Shape::One(Kind::Words(&["critical", "high", "normal", "low"], &[])),
             "Who goes first where requests wait for a place, and who is refused last.").default("normal"),
         key("waiting_room", Shape::Map(&WAITING_ROOM), "Lets visitors in at a rate and up to a number; the others wait in order.").by_default("none"),

@@ -1,0 +1,71 @@
+//! The cache, and what a route caches.
+
+use super::{ON_OR_OFF, SPAN, VOLUMES};
+use crate::kind::Kind;
+use crate::shape::{Map, Shape, key, later};
+
+pub(crate) static CACHE: Map = Map {
+    title: "a cache",
+    about: "Where answers are kept for all routes with `cache`. See [cache.md](cache.md).",
+    keys: &[
+        key("memory", Shape::One(Kind::Size),
+            "Bytes of memory for answers, their bookkeeping included. One answer takes at most a sixteenth of it.")
+            .default("256MiB"),
+        later("group", VOLUMES),
+        later("volumes", VOLUMES),
+    ],
+    choices: &[],
+};
+
+pub(crate) static ROUTE_CACHE: Map = Map {
+    title: "caching",
+    about: "Answers of servers to GET are kept and given out again as RFC 9111 says; `{}` does nothing else. See [cache.md](cache.md).",
+    keys: &[
+        key("ttl", SPAN, "Answers below status 400 are fresh for so long, whatever the server says; what is private or not to be stored still is.")
+            .by_default("what the server says"),
+        key("default_ttl", SPAN, "The same where the server says nothing.").by_default("not stored"),
+        key("negative_ttl", SPAN, "Answers of status 400 and above (404, 410, 503 and others) are fresh for so long where the server says nothing.")
+            .by_default("not stored"),
+        key("negative_most", SPAN, "And never longer than this, whatever the server says.").by_default("no bound"),
+        key("stale_while_revalidate", SPAN, "Given out for so long after it went stale while it is fetched anew, where the server does not say so itself (RFC 5861).")
+            .by_default("what the server says"),
+        key("stale_if_error", SPAN, "Given out for so long after it went stale where the server fails or cannot be reached, where the server does not say so itself (RFC 5861).")
+            .by_default("what the server says"),
+        key("key", Shape::OneOrList(&Shape::One(Kind::Words(&["host", "path", "query"], &[]))),
+            "What tells answers apart, besides the scheme. Without `host` all names share their answers: the server must not say the name that the client asked for.")
+            .by_default("`[host, path, query]`"),
+        key("query", Shape::Map(&CACHE_QUERY), "Which parameters count; the server gets no others.").by_default("all, as they were sent"),
+        key("bypass", Shape::Map(&CACHE_BYPASS), "Requests that go past the cache.").by_default("none"),
+        key("drop_cookies", ON_OR_OFF, "Servers get no `Cookie` in requests whose answer may be stored.").default("off"),
+        key("drop_set_cookie", ON_OR_OFF,
+            "Answers with `Set-Cookie` are stored without it; only the client whose request it was gets the cookie. Else they are not stored.")
+            .default("off"),
+        key("tags", Shape::One(Kind::HeaderName),
+            "The field in which servers say what an answer is about, such as `Cache-Tag`, for `sumun cache purge --tag`. It is not passed on.")
+            .by_default("none"),
+        later("volume", VOLUMES),
+    ],
+    choices: &[],
+};
+
+pub(crate) static CACHE_QUERY: Map = Map {
+    title: "parameters that count",
+    about: "Which parameters of a query tell answers apart. The others are left out of the request to the server, too: else its answer could hang on them.",
+    keys: &[
+        key("only", Shape::OneOrList(&Shape::One(Kind::Text)), "Only these; an empty list is none.").by_default("all"),
+        key("except", Shape::OneOrList(&Shape::One(Kind::Text)), "All but these, such as `utm_source`.").by_default("none"),
+        key("sort", ON_OR_OFF, "Their order does not count.").default("off"),
+    ],
+    choices: &[],
+};
+
+pub(crate) static CACHE_BYPASS: Map = Map {
+    title: "requests past the cache",
+    about: "Requests that are neither answered from the cache nor stored.",
+    keys: &[
+        key("cookie", Shape::OneOrList(&Shape::One(Kind::FieldMatch)),
+            "Names of cookies, such as `session`; `\"~^wordpress_logged_in\"` is a regular expression.").by_default("none"),
+        key("header", Shape::OneOrList(&Shape::One(Kind::HeaderName)), "Names of header fields.").by_default("none"),
+    ],
+    choices: &[],
+};

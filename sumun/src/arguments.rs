@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use clap::{Args, Parser, Subcommand};
+use clap::{ArgGroup, Args, Parser, Subcommand};
 use clap_complete::Shell;
 
 /// The floodgate in front of your application servers.
@@ -103,6 +103,17 @@ pub(crate) enum Command {
         #[arg(long, conflicts_with = "lift")]
         json: bool,
     },
+    /// How the cache stands; ask it for a URL, or have it forget
+    #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+    Cache {
+        #[command(flatten)]
+        instance: Instance,
+        /// Print the answer of the API as it is
+        #[arg(long)]
+        json: bool,
+        #[command(subcommand)]
+        action: Option<CacheAction>,
+    },
     /// Act on one server of a pool, until the next start
     #[command(subcommand)]
     Server(ServerAction),
@@ -167,6 +178,41 @@ pub(crate) enum ServerAction {
     },
     /// Take a server out of its pool
     Remove(ServerOfPool),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum CacheAction {
+    /// What is stored for a URL, and if not, why
+    Get {
+        /// As clients ask for it, such as https://www.example.com/a?b=c
+        url: String,
+        /// A header field of the request, such as "Accept-Encoding: gzip", where answers differ by it
+        #[arg(long, value_name = "NAME: VALUE")]
+        header: Vec<String>,
+        #[command(flatten)]
+        instance: Instance,
+        /// Print the answer of the API as it is
+        #[arg(long)]
+        json: bool,
+    },
+    /// Forget what is stored: for a URL, for all that begin so, for all with a tag, or all
+    #[command(group(ArgGroup::new("scope").required(true).args(["url", "prefix", "tag", "all"])))]
+    Purge {
+        url: Option<String>,
+        /// All URLs that begin so, such as https://www.example.com/news/
+        #[arg(long, value_name = "URL")]
+        prefix: Option<String>,
+        /// All answers that servers gave this tag
+        #[arg(long)]
+        tag: Option<String>,
+        #[arg(long)]
+        all: bool,
+        /// Keep it as stale: it is asked whether it is still right, and given out if the servers fail
+        #[arg(long)]
+        soft: bool,
+        #[command(flatten)]
+        instance: Instance,
+    },
 }
 
 #[derive(Debug, Args)]

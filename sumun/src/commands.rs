@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use sumun_config::Probe;
 use sumun_host::process::{self, ProcessHandle};
 
-use crate::arguments::{Arguments, Instance, ServerAction, ServerOfPool};
+use crate::arguments::{Arguments, CacheAction, Instance, ServerAction, ServerOfPool};
 use crate::client::{self, Answer, segment};
 use crate::limits::{STOP_PATIENCE, UNKNOWN_DRAIN};
 use crate::log::coloured;
@@ -119,6 +119,39 @@ pub(crate) fn blocks(instance: &Instance, lift: Option<&str>, as_json: bool) -> 
     };
     let lifted = ask(instance, "DELETE", &format!("/api/v1/blocks/{}", segment(client)), None);
     conclude(lifted.and_then(|answer| present(&answer, false, |_| format!("{client} is not blocked any more\n"))))
+}
+
+pub(crate) fn cache(instance: &Instance, as_json: bool, action: Option<&CacheAction>) -> ExitCode {
+    conclude(match action {
+        None => ask(instance, "GET", "/api/v1/cache", None).and_then(|answer| present(&answer, as_json, show::cache)),
+        Some(CacheAction::Get { url, header, instance, json }) => cache_get(instance, url, header, *json),
+        Some(CacheAction::Purge { url, prefix, tag, all, soft, instance }) => {
+            let mut body = json!({ "soft": soft });
+            for (key, value) in [("url", url), ("prefix", prefix), ("tag", tag)] {
+                if let Some(value) = value {
+                    body[key] = json!(value);
+                }
+            }
+            if *all {
+                body["all"] = json!(true);
+            }
+            ask(instance, "POST", "/api/v1/cache/purge", Some(&body))
+                .and_then(|answer| present(&answer, false, |_| "purged\n".to_owned()))
+        }
+    })
+}
+
+fn cache_get(instance: &Instance, url: &str, header: &[String], as_json: bool) -> Outcome {
+    let mut headers = serde_json::Map::new();
+    for line in header {
+        let Some((name, value)) = line.split_once(':') else {
+            return Err(Failure { text: format!("sumun: {line} is no header field: NAME: VALUE\n"), status: WRONG });
+        };
+        headers.insert(name.trim().to_owned(), json!(value.trim()));
+    }
+    let body = json!({ "url": url, "headers": headers });
+    let answer = ask(instance, "POST", "/api/v1/cache/get", Some(&body))?;
+    present(&answer, as_json, |body| show::cache_found(body, coloured(&io::stdout())))
 }
 
 pub(crate) fn server(action: &ServerAction) -> ExitCode {

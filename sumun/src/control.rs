@@ -22,6 +22,7 @@ use sumun_pools::Pools;
 use sumun_traffic::pressure::Resource;
 use tokio::sync::oneshot;
 
+use crate::cache;
 use crate::limits::PENDING_RELOADS;
 use crate::traffic;
 use crate::wiring::Services;
@@ -65,7 +66,7 @@ impl Control {
         let shown_too = services.clone();
         let handing_over = Arc::new(AtomicBool::new(false));
         let (supervisor, supervisor_too) = (beginning.supervisor.clone(), beginning.supervisor.clone());
-        let [asked, listed, lifted] = std::array::from_fn(|_| Arc::clone(&services.gateway));
+        let [asked, listed, lifted, cached] = std::array::from_fn(|_| Arc::clone(&services.gateway));
         let admin = sumun_admin::start(Inputs {
             version: env!("CARGO_PKG_VERSION"),
             started,
@@ -94,6 +95,7 @@ impl Control {
             traffic: Box::new(move || traffic::ask(&asked)),
             blocks: Box::new(move || traffic::blocks(&listed)),
             lift: Box::new(move |client| lifted.lift_block(client)),
+            cache: Box::new(move |command| cache::obey(&cached, command)),
             draining: Arc::clone(&draining),
             handing_over: Arc::clone(&handing_over),
         });

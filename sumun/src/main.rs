@@ -5,6 +5,7 @@
 //! client of a running instance, or needs none.
 
 mod arguments;
+mod cache;
 mod checked;
 mod client;
 mod commands;
@@ -43,6 +44,7 @@ fn main() -> ExitCode {
         Command::Pool { name, instance, json } => commands::pool(&instance, name.as_deref(), json),
         Command::Traffic { instance, json } => commands::traffic(&instance, json),
         Command::Blocks { lift, instance, json } => commands::blocks(&instance, lift.as_deref(), json),
+        Command::Cache { instance, json, action } => commands::cache(&instance, json, action.as_ref()),
         Command::Server(action) => commands::server(&action),
         Command::Completions { shell } => commands::completions(shell),
         Command::Man => commands::man(),

@@ -1,96 +1,269 @@
 //! A response that is on its way from a server, and is read while it comes by as many as want it.
 //!
-//! Who fetches it writes: the head once, then pieces, then the end. Readers wait for what they have not
-//! seen yet, in whatever worker they are. A writer that goes away without an end leaves a broken
-//! response, and no reader takes it for a whole one.
+//! Who fetches it has the [`Writer`]: the head once, then pieces, then the end. A [`Reader`] waits for what
+//! it has not seen yet, in whatever worker it is. The first one, whose request it was, is the *asker*: it
+//! gets the response whatever it is, the others only one that is for everybody. As long as the response may
+//! be kept and is within its bound, all of it stays here, and who comes later reads from the beginning; else
+//! pieces go once all have read them, and the writer waits for the slowest.
 
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
-use crate::limits::READERS_MAX;
+use crate::limits::{FILL_AHEAD_BYTES, READERS_MAX};
 
-/// `H` is what is known of the response before its body.
+/// `H` is what is known of the response before its body, `F` why there is none.
 #[derive(Debug)]
-pub struct Fill<H> {
-    state: Mutex<State<H>>,
+pub struct Fill<H, F> {
+    state: Mutex<State<H, F>>,
+    /// More bytes are not kept together.
+    bytes_max: u64,
 }
 
 #[derive(Debug)]
-struct State<H> {
+struct State<H, F> {
+    /// It goes on where nobody reads it, if it may be kept.
+    is_wanted: bool,
     head: Option<Arc<H>>,
-    pieces: Vec<Arc<[u8]>>,
+    /// What the server said before, for the asker.
+    interims: VecDeque<Arc<[u8]>>,
+    /// It is for everybody.
+    is_shared: bool,
+    /// All pieces since the first are here.
+    is_kept: bool,
+    pieces: VecDeque<Arc<[u8]>>,
+    /// Pieces that are gone, which came before those.
+    gone: usize,
     bytes: u64,
-    ended: Option<Ended>,
+    held_bytes: u64,
+    ended: Option<Ended<F>>,
+    /// The next piece of each.
+    readers: Vec<Option<usize>>,
+    reading: usize,
+    /// Nobody will ever ask for it again.
+    is_left: bool,
     waiting: Vec<Waker>,
+    writer: Option<Waker>,
 }
 
 /// How it ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ended {
+pub enum Ended<F> {
     Complete,
-    /// The server broke off, or whoever fetched it has gone.
-    Broken,
-    /// Nobody but who fetched it may have it: each has to ask for itself.
-    NotShared,
+    Failed(F),
+}
+
+/// What comes before the body.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum First<H> {
+    /// The asker is told so meanwhile.
+    Interim(Arc<[u8]>),
+    Head(Arc<H>),
+}
+
+/// What a reader finds instead of a head.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NoHead<F> {
+    /// The response is for the asker alone: the others have to ask for themselves.
+    Alone,
+    Failed(F),
 }
 
 /// What a reader gets next.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Next {
+pub enum Next<F> {
     Piece(Arc<[u8]>),
-    Ended(Ended),
+    Ended(Ended<F>),
 }
 
-impl<H> Default for Fill<H> {
-    fn default() -> Self {
-        let state = State { head: None, pieces: Vec::new(), bytes: 0, ended: None, waiting: Vec::new() };
-        Self { state: Mutex::new(state) }
-    }
+/// Nobody wants the rest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Unwanted;
+
+/// The one end that writes. Dropped before it said how it ended, the response has failed.
+#[derive(Debug)]
+pub struct Writer<H, F: Default> {
+    fill: Arc<Fill<H, F>>,
 }
 
-impl<H> Fill<H> {
-    /// The head is here. Only the first counts.
-    pub fn begin(&self, head: Arc<H>) {
-        self.change(|state| {
-            if state.ended.is_none() {
-                state.head.get_or_insert(head);
-            }
-        });
-    }
+/// One of the ends that read.
+#[derive(Debug)]
+pub struct Reader<H, F> {
+    fill: Arc<Fill<H, F>>,
+    slot: usize,
+    is_asker: bool,
+}
 
-    /// A piece of the body is here.
-    pub fn push(&self, piece: Arc<[u8]>) {
-        self.change(|state| {
-            if state.ended.is_none() && !piece.is_empty() {
-                state.bytes += piece.len() as u64;
-                state.pieces.push(piece);
-            }
-        });
-    }
-
-    /// It is over. Only the first end counts, so that who holds it may say `Broken` whenever it goes.
-    pub fn end(&self, how: Ended) {
-        self.change(|state| {
-            state.ended.get_or_insert(how);
-        });
-    }
-
-    /// Bytes of the body so far, and the end if there is one.
+impl<H, F: Copy + Default> Fill<H, F> {
+    /// A response of which at most `bytes_max` are kept together. `is_wanted`: also where nobody reads it.
     #[must_use]
-    pub fn progress(&self) -> (u64, Option<Ended>) {
-        let state = self.lock();
-        (state.bytes, state.ended)
+    pub fn begin(bytes_max: u64, is_wanted: bool) -> (Arc<Self>, Writer<H, F>) {
+        let state = State {
+            is_wanted,
+            head: None,
+            interims: VecDeque::new(),
+            is_shared: true,
+            is_kept: true,
+            pieces: VecDeque::new(),
+            gone: 0,
+            bytes: 0,
+            held_bytes: 0,
+            ended: None,
+            readers: Vec::new(),
+            reading: 0,
+            is_left: false,
+            waiting: Vec::new(),
+            writer: None,
+        };
+        let fill = Arc::new(Self { state: Mutex::new(state), bytes_max });
+        (Arc::clone(&fill), Writer { fill })
     }
 
-    /// The head, once it is here; or how it ended without one.
-    pub fn poll_head(&self, context: &mut Context<'_>) -> Poll<Result<Arc<H>, Ended>> {
+    /// One more reader; `None`: it is not to be had from the beginning any more, or not by others.
+    #[must_use]
+    pub fn join(self: &Arc<Self>, is_asker: bool) -> Option<Reader<H, F>> {
         let mut state = self.lock();
-        // What is not shared has a head that is nobody else's business.
+        if !(state.is_kept || is_asker) || state.reading >= READERS_MAX || state.is_left {
+            return None;
+        }
+        state.reading += 1;
+        let free = state.readers.iter().position(Option::is_none);
+        let slot = free.unwrap_or(state.readers.len());
+        match state.readers.get_mut(slot) {
+            Some(place) => *place = Some(0),
+            None => state.readers.push(Some(0)),
+        }
+        Some(Reader { fill: Arc::clone(self), slot, is_asker })
+    }
+
+    fn change<T>(&self, change: impl FnOnce(&mut State<H, F>) -> T) -> T {
+        let mut state = self.lock();
+        let result = change(&mut state);
+        let waiting = std::mem::take(&mut state.waiting);
+        drop(state);
+        for waker in waiting {
+            waker.wake();
+        }
+        result
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State<H, F>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<H, F: Copy + Default> Writer<H, F> {
+    /// The head is here. `is_shared`: it is for everybody; `is_kept`: all of it is to stay together.
+    pub fn begin(&self, head: Arc<H>, is_shared: bool, is_kept: bool) {
+        self.fill.change(|state| {
+            state.head = Some(head);
+            state.is_shared = is_shared;
+            state.is_kept = is_kept;
+        });
+    }
+
+    /// The server says something before its answer.
+    pub fn interim(&self, text: Arc<[u8]>) {
+        self.fill.change(|state| state.interims.push_back(text));
+    }
+
+    /// Ready once there is room for a piece.
+    ///
+    /// # Errors
+    /// Nobody wants it.
+    pub fn poll_room(&self, context: &mut Context<'_>) -> Poll<Result<(), Unwanted>> {
+        let mut state = self.fill.lock();
+        if state.is_kept {
+            return Poll::Ready(Ok(()));
+        }
+        if state.reading == 0 {
+            return Poll::Ready(Err(Unwanted));
+        }
+        if state.held_bytes < FILL_AHEAD_BYTES {
+            return Poll::Ready(Ok(()));
+        }
+        state.writer = Some(context.waker().clone());
+        Poll::Pending
+    }
+
+    /// Ready when nobody reads what is not kept.
+    pub fn poll_unwanted(&self, context: &mut Context<'_>) -> Poll<()> {
+        let mut state = self.fill.lock();
+        if state.is_for_readers() && state.reading == 0 {
+            return Poll::Ready(());
+        }
+        state.writer = Some(context.waker().clone());
+        Poll::Pending
+    }
+
+    /// A piece of the body.
+    pub fn push(&self, piece: Arc<[u8]>) {
+        let bytes_max = self.fill.bytes_max;
+        self.fill.change(|state| {
+            if state.ended.is_some() || piece.is_empty() {
+                return;
+            }
+            state.bytes += piece.len() as u64;
+            state.held_bytes += piece.len() as u64;
+            state.pieces.push_back(piece);
+            if state.bytes > bytes_max {
+                state.is_kept = false;
+            }
+            state.let_go();
+        });
+    }
+
+    /// It is over. What was kept, if it is complete.
+    pub fn end(&self, how: Ended<F>) -> Option<Vec<Arc<[u8]>>> {
+        self.fill.change(|state| {
+            let is_complete = matches!(how, Ended::Complete) && state.ended.is_none();
+            state.ended.get_or_insert(how);
+            (is_complete && state.is_kept && state.is_shared).then(|| state.pieces.iter().map(Arc::clone).collect())
+        })
+    }
+
+    /// All of the body is here already.
+    pub fn end_with(&self, pieces: &[Arc<[u8]>]) {
+        self.fill.change(|state| {
+            state.bytes = pieces.iter().map(|piece| piece.len() as u64).sum();
+            state.pieces = pieces.iter().map(Arc::clone).collect();
+            state.ended = Some(Ended::Complete);
+        });
+    }
+
+    #[must_use]
+    pub fn fill(&self) -> &Arc<Fill<H, F>> {
+        &self.fill
+    }
+}
+
+impl<H, F: Default> Drop for Writer<H, F> {
+    fn drop(&mut self) {
+        let mut state = self.fill.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.ended.get_or_insert(Ended::Failed(F::default()));
+        let waiting = std::mem::take(&mut state.waiting);
+        drop(state);
+        for waker in waiting {
+            waker.wake();
+        }
+    }
+}
+
+impl<H, F: Copy + Default> Reader<H, F> {
+    /// The head, once it is here.
+    pub fn poll_head(&self, context: &mut Context<'_>) -> Poll<Result<First<H>, NoHead<F>>> {
+        let mut state = self.fill.lock();
+        if self.is_asker
+            && let Some(interim) = state.interims.pop_front()
+        {
+            return Poll::Ready(Ok(First::Interim(interim)));
+        }
         match (&state.head, state.ended) {
-            (_, Some(Ended::NotShared)) => Poll::Ready(Err(Ended::NotShared)),
-            (Some(head), _) => Poll::Ready(Ok(Arc::clone(head))),
-            (None, Some(ended)) => Poll::Ready(Err(ended)),
-            (None, None) if state.waiting.len() >= READERS_MAX => Poll::Ready(Err(Ended::NotShared)),
+            // Its head is nobody else's business.
+            (Some(_), _) if !state.is_shared && !self.is_asker => Poll::Ready(Err(NoHead::Alone)),
+            (Some(head), _) => Poll::Ready(Ok(First::Head(Arc::clone(head)))),
+            (None, Some(Ended::Failed(why))) => Poll::Ready(Err(NoHead::Failed(why))),
+            (None, Some(Ended::Complete)) => Poll::Ready(Err(NoHead::Alone)),
             (None, None) => {
                 state.wait(context);
                 Poll::Pending
@@ -98,11 +271,17 @@ impl<H> Fill<H> {
         }
     }
 
-    /// The piece behind the first `seen` ones, once it is here.
-    pub fn poll_piece(&self, context: &mut Context<'_>, seen: usize) -> Poll<Next> {
-        let mut state = self.lock();
-        match (state.pieces.get(seen), state.ended) {
-            (Some(piece), _) => Poll::Ready(Next::Piece(Arc::clone(piece))),
+    /// The next piece, once it is here.
+    pub fn poll_piece(&self, context: &mut Context<'_>) -> Poll<Next<F>> {
+        let mut state = self.fill.lock();
+        let seen = state.readers.get(self.slot).copied().flatten().unwrap_or(usize::MAX);
+        let piece = seen.checked_sub(state.gone).and_then(|index| state.pieces.get(index)).map(Arc::clone);
+        match (piece, state.ended) {
+            (Some(piece), _) => {
+                state.readers[self.slot] = Some(seen + 1);
+                state.let_go();
+                Poll::Ready(Next::Piece(piece))
+            }
             (None, Some(ended)) => Poll::Ready(Next::Ended(ended)),
             (None, None) => {
                 state.wait(context);
@@ -111,29 +290,54 @@ impl<H> Fill<H> {
         }
     }
 
-    /// All pieces of a response that is complete.
+    /// It was this reader's request.
     #[must_use]
-    pub fn pieces(&self) -> Option<Vec<Arc<[u8]>>> {
-        let state = self.lock();
-        (state.ended == Some(Ended::Complete)).then(|| state.pieces.clone())
-    }
-
-    fn change(&self, change: impl FnOnce(&mut State<H>)) {
-        let mut state = self.lock();
-        change(&mut state);
-        let waiting = std::mem::take(&mut state.waiting);
-        drop(state);
-        for waker in waiting {
-            waker.wake();
-        }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State<H>> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    pub fn is_asker(&self) -> bool {
+        self.is_asker
     }
 }
 
-impl<H> State<H> {
+impl<H, F> Drop for Reader<H, F> {
+    fn drop(&mut self) {
+        let mut state = self.fill.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(place) = state.readers.get_mut(self.slot) {
+            *place = None;
+        }
+        state.reading -= 1;
+        state.is_left = state.reading == 0 && state.ended.is_none() && state.is_for_readers();
+        state.let_go();
+        if let Some(writer) = state.writer.take() {
+            drop(state);
+            writer.wake();
+        }
+    }
+}
+
+impl<H, F> State<H, F> {
+    /// Without readers there is no use in it.
+    fn is_for_readers(&self) -> bool {
+        !self.is_kept || (self.head.is_none() && !self.is_wanted)
+    }
+
+    /// What all have read goes, where it need not stay together.
+    fn let_go(&mut self) {
+        if self.is_kept {
+            return;
+        }
+        let least = self.readers.iter().flatten().copied().min().unwrap_or(usize::MAX);
+        let mut freed = false;
+        while self.gone < least
+            && let Some(piece) = self.pieces.pop_front()
+        {
+            self.gone += 1;
+            self.held_bytes -= piece.len() as u64;
+            freed = true;
+        }
+        if freed && let Some(writer) = self.writer.take() {
+            writer.wake();
+        }
+    }
+
     fn wait(&mut self, context: &Context<'_>) {
         if !self.waiting.iter().any(|waker| waker.will_wake(context.waker())) {
             self.waiting.push(context.waker().clone());
@@ -142,112 +346,4 @@ impl<H> State<H> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::future::poll_fn;
-    use std::pin::pin;
-    use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-    use std::task::Wake;
-
-    use super::*;
-
-    struct Count(AtomicUsize);
-
-    impl Wake for Count {
-        fn wake(self: Arc<Self>) {
-            self.0.fetch_add(1, Relaxed);
-        }
-    }
-
-    fn piece(bytes: &[u8]) -> Arc<[u8]> {
-        Arc::from(bytes)
-    }
-
-    #[test]
-    fn readers_see_the_same_whenever_they_come() {
-        let fill = Fill::default();
-        let woken = Arc::new(Count(AtomicUsize::new(0)));
-        let waker = Waker::from(Arc::clone(&woken));
-        let mut context = Context::from_waker(&waker);
-        assert!(fill.poll_head(&mut context).is_pending());
-        assert!(fill.poll_head(&mut context).is_pending(), "waits once");
-        fill.begin(Arc::new("head"));
-        assert_eq!(woken.0.load(Relaxed), 1);
-        assert_eq!(fill.poll_head(&mut context), Poll::Ready(Ok(Arc::new("head"))));
-        assert!(fill.poll_piece(&mut context, 0).is_pending());
-        fill.push(piece(b"one"));
-        assert_eq!(woken.0.load(Relaxed), 2);
-        fill.push(piece(b""));
-        fill.push(piece(b"two"));
-        assert_eq!(fill.poll_piece(&mut context, 0), Poll::Ready(Next::Piece(piece(b"one"))));
-        assert_eq!(fill.poll_piece(&mut context, 1), Poll::Ready(Next::Piece(piece(b"two"))));
-        assert_eq!(fill.pieces(), None);
-        fill.end(Ended::Complete);
-        fill.end(Ended::Broken);
-        fill.push(piece(b"late"));
-        assert_eq!(fill.poll_piece(&mut context, 2), Poll::Ready(Next::Ended(Ended::Complete)));
-        assert_eq!(fill.progress(), (6, Some(Ended::Complete)));
-        assert_eq!(fill.pieces(), Some(vec![piece(b"one"), piece(b"two")]));
-    }
-
-    #[test]
-    fn what_is_not_shared_is_seen_by_nobody() {
-        let fill = Fill::default();
-        let mut context = Context::from_waker(Waker::noop());
-        fill.begin(Arc::new(()));
-        fill.end(Ended::NotShared);
-        assert_eq!(fill.poll_head(&mut context), Poll::Ready(Err(Ended::NotShared)));
-        let broken: Fill<()> = Fill::default();
-        broken.end(Ended::Broken);
-        assert_eq!(broken.poll_head(&mut context), Poll::Ready(Err(Ended::Broken)));
-    }
-
-    #[test]
-    fn a_thousand_readers_in_other_threads() {
-        let fill = Arc::new(Fill::default());
-        let readers: Vec<_> = (0..8)
-            .map(|_| {
-                let fill = Arc::clone(&fill);
-                std::thread::spawn(move || (0..125).map(|_| block_on(read(&fill))).collect::<Vec<_>>())
-            })
-            .collect();
-        fill.begin(Arc::new(7_u8));
-        for number in 0..100_u8 {
-            fill.push(piece(&[number; 10]));
-            std::thread::yield_now();
-        }
-        fill.end(Ended::Complete);
-        for reader in readers {
-            assert!(reader.join().unwrap().into_iter().all(|read| read == (7, 1000)));
-        }
-    }
-
-    async fn read(fill: &Fill<u8>) -> (u8, usize) {
-        let head = poll_fn(|context| fill.poll_head(context)).await.unwrap();
-        let (mut seen, mut bytes) = (0, 0);
-        while let Next::Piece(piece) = poll_fn(|context| fill.poll_piece(context, seen)).await {
-            assert!(piece.iter().all(|&byte| usize::from(byte) == seen));
-            seen += 1;
-            bytes += piece.len();
-        }
-        (*head, bytes)
-    }
-
-    struct Unpark(std::thread::Thread);
-
-    impl Wake for Unpark {
-        fn wake(self: Arc<Self>) {
-            self.0.unpark();
-        }
-    }
-
-    fn block_on<T>(future: impl Future<Output = T>) -> T {
-        let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
-        let mut future = pin!(future);
-        loop {
-            if let Poll::Ready(result) = future.as_mut().poll(&mut Context::from_waker(&waker)) {
-                return result;
-            }
-            std::thread::park();
-        }
-    }
-}
+mod tests;

@@ -10,5 +10,5 @@ mod fill;
 pub mod limits;
 mod memory;
 
-pub use fill::{Ended, Fill, Next};
+pub use fill::{Ended, Fill, First, Next, NoHead, Reader, Unwanted, Writer};
 pub use memory::{Key, Memory, Usage};

@@ -7,8 +7,8 @@
 //! RFC 9211 (Cache-Status), RFC 9213 (targeted cache control), No-Vary-Search.
 //!
 //! Requests' own directives are advice (RFC 9111 section 5.2.1), and a gateway that follows them lets
-//! everybody past the cache: only `no-store` and `only-if-cached` count here. There is no heuristic
-//! freshness: what the server does not say is not guessed.
+//! everybody past the cache: only `no-store` and `only-if-cached` count here. What the server does not say is
+//! guessed only where the operator wants it.
 //!
 //! Not here: where responses lie, who fetches them, what a purge is.
 

@@ -79,6 +79,11 @@ impl Edits {
     pub fn write_filtered(&self, output: &mut Vec<u8>, lines: &[u8]) {
         let start = output.len();
         output.extend_from_slice(lines);
+        self.apply(output, start);
+    }
+
+    /// Edits the whole field lines behind `start`.
+    pub fn apply(&self, output: &mut Vec<u8>, start: usize) {
         if self.replaced != 0 {
             self.take_out(output, start);
         }

@@ -63,6 +63,8 @@ pub struct Inputs {
     pub blocks: Box<dyn Fn() -> Vec<BlockRow> + Send + Sync>,
     /// Ends a client's block; false: there is none.
     pub lift: Box<dyn Fn(IpAddr) -> bool + Send + Sync>,
+    /// Asks the cache, or has it forget; why not is said in words.
+    pub cache: Box<dyn Fn(CacheCommand) -> Result<serde_json::Value, String> + Send + Sync>,
     /// The process takes no new connections any more.
     pub draining: Arc<AtomicBool>,
     /// Another process is about to take over what is known of servers: no operator changes it here.
@@ -152,6 +154,31 @@ pub struct TrafficRow {
     /// Of `count - over`.
     pub errors: u64,
     pub bytes_sent: u64,
+}
+
+/// What an operator wants of the cache.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CacheCommand {
+    Report,
+    /// What is there for a URL, where a request has these header fields.
+    Get {
+        url: String,
+        headers: Vec<(String, String)>,
+    },
+    Purge {
+        scope: CacheScope,
+        /// It becomes stale, and is not gone.
+        is_soft: bool,
+    },
+}
+
+/// What is purged.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CacheScope {
+    Url(String),
+    Prefix(String),
+    Tag(String),
+    All,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

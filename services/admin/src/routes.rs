@@ -27,6 +27,9 @@ enum Place<'a> {
     Traffic,
     Blocks,
     Block(Cow<'a, str>),
+    Cache,
+    CacheGet,
+    CachePurge,
     Reload,
     Upgrade,
 }
@@ -77,6 +80,9 @@ pub(crate) async fn answer(shared: &Shared, door: &guard::Door, request: &Reques
         Place::Traffic => api::traffic::traffic(shared).await,
         Place::Blocks => Response::json(&api::traffic::blocks(shared)),
         Place::Block(client) => api::traffic::lift(shared, &client),
+        Place::Cache => api::cache::report(shared),
+        Place::CacheGet => api::cache::get(shared, request),
+        Place::CachePurge => api::cache::purge(shared, request),
         Place::Reload => api::reload::reload(shared).await,
         Place::Upgrade => api::reload::upgrade(shared).await,
     }
@@ -85,7 +91,7 @@ pub(crate) async fn answer(shared: &Shared, door: &guard::Door, request: &Reques
 impl Place<'_> {
     fn methods(&self) -> &'static str {
         match self {
-            Self::Servers(_) | Self::Reload | Self::Upgrade => POST,
+            Self::Servers(_) | Self::Reload | Self::Upgrade | Self::CacheGet | Self::CachePurge => POST,
             Self::Server(..) => CHANGE,
             Self::Block(_) => DELETE,
             _ => READ,
@@ -111,6 +117,9 @@ fn find(path: &[u8]) -> Result<Place<'_>, Response> {
             [b"traffic"] => Place::Traffic,
             [b"blocks"] => Place::Blocks,
             [b"blocks", client] if !client.is_empty() => Place::Block(name(client)?),
+            [b"cache"] => Place::Cache,
+            [b"cache", b"get"] => Place::CacheGet,
+            [b"cache", b"purge"] => Place::CachePurge,
             [b"reload"] => Place::Reload,
             [b"upgrade"] => Place::Upgrade,
             [b"pools"] => Place::Pools,

@@ -1,3 +1,4 @@
+mod cache;
 mod config;
 mod status;
 mod traffic;
@@ -71,6 +72,7 @@ impl Fixture {
             traffic: Box::new(traffic::traffic),
             blocks: Box::new(|| vec![traffic::blocked()]),
             lift: Box::new(|client| client == IpAddr::from([203, 0, 113, 7])),
+            cache: Box::new(cache::cache),
             draining: Arc::clone(&draining),
             handing_over: Arc::clone(&handing_over),
         });

@@ -23,6 +23,7 @@ use tokio::task::AbortHandle;
 
 use crate::asn::AsnTables;
 use crate::blocks::{Blocked, Blocks, Guard};
+use crate::cache::{Cache, Caching};
 use crate::events::Event;
 use crate::files::{DiskGate, FileCache, FileRoot};
 use crate::limiting::Limiting;
@@ -63,6 +64,7 @@ pub struct Gateway {
     pub(crate) blocks: Arc<Blocks>,
     watchers: Watchers,
     asn: Arc<AsnTables>,
+    pub(crate) cache: Arc<Cache>,
     /// Of the hash tables that clients' texts go into, the same for all workers.
     seed: u64,
 }
@@ -93,6 +95,7 @@ impl Gateway {
             blocks,
             watchers: Watchers::default(),
             asn: Arc::default(),
+            cache: Cache::new(0),
             seed: fastrand::u64(..),
         })
     }
@@ -148,6 +151,7 @@ impl Gateway {
         self.metrics.follow(config);
         self.blocks.follow(config);
         self.asn.follow(&config.asn_table);
+        self.cache.follow(config);
         self.follow(config);
         self.rooms.prepare(config, &self.redis);
         let routes = || config.listeners.values().flat_map(|listener| &listener.routes);
@@ -428,6 +432,8 @@ impl LocalGateway {
                 let limits = route.config.limits.iter().filter_map(|name| config.limits.get(name));
                 route.limits = limits.map(|limit| self.gateway.limiting.limit(limit, metrics, index)).collect();
                 route.pace = self.gateway.route_pace(&listener.name, &route.config);
+                let cache = &self.gateway.cache;
+                route.caching = route.config.cache.as_ref().map(|config| Rc::new(Caching::new(cache, config)));
                 let settings = route.config.waiting_room.as_ref();
                 route.room = settings.map(|settings| {
                     let gateway = &self.gateway;

@@ -83,6 +83,8 @@ pub enum Reason {
     WaitingRoomTickets,
     /// More requests that a pool makes to itself than it may have in flight.
     SelfCall,
+    /// The client wants nothing but what is cached.
+    NotCached,
     /// The request came back to the gateway that sent it.
     Loop,
     TunnelClosed,
@@ -133,6 +135,7 @@ impl Reason {
             Self::WaitingRoomFull => "waiting_room_full",
             Self::WaitingRoomTickets => "waiting_room_tickets",
             Self::SelfCall => "self_call",
+            Self::NotCached => "not_cached",
             Self::Loop => "loop",
             Self::TunnelClosed => "tunnel_closed",
             Self::FileUnreadable => "file_unreadable",
@@ -162,6 +165,7 @@ impl Reason {
             | Self::ClientStalled
             | Self::NotFound
             | Self::Refused
+            | Self::NotCached
             | Self::WaitingRoomTickets => Side::Client,
             Self::NoServer
             | Self::ConnectFailed
@@ -216,7 +220,7 @@ impl Reason {
             | Self::SelfCall
             | Self::AuthBusy
             | Self::DiskBusy => 503,
-            Self::ConnectTimeout | Self::FirstByteTimeout | Self::Deadline => 504,
+            Self::ConnectTimeout | Self::FirstByteTimeout | Self::Deadline | Self::NotCached => 504,
             Self::WaitingRoomTickets => 429,
             Self::Loop => 508,
             Self::DiskFull => 507,

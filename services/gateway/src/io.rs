@@ -16,6 +16,7 @@ use sumun_engine::{Deadline, Lease};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
+use crate::cache::FillStream;
 use crate::http2::{Broken, Http2Stream};
 
 /// A connection of either family.
@@ -28,6 +29,8 @@ pub(crate) enum Stream {
     Tls(Box<Secured>),
     /// A request's stream of an HTTP/2 connection, which reads and writes like HTTP/1.
     Http2(Box<Http2Stream>),
+    /// What a server answers goes into the cache.
+    Fill(Box<FillStream>),
 }
 
 /// A connection over TLS.
@@ -64,6 +67,7 @@ impl Stream {
             Self::Unix(stream) => Pin::new(&mut **stream).poll_read(context, &mut buffer),
             Self::Tls(stream) => return stream.tls.poll_read(context, bytes),
             Self::Http2(stream) => return stream.poll_read(context, bytes),
+            Self::Fill(_) => return Poll::Pending,
         };
         result.map_ok(|()| buffer.filled().len())
     }
@@ -76,6 +80,7 @@ impl Stream {
             Self::Unix(stream) => Pin::new(&mut **stream).poll_write(context, bytes),
             Self::Tls(stream) => stream.tls.poll_write(context, bytes),
             Self::Http2(stream) => stream.poll_write(context, bytes),
+            Self::Fill(stream) => stream.poll_write(context, bytes),
         }
     }
 
@@ -89,6 +94,7 @@ impl Stream {
             Self::Unix(stream) => Pin::new(&mut **stream).poll_write_vectored(context, parts),
             Self::Tls(stream) => stream.tls.poll_write_vectored(context, parts),
             Self::Http2(stream) => stream.poll_write_vectored(context, parts),
+            Self::Fill(stream) => stream.poll_write_vectored(context, parts),
         }
     }
 
@@ -124,6 +130,7 @@ impl Stream {
             Self::Unix(stream) => stream.poll_read_ready(context),
             Self::Tls(stream) => stream.tls.poll_readable(context),
             Self::Http2(stream) => stream.poll_readable(context),
+            Self::Fill(_) => Poll::Pending,
         }
     }
 
@@ -133,7 +140,7 @@ impl Stream {
             Self::Tcp(stream) => stream.try_read(bytes),
             Self::Unix(stream) => stream.try_read(bytes),
             Self::Tls(stream) => stream.tls.try_read(bytes),
-            Self::Http2(_) => Err(io::ErrorKind::Unsupported.into()),
+            Self::Http2(_) | Self::Fill(_) => Err(io::ErrorKind::Unsupported.into()),
         }
     }
 
@@ -142,13 +149,18 @@ impl Stream {
     fn poll_refusal(&mut self, context: &mut Context<'_>) -> Poll<Option<Failure>> {
         match self {
             Self::Tls(stream) => stream.tls.poll_refusal(context),
-            Self::Tcp(_) | Self::Unix(_) | Self::Http2(_) => Poll::Ready(None),
+            Self::Tcp(_) | Self::Unix(_) | Self::Http2(_) | Self::Fill(_) => Poll::Ready(None),
         }
     }
 
     /// A stream of HTTP/2.
     pub(crate) fn is_http2(&self) -> bool {
         matches!(self, Self::Http2(_))
+    }
+
+    /// It goes into the cache.
+    pub(crate) fn is_fill(&self) -> bool {
+        matches!(self, Self::Fill(_))
     }
 
     /// A connection over TLS.
@@ -188,7 +200,7 @@ impl Stream {
     /// It came over TLS, itself or the connection that it is a stream of.
     pub(crate) fn security(&self) -> Option<Rc<Security>> {
         match self {
-            Self::Tcp(_) | Self::Unix(_) => None,
+            Self::Tcp(_) | Self::Unix(_) | Self::Fill(_) => None,
             Self::Tls(stream) => stream.security.clone(),
             Self::Http2(stream) => stream.security.clone(),
         }
@@ -203,7 +215,7 @@ impl Stream {
     pub(crate) fn piece_bytes(&self) -> usize {
         match self {
             Self::Tls(_) => WRITE_BYTES,
-            Self::Tcp(_) | Self::Unix(_) | Self::Http2(_) => LARGE_BUFFER_BYTES,
+            Self::Tcp(_) | Self::Unix(_) | Self::Http2(_) | Self::Fill(_) => LARGE_BUFFER_BYTES,
         }
     }
 
@@ -226,7 +238,7 @@ impl Stream {
         match self {
             Self::Tcp(stream) => Some(Socket::Tcp(stream)),
             Self::Unix(stream) => Some(Socket::Unix(stream)),
-            Self::Tls(_) | Self::Http2(_) => None,
+            Self::Tls(_) | Self::Http2(_) | Self::Fill(_) => None,
         }
     }
 
@@ -248,6 +260,7 @@ impl Stream {
                 });
             }
             Self::Http2(stream) => return stream.poll_gone(context),
+            Self::Fill(stream) => return stream.poll_gone(context),
         };
         let mut byte = [0];
         match ready!(stream.poll_peek(context, &mut ReadBuf::new(&mut byte))) {
@@ -262,7 +275,8 @@ impl Stream {
         match self {
             // Where the option cannot be set, the connection is gone already.
             Self::Tcp(stream) => drop(stream.set_zero_linger()),
-            Self::Unix(_) => {}
+            // Whether it is complete is said when the path is done with it.
+            Self::Unix(_) | Self::Fill(_) => {}
             Self::Tls(stream) => stream.tls.reset_on_close(),
             Self::Http2(stream) => stream.reset_on_close(),
         }
@@ -283,6 +297,7 @@ impl Stream {
             Self::Unix(stream) => Pin::new(&mut **stream).poll_shutdown(context),
             Self::Tls(stream) => stream.tls.poll_shutdown(context),
             Self::Http2(stream) => stream.poll_shutdown(context),
+            Self::Fill(_) => Poll::Ready(Ok(())),
         }
     }
 }

@@ -11,6 +11,7 @@
 
 mod asn;
 mod blocks;
+mod cache;
 mod client;
 mod control;
 mod events;
@@ -30,6 +31,7 @@ mod traffic;
 mod upstream;
 
 pub use blocks::Blocked;
+pub use cache::{CacheReport, Finding, PurgeScope};
 pub use control::{Gateway, LocalGateway};
 pub use events::{Reason, Side};
 pub use rooms::{RoomTotal, Rooms};

@@ -187,3 +187,24 @@ pub(crate) const TRAFFIC_ASKED: usize = 8;
 
 /// Lines a second about clients that were blocked; the others are counted.
 pub(crate) const BLOCK_LINES: u32 = 20;
+
+/// One answer takes at most this part of the cache's memory: as many parts as its table has.
+pub(crate) const CACHE_ENTRY_PART: u64 = sumun_store::limits::SHARDS as u64;
+
+/// Purges that are remembered, one for each URL, tag and prefix. Beyond that, what is older than the older
+/// half of them and was not asked for since is purged, too.
+pub(crate) const CACHE_PURGES: usize = 65_536;
+
+/// For so many seconds requests for a URL whose answer was not for everybody do not wait for each other;
+/// one of them looks whether it still is so that often.
+pub(crate) const CACHE_PASS_S: u64 = 120;
+pub(crate) const CACHE_PROBE_S: u64 = 1;
+
+/// Tags of one answer that count; those behind them are passed over.
+pub(crate) const CACHE_TAGS: usize = 256;
+
+/// So often a request looks again whether it is there what it waited for.
+pub(crate) const CACHE_TRIES: usize = 4;
+
+/// Bytes of a body that are put together in one piece when it is stored.
+pub(crate) const CACHE_PIECE_BYTES: u64 = 1024 * 1024;

@@ -8,8 +8,10 @@ mod ask;
 mod auth;
 mod bandwidth;
 mod body;
+mod cache;
 mod client_address;
 mod collect;
+mod exchange;
 mod files;
 mod guard;
 mod hands;
@@ -46,7 +48,7 @@ use sumun_engine::{Deadline, Lease, Worker};
 use sumun_http::field::is_same_name;
 use sumun_http::forward::Edits;
 use sumun_http::scan::HeadScan;
-use sumun_http::{Known, Method, Reject, RequestHead, Version, target};
+use sumun_http::{Method, Reject, RequestHead, Version, target};
 use sumun_traffic::pacer::Pacer;
 
 use crate::client::ClientText;
@@ -524,7 +526,11 @@ async fn serve_route(exchange: &mut Exchange<'_>, route: &Rc<Route>) -> Ended {
         return ended;
     }
     match &route.action {
-        Action::Proxy(pool) => proxy::serve(exchange, route, &Rc::clone(pool)).await,
+        // Boxed, as its future is large and most routes have none.
+        Action::Proxy(pool) if let Some(caching) = &route.caching => {
+            Box::pin(cache::serve(exchange, route, pool, caching)).await
+        }
+        Action::Proxy(pool) => proxy::serve(exchange, route, pool).await,
         Action::Files(root, cache) => files::serve(exchange, route, &Arc::clone(root), &Rc::clone(cache)).await,
         Action::Redirect => answer::redirect(exchange, route).await,
         Action::Respond => answer::respond(exchange, route).await,
@@ -585,52 +591,6 @@ async fn refuse(connection: &mut Connection, client_text: &ClientText, site: &Rc
     finish(&exchange, None, reason);
     io::close_gently(&mut connection.stream, &connection.deadline).await;
     After::Close
-}
-
-impl<'a> Exchange<'a> {
-    /// As it stands in `X-Forwarded-Proto`.
-    pub(crate) fn scheme(&self) -> &'static [u8] {
-        if self.security.is_some() { b"https" } else { b"http" }
-    }
-
-    /// What servers are told of the client's certificate: field and value.
-    pub(crate) fn client_subject(&self) -> Option<(&'a [u8], &'a [u8])> {
-        let (name, subject) = self.security?.subject.as_ref()?;
-        Some((name.as_bytes(), subject.as_bytes()))
-    }
-
-    /// Value of `Strict-Transport-Security`, which has no meaning without TLS (RFC 6797 section 7.2).
-    pub(crate) fn hsts(&self) -> Option<&'a [u8]> {
-        self.security.and_then(|_| self.site.hsts.as_deref())
-    }
-
-    /// The listener sends requests without TLS to where there is. A proxy in front that is believed
-    /// may have taken the TLS off.
-    fn must_come_over_tls(&self) -> bool {
-        let came_secure = || {
-            self.trusted && self.head.known(self.bytes, Known::XForwardedProto).is_some_and(|proto| proto == b"https")
-        };
-        self.site.config.redirect_https.is_some()
-            && self.security.is_none()
-            && self.head.method != Method::Connect
-            && !came_secure()
-    }
-
-    /// The deadline of a phase, never behind that of the whole request.
-    pub(crate) fn set_deadline(&self, after: std::time::Duration) {
-        let at_ms = self.deadline.now_ms().saturating_add(after.as_millis() as u64);
-        self.deadline.set_at(at_ms.saturating_add(1).min(self.limit_ms));
-    }
-
-    /// A call of gRPC.
-    pub(crate) fn is_grpc(&self) -> bool {
-        self.head.known(self.bytes, Known::ContentType).is_some_and(crate::http2::text::is_grpc)
-    }
-
-    /// The deadline that just passed was the whole request's.
-    pub(crate) fn is_over_limit(&self) -> bool {
-        self.deadline.now_ms() >= self.limit_ms
-    }
 }
 
 /// A listener's accept loop on one worker.

@@ -17,6 +17,7 @@ use sumun_traffic::Priority;
 use sumun_traffic::pacer::Pacer;
 
 use crate::blocks::Guard;
+use crate::cache::Caching;
 use crate::files::{FileCache, FileRoot};
 use crate::limiting::Limit;
 use crate::metrics::{ListenerCell, RouteCell};
@@ -63,7 +64,9 @@ pub(crate) struct Site {
 pub(crate) struct Route {
     pub(crate) config: Arc<config::Route>,
     pub(crate) action: Action,
-    pub(crate) request_edits: Edits,
+    request_edits: Edits,
+    /// The same for clients that are not trusted, where that is not the same.
+    untrusted_edits: Option<Edits>,
     pub(crate) response_edits: Edits,
     pub(crate) cell: Arc<RouteCell>,
     /// The route's own `concurrency`, shared by all workers.
@@ -72,6 +75,8 @@ pub(crate) struct Route {
     pub(crate) degrade: Option<(Arc<FileRoot>, Rc<FileCache>)>,
     /// Where the crowd waits.
     pub(crate) room: Option<RoomDoor>,
+    /// What it keeps, and where.
+    pub(crate) caching: Option<Rc<Caching>>,
     /// The pool that `forward_auth` asks.
     pub(crate) forward_auth: Option<Rc<LocalPool>>,
     pub(crate) limits: Vec<Limit>,
@@ -133,6 +138,7 @@ impl Route {
             |edits: &config::HeaderEdits| Edits::new(edits.set.clone(), edits.add.clone(), edits.remove.clone());
         Self {
             action,
+            untrusted_edits: config.cache.as_ref().map(|_| without_reflected(edits(&config.request_headers))),
             request_edits: edits(&config.request_headers),
             response_edits: edits(&config.response_headers),
             cell,
@@ -140,6 +146,7 @@ impl Route {
             forward_auth,
             degrade: None,
             room: None,
+            caching: None,
             limits: Vec::new(),
             pace: None,
             path_only: config.hosts.is_empty()
@@ -149,6 +156,12 @@ impl Route {
             methods: config.methods.iter().filter_map(|name| Method::from_bytes(name.as_bytes())).collect(),
             config: Arc::clone(config),
         }
+    }
+
+    /// What is changed in requests to servers. A client that is not trusted cannot say there what applications
+    /// are known to put into their answers, where those may be stored: it would be in everybody's.
+    pub(crate) fn request_edits(&self, trusted: bool) -> &Edits {
+        self.untrusted_edits.as_ref().filter(|_| !trusted).unwrap_or(&self.request_edits)
     }
 
     fn matches(&self, question: &Question<'_>) -> bool {
@@ -168,6 +181,34 @@ impl Route {
                 matches_value(&field.value, query_values(query, field.name.as_bytes()))
             })
     }
+}
+
+/// Fields by which applications take a request for another one than it is, or name themselves. None of them
+/// is part of a key. Those that the gateway writes itself are not among them.
+const REFLECTED: [&str; 16] = [
+    "X-Original-URL",
+    "X-Original-URI",
+    "X-Original-Host",
+    "X-Rewrite-URL",
+    "X-HTTP-Method-Override",
+    "X-HTTP-Method",
+    "X-Method-Override",
+    "X-Host",
+    "X-Forwarded-Server",
+    "X-Forwarded-Scheme",
+    "X-Forwarded-Protocol",
+    "X-Forwarded-Prefix",
+    "X-Forwarded-Path",
+    "X-Forwarded-SSL",
+    "X-URL-Scheme",
+    "Front-End-Https",
+];
+
+fn without_reflected(mut edits: Edits) -> Edits {
+    for name in REFLECTED {
+        edits.remove(name.to_owned());
+    }
+    edits
 }
 
 fn matches_path(pattern: &PathMatch, path: &[u8]) -> bool {

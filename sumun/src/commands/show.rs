@@ -1,9 +1,11 @@
 //! The API's answers as tables.
 
+mod cache;
 mod traffic;
 
 use serde_json::Value;
 
+pub(super) use cache::{found as cache_found, report as cache};
 pub(super) use traffic::{blocks, traffic};
 
 use crate::table::{Cell, Tone, render};

@@ -18,6 +18,8 @@ pub struct RouteCache {
     pub ttl: Option<Duration>,
     /// Fresh for so long where the server says nothing.
     pub default_ttl: Option<Duration>,
+    /// Where nobody says anything, a tenth of the time since the last change.
+    pub heuristic: bool,
     /// The same of answers that there is nothing (404, 410 and others from 400 on).
     pub negative_ttl: Option<Duration>,
     /// At most, of these.

@@ -26,7 +26,11 @@ impl Lower<'_> {
         let key = CacheKey { host: has("host"), path: has("path"), query: has("query") };
         let query = cache.section("query");
         if let Some(node) = cache.given("query").filter(|_| !key.query) {
-            self.error(node.place, "`query` says which parameters count, and `key` says that none does", "leave one out");
+            self.error(
+                node.place,
+                "`query` says which parameters count, and `key` says that none does",
+                "leave one out",
+            );
         }
         if let Some(node) = cache.given("key").filter(|_| !key.path) {
             self.error(node.place, "without `path` every page would be the same one", "add `path` to the key");
@@ -38,6 +42,7 @@ impl Lower<'_> {
         Some(RouteCache {
             ttl: span(cache, "ttl"),
             default_ttl: span(cache, "default_ttl"),
+            heuristic: cache.switch("heuristic"),
             negative_ttl: span(cache, "negative_ttl"),
             negative_most: span(cache, "negative_most"),
             stale_while_revalidate: span(cache, "stale_while_revalidate"),

@@ -8,9 +8,12 @@ pub(crate) static CACHE: Map = Map {
     title: "a cache",
     about: "Where answers are kept for all routes with `cache`. See [cache.md](cache.md).",
     keys: &[
-        key("memory", Shape::One(Kind::Size),
-            "Bytes of memory for answers, their bookkeeping included. One answer takes at most a sixteenth of it.")
-            .default("256MiB"),
+        key(
+            "memory",
+            Shape::One(Kind::Size),
+            "Bytes of memory for answers, their bookkeeping included. One answer takes at most a sixteenth of it.",
+        )
+        .default("256MiB"),
         later("group", VOLUMES),
         later("volumes", VOLUMES),
     ],
@@ -24,6 +27,9 @@ pub(crate) static ROUTE_CACHE: Map = Map {
         key("ttl", SPAN, "Answers below status 400 are fresh for so long, whatever the server says; what is private or not to be stored still is.")
             .by_default("what the server says"),
         key("default_ttl", SPAN, "The same where the server says nothing.").by_default("not stored"),
+        key("heuristic", ON_OR_OFF,
+            "Where nobody says anything, an answer is fresh for a tenth of the time for which it has not changed, a day at most (RFC 9111 section 4.2.2).")
+            .default("off"),
         key("negative_ttl", SPAN, "Answers of status 400 and above (404, 410, 503 and others) are fresh for so long where the server says nothing.")
             .by_default("not stored"),
         key("negative_most", SPAN, "And never longer than this, whatever the server says.").by_default("no bound"),
@@ -53,7 +59,8 @@ pub(crate) static CACHE_QUERY: Map = Map {
     about: "Which parameters of a query tell answers apart. The others are left out of the request to the server, too: else its answer could hang on them.",
     keys: &[
         key("only", Shape::OneOrList(&Shape::One(Kind::Text)), "Only these; an empty list is none.").by_default("all"),
-        key("except", Shape::OneOrList(&Shape::One(Kind::Text)), "All but these, such as `utm_source`.").by_default("none"),
+        key("except", Shape::OneOrList(&Shape::One(Kind::Text)), "All but these, such as `utm_source`.")
+            .by_default("none"),
         key("sort", ON_OR_OFF, "Their order does not count.").default("off"),
     ],
     choices: &[],
@@ -63,8 +70,12 @@ pub(crate) static CACHE_BYPASS: Map = Map {
     title: "requests past the cache",
     about: "Requests that are neither answered from the cache nor stored.",
     keys: &[
-        key("cookie", Shape::OneOrList(&Shape::One(Kind::FieldMatch)),
-            "Names of cookies, such as `session`; `\"~^wordpress_logged_in\"` is a regular expression.").by_default("none"),
+        key(
+            "cookie",
+            Shape::OneOrList(&Shape::One(Kind::FieldMatch)),
+            "Names of cookies, such as `session`; `\"~^wordpress_logged_in\"` is a regular expression.",
+        )
+        .by_default("none"),
         key("header", Shape::OneOrList(&Shape::One(Kind::HeaderName)), "Names of header fields.").by_default("none"),
     ],
     choices: &[],

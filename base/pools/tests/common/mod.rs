@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sumun_config::checked::{
-    Balance, Concurrency, Config, HashOn, HostHeader, Outlier, Pool, Protocol, Queue, Retries, Sandbox, Server,
-    ServerAddress, Timeouts,
+    Balance, CacheStore, Concurrency, Config, HashOn, HostHeader, Outlier, Pool, Protocol, Queue, Retries, Sandbox,
+    Server, ServerAddress, Timeouts,
 };
 use sumun_pools::Pools;
 
@@ -75,6 +75,7 @@ pub(crate) fn config(pool: &Pool) -> Config {
         state: None,
         blocks: Vec::new(),
         shared: None,
+        cache: CacheStore { memory: 0 },
         asn_table: Vec::new(),
         pools: BTreeMap::from([(Arc::clone(&pool.name), Arc::new(pool.clone()))]),
         limits: BTreeMap::new(),

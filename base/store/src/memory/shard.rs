@@ -12,7 +12,7 @@ use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 
 use super::{Key, Usage};
-use crate::limits::{ASKED_MOST, ENTRY_BYTES, ENTRY_SHARE, PROBATION_PERCENT};
+use crate::limits::{ASKED_MOST, ENTRY_BYTES, PROBATION_PERCENT};
 
 #[derive(Debug)]
 pub(super) struct Shard<V> {
@@ -107,7 +107,7 @@ impl<V> Shard<V> {
             }
             None => (0, !self.is_ghost.remove(&key)),
         };
-        if bytes > self.room / ENTRY_SHARE {
+        if bytes > self.room {
             return (false, gone);
         }
         let serial = self.next_serial;

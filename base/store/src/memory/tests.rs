@@ -3,7 +3,7 @@ use std::collections::HashMap;
 use proptest::prelude::*;
 
 use super::*;
-use crate::limits::{ENTRY_BYTES, ENTRY_SHARE};
+use crate::limits::ENTRY_BYTES;
 
 /// Spreads small numbers over the shards and the tables.
 fn key(number: u64) -> Key {
@@ -33,7 +33,7 @@ fn what_is_too_big_is_not_kept_and_moves_nobody() {
     let shard = 1 << 14;
     let memory = Memory::new(shard * SHARDS as u64);
     assert!(memory.insert(key(1), Arc::new(1), 1000));
-    assert!(!memory.insert(key(2), Arc::new(2), shard / ENTRY_SHARE));
+    assert!(!memory.insert(key(2), Arc::new(2), shard));
     assert!(memory.get(key(1)).is_some() && memory.get(key(2)).is_none());
     // It is newer all the same.
     assert!(!memory.insert(key(1), Arc::new(3), shard));

@@ -189,7 +189,8 @@ fn cdn_control(response: Fields<'_>) -> Option<ResponseControl> {
         let name = key.as_str().as_bytes();
         match (&item.bare_item, control.seconds_of(name)) {
             (BareItem::Integer(seconds), Some(slot)) => {
-                *slot = Some(u32::try_from(i64::from(*seconds)).unwrap_or(0).min(SECONDS_MOST));
+                let seconds = i64::from(*seconds).clamp(0, i64::from(SECONDS_MOST));
+                *slot = u32::try_from(seconds).ok();
             }
             (BareItem::Boolean(true), None) => {
                 control.set_flag(name);

@@ -19,6 +19,8 @@ pub struct Rules {
     /// Where the server does not say it.
     pub stale_while_revalidate: Option<u32>,
     pub stale_if_error: Option<u32>,
+    /// Where nobody says anything, it is guessed from the time of the last change.
+    pub is_heuristic: bool,
     /// A response with Set-Cookie may be stored; the cookie is not.
     pub stores_set_cookie: bool,
 }
@@ -63,14 +65,9 @@ impl Validity {
         answered_s: u64,
     ) -> Self {
         let age_s = initial_age_s(response, asked_s, answered_s);
-        let lifetime_s = match age_s {
-            Some(_) => lifetime_s(status, response, control, rules, answered_s),
-            // What it says of its age makes no sense: it counts as stale.
-            None => 0,
-        };
         Self {
-            born_s: answered_s.saturating_sub(age_s.unwrap_or(0)),
-            lifetime_s,
+            born_s: answered_s.saturating_sub(age_s),
+            lifetime_s: lifetime_s(status, response, control, rules, answered_s),
             while_revalidate_s: control.stale_while_revalidate.or(rules.stale_while_revalidate).unwrap_or(0),
             if_error_s: control.stale_if_error.or(rules.stale_if_error).unwrap_or(0),
             no_cache: control.no_cache == Qualified::All && rules.ttl.is_none(),
@@ -124,13 +121,24 @@ pub(super) fn is_negative(status: u16) -> bool {
 
 fn lifetime_s(status: u16, response: Fields<'_>, control: &ResponseControl, rules: &Rules, answered_s: u64) -> u32 {
     let negative = is_negative(status);
-    let said = said_s(response, control, answered_s);
+    let heuristic_s = || rules.is_heuristic.then(|| heuristic_s(status, response, control, answered_s)).flatten();
+    let said = said_s(response, control, answered_s).or_else(heuristic_s);
     let lifetime_s = match (negative, rules.ttl) {
         (false, Some(ttl)) => ttl,
         (false, None) => said.or(rules.default_ttl).unwrap_or(0),
         (true, _) => said.or(rules.negative_ttl).unwrap_or(0),
     };
     if negative { lifetime_s.min(rules.negative_most.unwrap_or(u32::MAX)) } else { lifetime_s }
+}
+
+/// A tenth of the time for which it has not changed, a day at most, for what may be guessed at (section 4.2.2;
+/// status codes: RFC 9110 section 15.1).
+fn heuristic_s(status: u16, response: Fields<'_>, control: &ResponseControl, answered_s: u64) -> Option<u32> {
+    const DAY_S: u64 = 86_400;
+    let may_guess = control.public || matches!(status, 200 | 203 | 204 | 300 | 301 | 308 | 404 | 405 | 410 | 414 | 501);
+    let modified_s = response.only("last-modified").and_then(parse_date).filter(|_| may_guess)?;
+    let date_s = response.only("date").and_then(parse_date).unwrap_or(answered_s);
+    u32::try_from((date_s.saturating_sub(modified_s) / 10).min(DAY_S)).ok()
 }
 
 /// What the server says of the lifetime (section 4.2.1); `None`: nothing.
@@ -141,19 +149,38 @@ pub(super) fn said_s(response: Fields<'_>, control: &ResponseControl, answered_s
     }
     response.has("expires").then(|| {
         // Several, or what is no date, is in the past (section 5.3).
-        let expires_s = response.only("expires").and_then(date::parse).unwrap_or(0);
-        let date_s = response.only("date").and_then(date::parse).unwrap_or(answered_s);
+        let expires_s = response.only("expires").and_then(parse_date).unwrap_or(0);
+        let date_s = response.only("date").and_then(parse_date).unwrap_or(answered_s);
         u32::try_from(expires_s.saturating_sub(date_s)).unwrap_or(u32::MAX)
     })
 }
 
-/// Section 4.2.3. `None`: `Age` is there and is not one number.
-fn initial_age_s(response: Fields<'_>, asked_s: u64, answered_s: u64) -> Option<u64> {
-    let said_s = match response.has("age") {
-        true => u64::from(response.only("age").and_then(parse_seconds)?),
-        false => 0,
-    };
-    let date_s = response.only("date").and_then(date::parse).unwrap_or(answered_s);
+/// Section 4.2.3. Of several ages the first counts, and what is no number does not (section 5.1).
+fn initial_age_s(response: Fields<'_>, asked_s: u64, answered_s: u64) -> u64 {
+    let said_s = response.list("age").next().and_then(parse_seconds).map_or(0, u64::from);
+    let date_s = response.only("date").and_then(parse_date).unwrap_or(answered_s);
     let apparent_s = answered_s.saturating_sub(date_s);
-    Some(apparent_s.max(said_s + answered_s.saturating_sub(asked_s)))
+    apparent_s.max(said_s + answered_s.saturating_sub(asked_s))
+}
+
+/// Dates are read in any case (section 4.2), and whatever day of the week they say: the rest says it, too.
+fn parse_date(text: &[u8]) -> Option<u64> {
+    const WEEKDAYS: [&[u8; 3]; 7] = [b"Mon", b"Tue", b"Wed", b"Thu", b"Fri", b"Sat", b"Sun"];
+    date::parse(text).or_else(|| {
+        let mut is_inside = false;
+        let in_usual_case = text.iter().map(|byte| {
+            let small = is_inside;
+            is_inside = byte.is_ascii_alphabetic();
+            if small { byte.to_ascii_lowercase() } else { byte.to_ascii_uppercase() }
+        });
+        let mut usual: Vec<u8> = in_usual_case.collect();
+        if let Some(zone) = usual.len().checked_sub(3).and_then(|at| usual.get_mut(at..)).filter(|zone| *zone == b"Gmt")
+        {
+            zone.make_ascii_uppercase();
+        }
+        WEEKDAYS.iter().find_map(|weekday| {
+            usual.get_mut(..3)?.copy_from_slice(*weekday);
+            date::parse(&usual)
+        })
+    })
 }

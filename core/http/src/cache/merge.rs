@@ -8,7 +8,7 @@ use super::{Fields, ResponseControl};
 /// client.
 #[must_use]
 pub fn is_kept(response: Fields<'_>, name: &[u8]) -> bool {
-    const NEVER: [&str; 14] = [
+    const NEVER: [&str; 13] = [
         "connection",
         "keep-alive",
         "proxy-authenticate",
@@ -20,7 +20,6 @@ pub fn is_kept(response: Fields<'_>, name: &[u8]) -> bool {
         "transfer-encoding",
         "upgrade",
         "set-cookie",
-        "set-cookie2",
         "age",
         "content-length",
     ];

@@ -38,6 +38,11 @@ pub enum CacheStatus {
     Hit {
         ttl_s: i64,
     },
+    /// It went to the server by itself; why its answer is not stored, where that is known before.
+    Past {
+        why: Forwarded,
+        detail: Option<Unstorable>,
+    },
     Forwarded {
         why: Forwarded,
         /// Of the server's answer, where it is not the one that the client gets.
@@ -56,6 +61,14 @@ impl CacheStatus {
             Self::Hit { ttl_s } => {
                 out.extend_from_slice(b"hit; ttl=");
                 out.extend_from_slice(itoa::Buffer::new().format(ttl_s).as_bytes());
+            }
+            Self::Past { why, detail } => {
+                out.extend_from_slice(b"fwd=");
+                out.extend_from_slice(why.as_str().as_bytes());
+                if let Some(detail) = detail {
+                    out.extend_from_slice(b"; detail=");
+                    out.extend_from_slice(detail.as_str().as_bytes());
+                }
             }
             Self::Forwarded { why, status, stored, collapsed } => {
                 out.extend_from_slice(b"fwd=");

@@ -32,6 +32,8 @@ pub enum Unstorable {
     VaryAny,
     /// The server says nothing of how long it is good for, nor anything to ask by whether it still is.
     NoLifetime,
+    /// It is longer than what is kept. The store says so, not the law.
+    Size,
 }
 
 impl Unstorable {
@@ -48,6 +50,7 @@ impl Unstorable {
             Self::SetCookie => "set-cookie",
             Self::VaryAny => "vary-any",
             Self::NoLifetime => "no-lifetime",
+            Self::Size => "size",
         }
     }
 }

@@ -157,11 +157,11 @@ fn age_is_counted_from_where_it_began() {
     assert_eq!(validity(&old).age_s(NOW_S), 30);
     let ahead = format!("Cache-Control: max-age=60\nDate: {}\n", date(NOW_S + 3000));
     assert_eq!(validity(&ahead).age_s(NOW_S), 0);
-    for senseless in ["abc", "-7200", "0.5", "1, 2", "0;a=b", ""] {
-        let validity = validity(&format!("Cache-Control: max-age=60\nAge: {senseless}\n"));
-        assert_eq!(validity.use_now(NOW_S), Use::Revalidate, "{senseless}");
+    // RFC 9111 section 5.1: what is no number is passed over, of several the first counts.
+    for (age, seconds) in [("abc", 0), ("-7200", 0), ("0.5", 0), ("0;a=b", 0), ("", 0), ("1, 2", 1), ("3\nAge: 50", 3)]
+    {
+        assert_eq!(validity(&format!("Cache-Control: max-age=60\nAge: {age}\n")).age_s(NOW_S), seconds, "{age}");
     }
-    assert_eq!(validity("Cache-Control: max-age=60\nAge: 0\nAge: 0\n").use_now(NOW_S), Use::Revalidate);
     let (text, head) = response(200, "Cache-Control: max-age=60\nAge: 1\n");
     let fields = fields(&text, &head.fields);
     let slow = Validity::of(200, fields, &ResponseControl::of(fields), &Rules::default(), NOW_S - 4, NOW_S);
@@ -352,5 +352,29 @@ proptest::proptest! {
         let mut out = Vec::new();
         vary::write_selection(response, &vary::names(response), &mut out);
         drop(same_origin_path(values[0].as_bytes(), "http", values[1].as_bytes(), values[2].as_bytes()));
+    }
+}
+
+#[test]
+fn what_nobody_says_is_guessed_where_it_may_be() {
+    let guess = Rules { is_heuristic: true, ..Rules::default() };
+    let changed = |ago_s: u64| format!("Date: {}\nLast-Modified: {}\n", date(NOW_S), date(NOW_S - ago_s));
+    assert_eq!(validity_of(200, &changed(1000), &Rules::default()).lifetime_s, 0);
+    assert_eq!(validity_of(200, &changed(1000), &guess).lifetime_s, 100);
+    assert_eq!(validity_of(404, &changed(1000), &guess).lifetime_s, 100);
+    assert_eq!(validity_of(200, &changed(100 * 86_400), &guess).lifetime_s, 86_400);
+    assert_eq!(validity_of(302, &changed(1000), &guess).lifetime_s, 0);
+    assert_eq!(validity_of(302, &format!("{}Cache-Control: public\n", changed(1000)), &guess).lifetime_s, 100);
+    assert_eq!(validity_of(200, &format!("{}Cache-Control: max-age=3\n", changed(1000)), &guess).lifetime_s, 3);
+}
+
+#[test]
+fn dates_are_read_in_any_case_and_with_any_day_of_the_week() {
+    let usual = date(NOW_S + 50);
+    let (_, behind) = usual.split_once(',').unwrap();
+    let wrong_day = format!("{},{behind}", if usual.starts_with("Mon") { "Tue" } else { "Mon" });
+    for expires in [usual.to_ascii_lowercase(), usual.to_ascii_uppercase(), wrong_day] {
+        let said = format!("Date: {}\nExpires: {expires}\n", date(NOW_S));
+        assert_eq!(validity(&said).lifetime_s, 50, "{expires}");
     }
 }

@@ -168,7 +168,7 @@ fn read_weight(value: &Value) -> Result<u32, Response> {
 
 /// The body as an object. The media type is asked for, since a page of another site can send any
 /// body without asking first, but not this type.
-fn object(request: &Request<'_>) -> Result<Map<String, Value>, Response> {
+pub(super) fn object(request: &Request<'_>) -> Result<Map<String, Value>, Response> {
     let media_type = request.head.known(request.bytes, Known::ContentType).unwrap_or_default();
     let media_type = media_type.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
     if !media_type.eq_ignore_ascii_case(b"application/json") {
@@ -181,14 +181,14 @@ fn object(request: &Request<'_>) -> Result<Map<String, Value>, Response> {
     }
 }
 
-fn only(body: &Map<String, Value>, known: &[&str]) -> Result<(), Response> {
+pub(super) fn only(body: &Map<String, Value>, known: &[&str]) -> Result<(), Response> {
     match body.keys().find(|key| !known.contains(&key.as_str())) {
         Some(key) => Err(bad(&format!("`{key}` is not known here"))),
         None => Ok(()),
     }
 }
 
-fn bad(why: &str) -> Response {
+pub(super) fn bad(why: &str) -> Response {
     Response::error(400, why)
 }
 

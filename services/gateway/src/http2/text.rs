@@ -66,7 +66,7 @@ fn parts(bytes: &[u8]) -> Option<(&[u8], &[u8], usize)> {
 }
 
 /// Names and values of field lines that the gateway wrote itself.
-pub(super) fn fields(lines: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
+pub(crate) fn fields(lines: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
     let mut rest = lines;
     std::iter::from_fn(move || {
         loop {

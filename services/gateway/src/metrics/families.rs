@@ -42,6 +42,7 @@ impl Gateway {
         families.push(connections);
         families.push(refused);
         families.extend(self.room_families());
+        families.extend(self.cache_families());
         families.extend(self.shared_families());
         families
     }
@@ -65,6 +66,41 @@ impl Gateway {
             )
             .with(failures),
             keys,
+        ]
+    }
+
+    fn cache_families(&self) -> [Family; 5] {
+        let report = self.cache_report();
+        let mut requests = Family::counter(
+            "sumun_cache_requests_total",
+            "Requests on routes that cache: answered with what was stored (hit), stale while it was fetched anew (stale), fetched (miss), waited for somebody else's answer (collapsed), gone past (pass).",
+        );
+        let results = [
+            ("hit", report.hits),
+            ("stale", report.stale_hits),
+            ("miss", report.misses),
+            ("collapsed", report.collapsed),
+            ("pass", report.passes),
+        ];
+        for (result, count) in results {
+            requests.push(&[("result", &result.into())], count);
+        }
+        let mut answers = Family::counter(
+            "sumun_cache_answers_total",
+            "Answers that were stored (stored), that servers said are still right (revalidated), that had to go for others (evicted).",
+        );
+        for (what, count) in
+            [("stored", report.stored), ("revalidated", report.revalidated), ("evicted", report.evicted)]
+        {
+            answers.push(&[("what", &what.into())], count);
+        }
+        [
+            requests,
+            answers,
+            Family::gauge("sumun_cache_bytes", "Bytes of memory that the cache holds.").with(report.bytes),
+            Family::gauge("sumun_cache_room_bytes", "Bytes of memory that the cache may hold.").with(report.room),
+            Family::gauge("sumun_cache_entries", "What the cache holds: answers, and what it remembers of URLs.")
+                .with(report.entries),
         ]
     }
 

@@ -63,7 +63,7 @@ fn compose(scratch: &mut Vec<u8>, exchange: &mut Exchange<'_>, asking: Asking<'_
         te_trailers: is_http2 && wants_trailers(exchange),
         expect_continue: head.expect_continue && !body.is_complete(),
         max_forwards: guard::max_forwards(exchange),
-        edits: exchange.extra_edits.as_ref().unwrap_or(&route.request_edits),
+        edits: exchange.extra_edits.as_ref().unwrap_or_else(|| route.request_edits(exchange.trusted)),
     };
     forward::write_request(scratch, head, exchange.bytes, &plan);
     body.append_to(scratch, framing);

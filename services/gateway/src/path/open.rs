@@ -52,7 +52,7 @@ async fn secure(connection: Connection, site: &Rc<Site>, door: &Door) -> Option<
     let transport = match stream {
         Stream::Tcp(stream) => Transport::Tcp(stream),
         Stream::Unix(stream) => Transport::Unix(*stream),
-        Stream::Tls(_) | Stream::Http2(_) => return None,
+        Stream::Tls(_) | Stream::Http2(_) | Stream::Fill(_) => return None,
     };
     let mut stream = match door.tls.accept(transport, worker.index) {
         Ok(tls) => Box::new(Secured { tls, security: None }),

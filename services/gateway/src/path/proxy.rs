@@ -17,11 +17,11 @@ use sumun_pools::{Lease as ServerLease, Outcome, PickKey, Priority, Refused, Tri
 use super::bandwidth::Paced;
 use super::body::{Body, BodyError, Upload, UploadError};
 use super::queue::Places;
-use super::{Ended, Exchange, Pace, answer, ask, collect, files, queue, relay, tunnel};
+use super::{Ended, Exchange, Pace, answer, ask as request, cache, collect, files, queue, relay, tunnel};
 use crate::events::{Event, Reason, Side};
 use crate::heads::ResponseLease;
 use crate::http2::{Broken, websocket};
-use crate::io::{self, Gone};
+use crate::io::{self, Gone, Stream};
 use crate::limits::{RESPONSE_HEAD_BYTES, SCRATCH_BYTES};
 use crate::site::Route;
 use crate::upstream::{self, ConnectError, LocalPool, ServerConnection};
@@ -33,9 +33,8 @@ thread_local! {
 
 /// Serves one request from `pool`.
 pub(super) async fn serve(exchange: &mut Exchange<'_>, route: &Rc<Route>, pool: &Rc<LocalPool>) -> Ended {
-    if exchange.head.has(Known::CdnLoop) && came_back(exchange) {
-        Event::Loop { listener: &exchange.site.config.name, path: exchange.path }.write();
-        return answer::of_reason(exchange, Reason::Loop).await;
+    if let Some(ended) = refuse_loop(exchange).await {
+        return ended;
     }
     let bound = route.config.body.unwrap_or(exchange.site.config.bounds.body);
     let mut body = match Body::begin(exchange.head.body, exchange.arrived, bound, &exchange.site.subject_headers) {
@@ -49,19 +48,8 @@ pub(super) async fn serve(exchange: &mut Exchange<'_>, route: &Rc<Route>, pool: 
         exchange.record.bytes_in += body.received;
         return ended;
     }
-    let answered = match queue::enter(exchange, route, pool).await {
-        Ok(places) => {
-            pool.cell.requests.increment();
-            exchange.record.pool = Some(Rc::clone(pool));
-            exchange.places = places;
-            let answered = try_servers(exchange, route, pool, &mut body).await;
-            exchange.places = Places::default();
-            answered
-        }
-        Err(reason) => Err(reason),
-    };
     // Whoever reads a page or a stand-in slowly holds no place of a server that may be back.
-    let ended = match answered {
+    let ended = match ask(exchange, route, pool, &mut body).await {
         Ok(ended) => ended,
         Err(reason) => without_server(exchange, route, reason).await,
     };
@@ -71,8 +59,32 @@ pub(super) async fn serve(exchange: &mut Exchange<'_>, route: &Rc<Route>, pool: 
     ended
 }
 
+/// Has a server of `pool` answer; `Err`: none has, and the client has not been told anything.
+pub(super) async fn ask(
+    exchange: &mut Exchange<'_>,
+    route: &Rc<Route>,
+    pool: &Rc<LocalPool>,
+    body: &mut Body<'_>,
+) -> Result<Ended, Reason> {
+    exchange.places = queue::enter(exchange, route, pool).await?;
+    pool.cell.requests.increment();
+    exchange.record.pool = Some(Rc::clone(pool));
+    let answered = try_servers(exchange, route, pool, body).await;
+    exchange.places = Places::default();
+    answered
+}
+
+/// Ends a request that has been here before (RFC 8586 section 2).
+pub(super) async fn refuse_loop(exchange: &mut Exchange<'_>) -> Option<Ended> {
+    if !exchange.head.has(Known::CdnLoop) || !came_back(exchange) {
+        return None;
+    }
+    Event::Loop { listener: &exchange.site.config.name, path: exchange.path }.write();
+    Some(answer::of_reason(exchange, Reason::Loop).await)
+}
+
 /// The answer to a request that no server has answered: the route's stand-in, or what went wrong.
-async fn without_server(exchange: &mut Exchange<'_>, route: &Rc<Route>, reason: Reason) -> Ended {
+pub(super) async fn without_server(exchange: &mut Exchange<'_>, route: &Rc<Route>, reason: Reason) -> Ended {
     let may_stand_in = route.degrade.is_some()
         && matches!(exchange.head.method, Method::Get | Method::Head)
         && reason.side() == Side::Server
@@ -251,6 +263,9 @@ fn note_for_log(exchange: &mut Exchange<'_>, server: &ServerLease, response: &Re
     if !log.is_on() {
         return;
     }
+    if let Stream::Fill(fill) = exchange.stream {
+        return fill.note_server(server.server().name());
+    }
     exchange.record.first_byte_at_us = exchange.worker.clock.now_us();
     exchange.record.server = Some(std::sync::Arc::clone(server.server().name()));
     if log.needs().contains(Needs::RESPONSE_HEADERS) {
@@ -348,7 +363,7 @@ async fn hear(
     let framing = body.framing(exchange.head.body);
     let mut upload = Upload::default();
     exchange.set_deadline(pool.config.timeouts.first_byte);
-    ask::send_start(exchange, route, pool, server, body, framing, connection).await?;
+    request::send_start(exchange, route, pool, server, body, framing, connection).await?;
     let mut incoming = Incoming {
         receiver: ResponseReceiver::default(),
         response: ResponseLease::take(),
@@ -377,6 +392,7 @@ async fn hear(
             Received::Final(head_length) => {
                 let head_bytes = lease.filled().get(..head_length).unwrap_or_default();
                 note_for_log(exchange, server, response, head_bytes);
+                cache::note_change(exchange, route, response, head_bytes);
                 server.report(Outcome::Status(response.status), exchange.worker.clock.coarse_ms());
                 exchange.places.answered(response.status, exchange.worker.clock.now_us());
                 let response = incoming.response;

@@ -11,7 +11,7 @@ use sumun_engine::pace::DOWN;
 use sumun_engine::{Lease, buffers};
 use sumun_http::ResponseBody;
 use sumun_http::chunked::{self, Decoder};
-use sumun_http::forward::{self, ResponsePlan};
+use sumun_http::forward::{self, Edits, ResponsePlan};
 use sumun_pools::{Lease as ServerLease, Outcome};
 
 use super::bandwidth::{Paced, wake_at_next_tick};
@@ -92,15 +92,17 @@ pub(super) async fn run(
         ResponseBody::Chunked => Source::Chunked(Box::default()),
         ResponseBody::UntilClose => Source::UntilClose,
     };
-    let cookie = new_cookie(exchange, pool, &server);
+    let is_fill = exchange.stream.is_fill();
+    let cookie = if is_fill { None } else { new_cookie(exchange, pool, &server) };
     let plan = ResponsePlan {
         framing,
         connection: line,
         date: &date,
         cookie: cookie.as_deref(),
         own_fields: &exchange.own_fields,
-        hsts: exchange.hsts(),
-        edits: &route.response_edits,
+        hsts: if is_fill { None } else { exchange.hsts() },
+        // What is stored is what the server said: each client gets it as its route says.
+        edits: if is_fill { &Edits::NONE } else { &route.response_edits },
     };
     let mut paced = Paced::new(exchange, DOWN);
     let mut clean = true;

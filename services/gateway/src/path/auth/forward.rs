@@ -57,7 +57,7 @@ pub(super) async fn check(exchange: &mut Exchange<'_>, route: &Rc<Route>, auth: 
                 let ours = exchange.site.subject_headers.iter().map(|header| header.as_bytes());
                 ours.chain([request_id]).any(|ours| is_same_name(name.as_bytes(), ours))
             };
-            with_copied(&route.request_edits, &auth.copy, is_ours, (&verdict.head, &verdict.bytes))
+            with_copied(route.request_edits(exchange.trusted), &auth.copy, is_ours, (&verdict.head, &verdict.bytes))
         }
         Ok(verdict) => return Some(pass_on(exchange, route, &verdict).await),
         Err(reason) => Err(reason),

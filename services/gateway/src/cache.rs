@@ -1,0 +1,375 @@
+//! What the workers of one process share of the cache: responses by key, and those that are on their way.
+//!
+//! The law of caching is `sumun_http::cache`, memory and waiting are `sumun_store`. Here they come together:
+//! what a key is, what is in the table, what a response becomes when it is stored. What a request makes of
+//! it is `path/cache.rs`.
+//!
+//! ```text
+//!   request ─► key of the URL ─► Stored                  its answer does not vary
+//!                             ─► Index ─► key of the     it does, by these fields of requests
+//!                                         variant ─► Stored
+//!                             ─► Pass                    nobody waits for what is not shared
+//!                             ─► a Fill                  somebody fetches it
+//! ```
+//!
+//! A key is a SipHash of 128 bits with a secret key: nobody can make two URLs meet, and chance does not.
+
+mod filling;
+mod operate;
+mod purges;
+mod response;
+mod rules;
+
+use std::collections::HashMap;
+use std::hash::Hasher;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use siphasher::sip128::{Hasher128, SipHasher13};
+use sumun_http::cache::{Unstorable, Validity};
+use sumun_store::{Key, Memory, Writer};
+
+use crate::events::Reason;
+use crate::limits::{CACHE_ENTRY_PART, CACHE_PASS_S, CACHE_PROBE_S};
+
+pub use operate::{CacheReport, Finding, PurgeScope};
+
+pub(crate) use filling::{FillStream, Filling, Wanted, selection};
+pub(crate) use purges::{Purge, Scope};
+pub(crate) use response::Response;
+pub(crate) use rules::{Caching, UrlRules};
+
+/// Why a response that was waited for did not come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Failed(pub(crate) Reason);
+
+impl Default for Failed {
+    fn default() -> Self {
+        Self(Reason::ServerCutShort)
+    }
+}
+
+pub(crate) type Fill = sumun_store::Fill<Response, Failed>;
+pub(crate) type Reader = sumun_store::Reader<Response, Failed>;
+
+/// What stands in the table under a key.
+#[derive(Debug)]
+pub(crate) enum Entry {
+    Stored(Stored),
+    Index(Index),
+    Pass(Pass),
+}
+
+/// A response, complete.
+#[derive(Debug)]
+pub(crate) struct Stored {
+    pub(crate) url: Arc<[u8]>,
+    pub(crate) response: Arc<Response>,
+    pub(crate) validity: Validity,
+    pub(crate) body: Box<[Arc<[u8]>]>,
+    pub(crate) length: u64,
+    /// When its request went out, in the order of purges.
+    serial: u64,
+    /// Purges up to this one do not hit it.
+    passed: AtomicU64,
+}
+
+/// Responses to a URL are told apart by these fields of requests.
+#[derive(Debug)]
+pub(crate) struct Index {
+    pub(crate) names: Box<[u8]>,
+    /// Part of the variants' keys: with another one they are not found any more.
+    generation: u64,
+}
+
+/// The last response was for who asked alone: until then requests go to the server side by side.
+#[derive(Debug)]
+pub(crate) struct Pass {
+    until_s: u64,
+    /// From then on one request finds out whether it still is so, while the others go on.
+    probe_at_s: AtomicU64,
+    pub(crate) why: Unstorable,
+}
+
+impl Pass {
+    /// Nobody else finds out.
+    fn claim_probe(&self, now_s: u64) -> bool {
+        let at_s = self.probe_at_s.load(Relaxed);
+        now_s >= at_s && self.probe_at_s.compare_exchange(at_s, now_s + CACHE_PROBE_S, Relaxed, Relaxed).is_ok()
+    }
+}
+
+/// The cache of one process.
+#[derive(Debug)]
+pub(crate) struct Cache {
+    memory: Memory<Entry>,
+    fills: [Mutex<HashMap<Key, Arc<Fill>>>; FILL_SHARDS],
+    purges: purges::Purges,
+    /// Bytes in all, and of one answer.
+    room: AtomicU64,
+    answer_max: AtomicU64,
+    /// The ways in which routes make keys of URLs.
+    urls: Mutex<Vec<UrlRules>>,
+    next_generation: AtomicU64,
+    secret: [u8; 16],
+    pub(crate) counts: Counts,
+}
+
+/// What has become of requests, since the start.
+#[derive(Debug, Default)]
+pub(crate) struct Counts {
+    pub(crate) hits: AtomicU64,
+    pub(crate) stale_hits: AtomicU64,
+    pub(crate) misses: AtomicU64,
+    pub(crate) passes: AtomicU64,
+    pub(crate) collapsed: AtomicU64,
+    pub(crate) revalidated: AtomicU64,
+    pub(crate) stored: AtomicU64,
+}
+
+const FILL_SHARDS: usize = 16;
+
+/// What the table has for a request.
+pub(crate) enum Found {
+    Stored(Key, Arc<Entry>),
+    Pass(Unstorable),
+    /// Nothing under this key; `is_variant`: but other variants.
+    Nothing {
+        key: Key,
+        is_variant: bool,
+    },
+}
+
+/// Somebody fetches it, or this request is to.
+pub(crate) enum Joined {
+    Waiting(Reader),
+    Fetching(Reader, Writer<Response, Failed>),
+    /// It is there and not for others.
+    Alone,
+}
+
+impl Cache {
+    /// Room for so many bytes.
+    pub(crate) fn new(memory: u64) -> Arc<Self> {
+        let mut secret = [0; 16];
+        fastrand::fill(&mut secret);
+        Arc::new(Self {
+            memory: Memory::new(memory),
+            fills: std::array::from_fn(|_| Mutex::default()),
+            purges: purges::Purges::default(),
+            room: AtomicU64::new(memory),
+            answer_max: AtomicU64::new(memory / CACHE_ENTRY_PART),
+            urls: Mutex::default(),
+            next_generation: AtomicU64::new(1),
+            secret,
+            counts: Counts::default(),
+        })
+    }
+
+    fn resize(&self, memory: u64) {
+        self.room.store(memory, Relaxed);
+        self.answer_max.store(memory / CACHE_ENTRY_PART, Relaxed);
+        self.memory.resize(memory);
+    }
+
+    /// Bytes that a body may have to be kept.
+    pub(crate) fn answer_max(&self) -> u64 {
+        self.answer_max.load(Relaxed)
+    }
+
+    pub(crate) fn key(&self, text: &[u8]) -> Key {
+        let mut hasher = SipHasher13::new_with_key(&self.secret);
+        hasher.write(text);
+        hasher.finish128().as_u128()
+    }
+
+    fn variant_key(&self, url: Key, index: &Index, selection: &[u8]) -> Key {
+        let mut hasher = SipHasher13::new_with_key(&self.secret);
+        hasher.write_u128(url);
+        hasher.write_u64(index.generation);
+        hasher.write(selection);
+        hasher.finish128().as_u128()
+    }
+
+    /// What is there for a URL. `select` writes what a request says to the names it is given.
+    pub(crate) fn find(&self, url: Key, now_s: u64, select: impl Fn(&[u8]) -> Vec<u8>) -> Found {
+        let Some(entry) = self.memory.get(url) else { return Found::Nothing { key: url, is_variant: false } };
+        let Entry::Index(index) = &*entry else { return self.found(url, entry, now_s, false) };
+        let key = self.variant_key(url, index, &select(&index.names));
+        match self.memory.get(key) {
+            Some(entry) => self.found(key, entry, now_s, true),
+            None => Found::Nothing { key, is_variant: true },
+        }
+    }
+
+    fn found(&self, key: Key, entry: Arc<Entry>, now_s: u64, is_variant: bool) -> Found {
+        match &*entry {
+            Entry::Pass(pass) if pass.until_s > now_s && !pass.claim_probe(now_s) => Found::Pass(pass.why),
+            Entry::Stored(stored) => match self.judge(stored) {
+                Purge::None => Found::Stored(key, entry),
+                Purge::Soft => match self.expire(key, stored, now_s) {
+                    Some(entry) => Found::Stored(key, entry),
+                    None => Found::Nothing { key, is_variant },
+                },
+                Purge::Hard => {
+                    self.memory.remove_this(key, &entry);
+                    Found::Nothing { key, is_variant }
+                }
+            },
+            Entry::Pass(_) | Entry::Index(_) => Found::Nothing { key, is_variant },
+        }
+    }
+
+    /// What purges say that came after it was asked for.
+    fn judge(&self, stored: &Stored) -> Purge {
+        let newest = self.purges.newest();
+        if stored.passed.load(Relaxed) >= newest {
+            return Purge::None;
+        }
+        let verdict = self.purges.judge(&stored.url, self.key(&stored.url), &stored.response.tags, stored.serial);
+        if verdict == Purge::None {
+            stored.passed.store(newest, Relaxed);
+        }
+        verdict
+    }
+
+    /// The same response, stale from now on.
+    fn expire(&self, key: Key, stored: &Stored, now_s: u64) -> Option<Arc<Entry>> {
+        let mut validity = stored.validity;
+        validity.expire(now_s);
+        let newest = self.purges.newest();
+        let stale = Stored {
+            url: Arc::clone(&stored.url),
+            response: Arc::clone(&stored.response),
+            validity,
+            body: stored.body.clone(),
+            length: stored.length,
+            serial: newest,
+            passed: AtomicU64::new(newest),
+        };
+        self.insert(key, stale)
+    }
+
+    /// The fill of this key: one that goes on, or a new one that the caller has to see to.
+    pub(crate) fn join(&self, key: Key) -> Joined {
+        let mut fills = self.fills(key);
+        if let Some(fill) = fills.get(&key) {
+            return fill.join(false).map_or(Joined::Alone, Joined::Waiting);
+        }
+        let (fill, writer) = Fill::begin(self.answer_max(), false);
+        let Some(reader) = fill.join(true) else { return Joined::Alone };
+        fills.insert(key, fill);
+        Joined::Fetching(reader, writer)
+    }
+
+    /// A new fill that nobody waits for; `None`: there is one.
+    pub(crate) fn renew(&self, key: Key) -> Option<Writer<Response, Failed>> {
+        let mut fills = self.fills(key);
+        if fills.contains_key(&key) {
+            return None;
+        }
+        let (fill, writer) = Fill::begin(self.answer_max(), true);
+        fills.insert(key, fill);
+        Some(writer)
+    }
+
+    /// The fill is over, or not for others. False: what was stored for its URL was made invalid meanwhile.
+    fn leave(&self, key: Key, fill: &Arc<Fill>) -> bool {
+        let mut fills = self.fills(key);
+        let is_there = fills.get(&key).is_some_and(|found| Arc::ptr_eq(found, fill));
+        if is_there {
+            fills.remove(&key);
+        }
+        is_there
+    }
+
+    /// The fill is found under another key from now on. False: what was stored for its URL was made invalid.
+    fn move_fill(&self, from: Key, to: Key, fill: &Arc<Fill>) -> bool {
+        let was_there = self.leave(from, fill);
+        if was_there {
+            self.fills(to).entry(to).or_insert_with(|| Arc::clone(fill));
+        }
+        was_there
+    }
+
+    /// Takes a response in; `None`: it is too large.
+    fn insert(&self, key: Key, stored: Stored) -> Option<Arc<Entry>> {
+        let bytes = stored.bytes();
+        let entry = Arc::new(Entry::Stored(stored));
+        self.counts.stored.fetch_add(1, Relaxed);
+        self.memory.insert(key, Arc::clone(&entry), bytes).then_some(entry)
+    }
+
+    /// Where a response to this URL is stored that varies by `names`: under the URL's own key where these
+    /// are none, else under a key of its own, once the index says so.
+    fn place(&self, url: Key, names: &[u8], select: impl Fn(&[u8]) -> Vec<u8>) -> Key {
+        if names.is_empty() {
+            return url;
+        }
+        let before = self.memory.peek(url);
+        let known = match before.as_deref() {
+            Some(Entry::Index(index)) => Some(index),
+            _ => None,
+        };
+        if let Some(index) = known
+            && has_all(&index.names, names)
+        {
+            return self.variant_key(url, index, &select(&index.names));
+        }
+        // Names that only some of the responses list count for all of them.
+        let names = known.map_or_else(|| names.to_vec(), |index| union(&index.names, names));
+        let index = Index { names: names.into(), generation: self.next_generation.fetch_add(1, Relaxed) };
+        let key = self.variant_key(url, &index, &select(&index.names));
+        let bytes = (size_of::<Entry>() + index.names.len()) as u64;
+        self.memory.insert(url, Arc::new(Entry::Index(index)), bytes);
+        key
+    }
+
+    fn pass(&self, key: Key, now_s: u64, why: Unstorable) {
+        let pass = Pass { until_s: now_s + CACHE_PASS_S, probe_at_s: AtomicU64::new(now_s + CACHE_PROBE_S), why };
+        self.memory.insert(key, Arc::new(Entry::Pass(pass)), size_of::<Entry>() as u64);
+    }
+
+    /// What is stored for a URL is wrong from now on, and so is what is on its way.
+    pub(crate) fn invalidate(&self, url: Key) {
+        self.memory.remove(url);
+        self.fills(url).remove(&url);
+    }
+
+    /// Purges whatever `scope` says; at once, for all workers.
+    fn purge(&self, scope: &Scope, is_soft: bool) {
+        match scope {
+            Scope::Url(text) if !is_soft => self.invalidate(self.key(text)),
+            Scope::Url(text) => self.purges.add_url(self.key(text), is_soft),
+            Scope::Prefix(text) => self.purges.add_prefix(text, is_soft),
+            Scope::Tag(tag) => self.purges.add_tag(response::tag_of(tag), is_soft),
+            Scope::All => self.purges.add_all(is_soft),
+        }
+    }
+
+    fn fills(&self, key: Key) -> MutexGuard<'_, HashMap<Key, Arc<Fill>>> {
+        self.fills[key as usize % FILL_SHARDS].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Stored {
+    /// All that it holds.
+    fn bytes(&self) -> u64 {
+        let parts =
+            size_of::<Entry>() + self.url.len() + self.response.bytes() + self.body.len() * size_of::<Arc<[u8]>>();
+        parts as u64 + self.length
+    }
+}
+
+/// All of `names` are among `known`; both are lists of lower-case names.
+fn has_all(known: &[u8], names: &[u8]) -> bool {
+    let known_names = || known.split(|&byte| byte == b',');
+    names.split(|&byte| byte == b',').all(|name| known_names().any(|other| other == name))
+}
+
+fn union(one: &[u8], other: &[u8]) -> Vec<u8> {
+    let mut names: Vec<&[u8]> = one.split(|&byte| byte == b',').chain(other.split(|&byte| byte == b',')).collect();
+    names.sort_unstable();
+    names.dedup();
+    names.join(&b',')
+}

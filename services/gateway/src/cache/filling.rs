@@ -1,0 +1,390 @@
+//! A response on its way into the cache, as the path writes it for a client.
+//!
+//! Who fetches is a request like any other, with its retries, limits and queues; only its client is this
+//! stream. It takes the text apart, asks the law what may be done with the response, and hands the body to
+//! all who wait.
+
+use std::io::{self, IoSlice};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
+use std::task::{Context, Poll, ready};
+
+use sumun_config::checked::Name;
+use sumun_engine::Worker;
+use sumun_http::cache::{self as law, Fields, RequestControl, ResponseControl, Unstorable, Validity, storable, vary};
+use sumun_http::chunked::Decoder;
+use sumun_http::field::Field;
+use sumun_http::{Method, ResponseBody, ResponseHead};
+use sumun_store::{Ended, Key, Writer};
+
+use super::response::{Lines, parsed, write_line};
+use super::{Cache, Caching, Entry, Failed, Response, Stored};
+use crate::events::Reason;
+use crate::io::Gone;
+use crate::limits::CACHE_PIECE_BYTES;
+
+/// What is asked for.
+pub(crate) struct Wanted {
+    pub(crate) caching: Rc<Caching>,
+    pub(crate) worker: Rc<Worker>,
+    /// The text that its key is made of, and the key.
+    pub(crate) url: Arc<[u8]>,
+    pub(crate) url_key: Key,
+    /// Under which the fill stands.
+    pub(crate) key: Key,
+    /// The fields of the client's request.
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) fields: Vec<Field>,
+    /// The request carries what says who the client is.
+    pub(crate) has_identity: bool,
+    /// What is stored, and stale.
+    pub(crate) old: Option<Arc<Entry>>,
+}
+
+/// A response on its way.
+pub(crate) struct Filling {
+    wanted: Wanted,
+    writer: Writer<Response, Failed>,
+    response: Option<Arc<Response>>,
+    asked_s: u64,
+    /// Of the newest purge when the server was asked.
+    serial: u64,
+    server: Option<Name>,
+}
+
+/// The stream that the path writes to.
+pub(crate) struct FillStream {
+    filling: Filling,
+    phase: Phase,
+}
+
+enum Phase {
+    Head,
+    Length(u64),
+    Chunked(Box<Decoder>),
+    UntilEnd,
+    /// The rest is nobody's business.
+    Swallow,
+}
+
+impl std::fmt::Debug for FillStream {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("FillStream")
+    }
+}
+
+/// What a request says to the names in `Vary`. Cookies that servers do not get tell nothing apart.
+pub(crate) fn selection(caching: &Caching, request: Fields<'_>, names: &[u8]) -> Vec<u8> {
+    let mut out = Vec::new();
+    if caching.drops_cookies {
+        let names: Vec<&[u8]> = names.split(|&byte| byte == b',').filter(|name| *name != b"cookie").collect();
+        vary::write_selection(request, &names.join(&b','), &mut out);
+    } else {
+        vary::write_selection(request, names, &mut out);
+    }
+    out
+}
+
+impl Filling {
+    pub(crate) fn new(wanted: Wanted, writer: Writer<Response, Failed>) -> Self {
+        let serial = wanted.caching.cache.purges.newest();
+        let asked_s = wanted.worker.clock.unix_seconds();
+        Self { wanted, writer, response: None, asked_s, serial, server: None }
+    }
+
+    fn cache(&self) -> &Cache {
+        &self.wanted.caching.cache
+    }
+
+    fn old(&self) -> Option<&Stored> {
+        match self.wanted.old.as_deref() {
+            Some(Entry::Stored(old)) => Some(old),
+            _ => None,
+        }
+    }
+
+    fn select(&self, names: &[u8]) -> Vec<u8> {
+        let request = Fields { bytes: &self.wanted.bytes, fields: &self.wanted.fields };
+        selection(&self.wanted.caching, request, names)
+    }
+
+    /// The head is here. Gives what is to be done with the body.
+    fn begin(&mut self, head: &ResponseHead, bytes: &[u8]) -> Phase {
+        let now_s = self.wanted.worker.clock.unix_seconds();
+        let newer = Fields { bytes, fields: &head.fields };
+        if let Some(old) = self.old() {
+            if head.status == 304 {
+                return self.refresh(newer, now_s);
+            }
+            let has_failed = matches!(head.status, 500 | 502..=504);
+            if has_failed && old.validity.covers_errors(now_s) {
+                self.stand_in(Some(head.status));
+                return Phase::Swallow;
+            }
+        }
+        let lines = Lines::of(newer, self.wanted.caching.tags.as_deref());
+        let mut response = self.judge(head.status, newer, lines, now_s);
+        response.length = match head.body {
+            ResponseBody::Length(length) => Some(length),
+            ResponseBody::None => Some(0),
+            ResponseBody::Chunked | ResponseBody::UntilClose => None,
+        };
+        let is_too_large = response.length.is_some_and(|length| length > self.cache().answer_max());
+        if response.stored.is_ok() && is_too_large {
+            response.stored = Err(Unstorable::Size);
+        }
+        match response.stored {
+            Ok(()) => self.settle(&response.vary),
+            Err(why) => self.pass(why, now_s),
+        }
+        let is_shared = response.stored.is_ok();
+        let response = Arc::new(response);
+        self.response = Some(Arc::clone(&response));
+        self.writer.begin(response, is_shared, is_shared);
+        match head.body {
+            ResponseBody::None => Phase::Swallow,
+            ResponseBody::Length(length) => Phase::Length(length),
+            ResponseBody::Chunked => Phase::Chunked(Box::default()),
+            ResponseBody::UntilClose => Phase::UntilEnd,
+        }
+    }
+
+    /// What the law says to a response with these fields.
+    fn judge(&self, status: u16, fields: Fields<'_>, lines: Lines, now_s: u64) -> Response {
+        let rules = &self.wanted.caching.rules;
+        let control = ResponseControl::of(fields);
+        let validity = Validity::of(status, fields, &control, rules, self.asked_s, now_s);
+        let client = Fields { bytes: &self.wanted.bytes, fields: &self.wanted.fields };
+        let request = law::Request {
+            method: Method::Get,
+            control: RequestControl::of(client),
+            has_authorization: self.wanted.has_identity,
+        };
+        let stored = storable(&request, status, fields, &control, rules, &validity);
+        let mut response = Response::without_validators(status, lines, validity, stored);
+        response.note_validators();
+        response.vary = vary::names(fields).into();
+        response.selection = self.select(&response.vary).into();
+        response.server.clone_from(&self.server);
+        response
+    }
+
+    /// The server says that what is stored is still right (RFC 9111 section 4.3.4).
+    fn refresh(&mut self, newer: Fields<'_>, now_s: u64) -> Phase {
+        let Some(old) = self.old() else { return Phase::Swallow };
+        let lines = Lines::merged(&old.response, newer, self.wanted.caching.tags.as_deref());
+        let (status, body, length) = (old.response.status, old.body.clone(), old.length);
+        // Its own age counts, and is not kept.
+        let mut judged = lines.kept.clone();
+        if let Some(age) = newer.joined("age") {
+            write_line(b"Age", &age, &mut judged);
+        }
+        let Some((bytes, head)) = parsed(&judged) else { return Phase::Swallow };
+        let merged = Fields { bytes: &bytes, fields: &head.fields };
+        let mut response = self.judge(status, merged, lines, now_s);
+        response.length = Some(length);
+        response.server_status = Some(304);
+        self.cache().counts.revalidated.fetch_add(1, Relaxed);
+        let response = Arc::new(response);
+        if let Err(why) = response.stored {
+            self.pass(why, now_s);
+        }
+        self.writer.begin(Arc::clone(&response), response.stored.is_ok(), true);
+        self.writer.end_with(&body);
+        if response.stored.is_ok() {
+            self.store(response, body);
+        }
+        Phase::Swallow
+    }
+
+    /// Gives out what is stored, stale as it is (RFC 5861 section 4).
+    fn stand_in(&mut self, server_status: Option<u16>) {
+        let Some(old) = self.old() else { return };
+        let response = Arc::new(old.response.in_place_of(server_status, self.server.clone()));
+        self.writer.begin(Arc::clone(&response), true, true);
+        self.writer.end_with(&old.body);
+        self.response = Some(response);
+        self.cache().leave(self.wanted.key, self.writer.fill());
+    }
+
+    /// Now that it is known what the response varies by, the fill goes where requests look that are alike.
+    fn settle(&mut self, names: &[u8]) {
+        let cache = Arc::clone(&self.wanted.caching.cache);
+        let place = cache.place(self.wanted.url_key, names, |names| self.select(names));
+        if place != self.wanted.key && cache.move_fill(self.wanted.key, place, self.writer.fill()) {
+            self.wanted.key = place;
+        }
+    }
+
+    /// Others do not wait for what is not for them.
+    fn pass(&self, why: Unstorable, now_s: u64) {
+        let is_there = self.cache().leave(self.wanted.key, self.writer.fill());
+        // Of the request alone, or not: only the latter holds for the next one.
+        let is_of_request = matches!(why, Unstorable::RequestNoStore | Unstorable::Authorization | Unstorable::Method);
+        if is_there && !is_of_request {
+            self.cache().pass(self.wanted.key, now_s, why);
+        }
+    }
+
+    /// How it ended, when the path is done with it.
+    pub(crate) fn finish(mut self, ended: Result<(), Reason>) {
+        let now_s = self.wanted.worker.clock.unix_seconds();
+        match ended {
+            Err(reason) if self.response.is_none() => {
+                if self.old().is_some_and(|old| old.validity.covers_errors(now_s)) {
+                    self.stand_in(None);
+                } else {
+                    self.cache().leave(self.wanted.key, self.writer.fill());
+                    self.writer.end(Ended::Failed(Failed(reason)));
+                }
+            }
+            Err(reason) => {
+                self.cache().leave(self.wanted.key, self.writer.fill());
+                self.writer.end(Ended::Failed(Failed(reason)));
+            }
+            Ok(()) => {
+                let response = self.response.take().filter(|response| response.stored.is_ok());
+                match (self.writer.end(Ended::Complete), response) {
+                    (Some(pieces), Some(response)) => self.store(response, joined(pieces)),
+                    _ => drop(self.cache().leave(self.wanted.key, self.writer.fill())),
+                }
+            }
+        }
+    }
+
+    /// Puts a complete response where requests find it, and then takes the fill away.
+    fn store(&self, response: Arc<Response>, body: Box<[Arc<[u8]>]>) {
+        let cache = self.cache();
+        let stored = Stored {
+            url: Arc::clone(&self.wanted.url),
+            validity: response.validity,
+            length: body.iter().map(|piece| piece.len() as u64).sum(),
+            body,
+            serial: self.serial,
+            passed: AtomicU64::new(self.serial),
+            response: Arc::clone(&response),
+        };
+        // Its fill is gone where somebody has changed the resource since.
+        let mut fills = cache.fills(self.wanted.key);
+        if !fills.get(&self.wanted.key).is_some_and(|fill| Arc::ptr_eq(fill, self.writer.fill())) {
+            return;
+        }
+        let place = cache.place(self.wanted.url_key, &response.vary, |names| self.select(names));
+        cache.insert(place, stored);
+        fills.remove(&self.wanted.key);
+    }
+}
+
+/// A body in as few pieces as it is worth.
+fn joined(pieces: Vec<Arc<[u8]>>) -> Box<[Arc<[u8]>]> {
+    let bytes: u64 = pieces.iter().map(|piece| piece.len() as u64).sum();
+    if pieces.len() <= 1 || bytes > CACHE_PIECE_BYTES {
+        return pieces.into();
+    }
+    Box::new([pieces.concat().into()])
+}
+
+impl FillStream {
+    pub(crate) fn new(filling: Filling) -> Self {
+        Self { filling, phase: Phase::Head }
+    }
+
+    pub(crate) fn into_filling(self) -> Filling {
+        self.filling
+    }
+
+    /// Who is asked.
+    pub(crate) fn note_server(&mut self, server: &Name) {
+        self.filling.server = Some(Arc::clone(server));
+    }
+
+    /// Takes the text of a response; the head has to be in one write, in full.
+    pub(crate) fn poll_write(&mut self, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let mut taken = 0;
+        while let Some(rest) = bytes.get(taken..).filter(|rest| !rest.is_empty()) {
+            if let Phase::Head = self.phase {
+                taken += self.take_head(rest)?;
+                continue;
+            }
+            match self.filling.writer.poll_room(context) {
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(_)) => return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
+                Poll::Pending if taken > 0 => break,
+                Poll::Pending => return Poll::Pending,
+            }
+            taken += self.take_body(rest)?;
+        }
+        Poll::Ready(Ok(taken))
+    }
+
+    pub(crate) fn poll_write_vectored(
+        &mut self,
+        context: &mut Context<'_>,
+        parts: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let mut taken = 0;
+        for part in parts {
+            match self.poll_write(context, part) {
+                Poll::Ready(Ok(count)) => {
+                    taken += count;
+                    if count < part.len() {
+                        break;
+                    }
+                }
+                Poll::Pending if taken > 0 => break,
+                other => return other,
+            }
+        }
+        Poll::Ready(Ok(taken))
+    }
+
+    fn take_head(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let mut head = ResponseHead::default();
+        let parsed = head.parse(bytes, Method::Get).ok().flatten();
+        let length = parsed.ok_or(io::ErrorKind::InvalidData)?;
+        let text = bytes.get(..length).unwrap_or_default();
+        if head.status >= 200 {
+            self.phase = self.filling.begin(&head, text);
+        } else {
+            self.filling.writer.interim(Arc::from(text));
+        }
+        Ok(length)
+    }
+
+    fn take_body(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let writer = &self.filling.writer;
+        match &mut self.phase {
+            Phase::Head => Ok(0),
+            Phase::Swallow => Ok(bytes.len()),
+            Phase::UntilEnd => {
+                writer.push(Arc::from(bytes));
+                Ok(bytes.len())
+            }
+            Phase::Length(left) => {
+                let piece = bytes.get(..usize::try_from(*left).unwrap_or(usize::MAX)).unwrap_or(bytes);
+                writer.push(Arc::from(piece));
+                *left -= piece.len() as u64;
+                if *left == 0 {
+                    self.phase = Phase::Swallow;
+                }
+                Ok(piece.len())
+            }
+            Phase::Chunked(decoder) => {
+                let step = decoder.decode(bytes).map_err(|_| io::ErrorKind::InvalidData)?;
+                writer.push(Arc::from(bytes.get(step.data).unwrap_or_default()));
+                if decoder.is_done() {
+                    self.phase = Phase::Swallow;
+                }
+                Ok(step.consumed)
+            }
+        }
+    }
+
+    /// Nobody wants what comes.
+    pub(crate) fn poll_gone(&self, context: &mut Context<'_>) -> Poll<Gone> {
+        ready!(self.filling.writer.poll_unwanted(context));
+        Poll::Ready(Gone::Yes)
+    }
+}

@@ -1,0 +1,198 @@
+//! What is kept of a response besides its body.
+
+use std::hash::Hasher;
+
+use siphasher::sip::SipHasher13;
+use sumun_config::checked::Name;
+use sumun_http::cache::{Fields, Unstorable, Validity, merge};
+use sumun_http::conditional::{EntityTag, Validators};
+use sumun_http::field::{Field, Span, list};
+use sumun_http::{Method, ResponseHead, date};
+
+use crate::http2::text;
+use crate::limits::CACHE_TAGS;
+
+/// The head of a response, as it is given out.
+#[derive(Debug)]
+pub(crate) struct Response {
+    pub(crate) status: u16,
+    /// Whole field lines, for everybody.
+    pub(crate) lines: Box<[u8]>,
+    /// Those for whoever asked, alone: cookies, and what the server named in `private` or `no-cache`.
+    pub(crate) asker_lines: Box<[u8]>,
+    /// Of the body; `None`: known at its end.
+    pub(crate) length: Option<u64>,
+    /// In `lines`.
+    etag: Span,
+    pub(crate) last_modified_s: Option<u64>,
+    pub(crate) validity: Validity,
+    pub(crate) stored: Result<(), Unstorable>,
+    /// The names in `Vary`, and what the request that it answers says to them.
+    pub(crate) vary: Box<[u8]>,
+    pub(crate) selection: Box<[u8]>,
+    pub(crate) tags: Box<[u64]>,
+    /// What the server said, where this is not what it said.
+    pub(crate) server_status: Option<u16>,
+    /// Who was asked.
+    pub(crate) server: Option<Name>,
+}
+
+/// Field lines of a response, parted.
+#[derive(Debug, Default)]
+pub(super) struct Lines {
+    pub(super) kept: Vec<u8>,
+    pub(super) for_asker: Vec<u8>,
+    pub(super) tags: Vec<u64>,
+}
+
+impl Lines {
+    /// Parts the fields of a head that the gateway wrote. `tags`: the field that has tags.
+    pub(super) fn of(response: Fields<'_>, tags: Option<&str>) -> Self {
+        let mut lines = Self::default();
+        for field in response.fields {
+            let name = field.name.of_bytes(response.bytes);
+            if tags.is_some_and(|tags| name.eq_ignore_ascii_case(tags.as_bytes())) {
+                let of_field = field.value.of_bytes(response.bytes).split(|byte| matches!(byte, b',' | b' '));
+                let of_field = of_field.map(<[u8]>::trim_ascii).filter(|tag| !tag.is_empty()).map(tag_of);
+                lines.tags.extend(of_field.take(CACHE_TAGS.saturating_sub(lines.tags.len())));
+            } else if merge::is_kept(response, name) {
+                write_field(response.bytes, field, &mut lines.kept);
+            } else if is_for_asker(response, name) {
+                write_field(response.bytes, field, &mut lines.for_asker);
+            }
+        }
+        lines
+    }
+
+    /// The lines of a stored response, as a 304 changes them.
+    pub(super) fn merged(stored: &Response, newer: Fields<'_>, tags: Option<&str>) -> Self {
+        let mut lines = Self { tags: stored.tags.to_vec(), ..Self::default() };
+        let is_newer = |name: &[u8]| {
+            let is_same = |field: &Field| field.name.of_bytes(newer.bytes).eq_ignore_ascii_case(name);
+            merge::is_updated(newer, name) && newer.fields.iter().any(is_same)
+        };
+        for (name, value) in text::fields(&stored.lines) {
+            if !is_newer(name) {
+                write_line(name, value, &mut lines.kept);
+            }
+        }
+        for field in newer.fields {
+            let name = field.name.of_bytes(newer.bytes);
+            if tags.is_some_and(|tags| name.eq_ignore_ascii_case(tags.as_bytes())) {
+                continue;
+            }
+            if merge::is_updated(newer, name) {
+                write_field(newer.bytes, field, &mut lines.kept);
+            } else if is_for_asker(newer, name) {
+                write_field(newer.bytes, field, &mut lines.for_asker);
+            }
+        }
+        lines
+    }
+}
+
+impl Response {
+    /// Bytes that it holds.
+    pub(super) fn bytes(&self) -> usize {
+        let parts = self.lines.len() + self.asker_lines.len() + self.vary.len() + self.selection.len();
+        size_of::<Self>() + parts + self.tags.len() * size_of::<u64>()
+    }
+
+    pub(crate) fn validators(&self) -> Validators<'_> {
+        Validators { etag: EntityTag::parse(self.etag()), last_modified: self.last_modified_s }
+    }
+
+    /// Empty: there is none.
+    pub(crate) fn etag(&self) -> &[u8] {
+        self.etag.of_bytes(&self.lines)
+    }
+
+    pub(crate) fn value(&self, name: &str) -> Option<&[u8]> {
+        text::fields(&self.lines).find(|(found, _)| found.eq_ignore_ascii_case(name.as_bytes())).map(|(_, value)| value)
+    }
+
+    /// Looks up in `lines` what is asked for again and again.
+    pub(super) fn note_validators(&mut self) {
+        let etag = self.value("etag").map(|value| Span::of(&self.lines, value));
+        // Without it the date stands in (RFC 9111 section 4.3.2).
+        let modified = self.value("last-modified").or_else(|| self.value("date"));
+        self.last_modified_s = modified.and_then(date::parse);
+        self.etag = etag.unwrap_or_default();
+    }
+
+    pub(super) fn without_validators(
+        status: u16,
+        lines: Lines,
+        validity: Validity,
+        stored: Result<(), Unstorable>,
+    ) -> Self {
+        Self {
+            status,
+            lines: lines.kept.into(),
+            asker_lines: lines.for_asker.into(),
+            length: None,
+            etag: Span::default(),
+            last_modified_s: None,
+            validity,
+            stored,
+            vary: Box::default(),
+            selection: Box::default(),
+            tags: lines.tags.into(),
+            server_status: None,
+            server: None,
+        }
+    }
+
+    /// The same one, given out because the server failed or did not answer.
+    pub(super) fn in_place_of(&self, server_status: Option<u16>, server: Option<Name>) -> Self {
+        Self {
+            status: self.status,
+            lines: self.lines.clone(),
+            asker_lines: Box::default(),
+            length: self.length,
+            etag: self.etag,
+            last_modified_s: self.last_modified_s,
+            validity: self.validity,
+            stored: Ok(()),
+            vary: self.vary.clone(),
+            selection: self.selection.clone(),
+            tags: self.tags.clone(),
+            server_status,
+            server,
+        }
+    }
+}
+
+/// Lines as a head that can be looked at by name.
+pub(super) fn parsed(lines: &[u8]) -> Option<(Vec<u8>, ResponseHead)> {
+    let bytes = [b"HTTP/1.1 200 \r\n", lines, b"\r\n"].concat();
+    let mut head = ResponseHead::default();
+    head.parse(&bytes, Method::Head).ok().flatten()?;
+    Some((bytes, head))
+}
+
+/// A number for a tag. No one's secret: who knows two that meet purges too much.
+pub(super) fn tag_of(tag: &[u8]) -> u64 {
+    let mut hasher = SipHasher13::new();
+    hasher.write(tag);
+    hasher.finish()
+}
+
+/// It is not kept, and whoever asked gets it all the same.
+fn is_for_asker(response: Fields<'_>, name: &[u8]) -> bool {
+    const FRAMING: [&str; 5] = ["connection", "content-length", "transfer-encoding", "keep-alive", "age"];
+    let is = |other: &[u8]| name.eq_ignore_ascii_case(other);
+    !merge::is_kept(response, name)
+        && !FRAMING.iter().any(|framing| is(framing.as_bytes()))
+        && !response.values("connection").flat_map(list).any(is)
+}
+
+fn write_field(bytes: &[u8], field: &Field, out: &mut Vec<u8>) {
+    write_line(field.name.of_bytes(bytes), field.value.of_bytes(bytes), out);
+}
+
+pub(super) fn write_line(name: &[u8], value: &[u8], out: &mut Vec<u8>) {
+    for part in [name, b": ", value, b"\r\n"] {
+        out.extend_from_slice(part);
+    }
+}

@@ -1,0 +1,110 @@
+//! What a route caches, as one worker sees it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use sumun_config::checked::{CacheKey, CookieMatch, RouteCache};
+use sumun_http::cache::Rules;
+use sumun_http::cache::query::{Names, QueryRules};
+
+use super::Cache;
+
+/// A route's rules, and the cache that they are for.
+#[derive(Debug)]
+pub(crate) struct Caching {
+    pub(crate) cache: Arc<Cache>,
+    pub(crate) rules: Rules,
+    pub(crate) urls: UrlRules,
+    pub(crate) drops_cookies: bool,
+    /// In lower case.
+    pub(crate) tags: Option<Box<str>>,
+    bypass_cookies: Vec<CookieMatch>,
+    pub(crate) bypass_headers: Vec<String>,
+}
+
+impl Caching {
+    pub(crate) fn new(cache: &Arc<Cache>, config: &RouteCache) -> Self {
+        Self {
+            cache: Arc::clone(cache),
+            rules: Rules {
+                ttl: config.ttl.map(seconds),
+                default_ttl: config.default_ttl.map(seconds),
+                negative_ttl: config.negative_ttl.map(seconds),
+                negative_most: config.negative_most.map(seconds),
+                stale_while_revalidate: config.stale_while_revalidate.map(seconds),
+                stale_if_error: config.stale_if_error.map(seconds),
+                is_heuristic: config.heuristic,
+                stores_set_cookie: config.drops_set_cookie,
+            },
+            urls: UrlRules::of(config),
+            drops_cookies: config.drops_cookies,
+            tags: config.tags.as_deref().map(Box::from),
+            bypass_cookies: config.bypass.cookies.clone(),
+            bypass_headers: config.bypass.headers.clone(),
+        }
+    }
+
+    /// There are cookies whose bearers go past the cache.
+    pub(crate) fn looks_at_cookies(&self) -> bool {
+        !self.bypass_cookies.is_empty()
+    }
+
+    /// Whoever has a cookie of this name goes past the cache.
+    pub(crate) fn passes_cookie(&self, name: &[u8]) -> bool {
+        self.bypass_cookies.iter().any(|cookie| match cookie {
+            CookieMatch::Exact(text) => name == text.as_bytes(),
+            CookieMatch::Regex(pattern) => std::str::from_utf8(name).is_ok_and(|name| pattern.0.is_match(name)),
+        })
+    }
+}
+
+/// What of a URL tells answers apart.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct UrlRules {
+    key: CacheKey,
+    query: QueryRules,
+}
+
+impl Default for UrlRules {
+    fn default() -> Self {
+        Self { key: CacheKey { host: true, path: true, query: true }, query: QueryRules::default() }
+    }
+}
+
+impl UrlRules {
+    pub(crate) fn of(config: &RouteCache) -> Self {
+        Self { key: config.key, query: query_rules(config) }
+    }
+
+    /// Appends the text that a URL's key is made of. `path` is normalised; `host` as the client wrote it.
+    pub(crate) fn write(&self, scheme: &[u8], host: &[u8], path: &[u8], query: Option<&[u8]>, out: &mut Vec<u8>) {
+        out.extend_from_slice(scheme);
+        out.extend_from_slice(b"://");
+        if self.key.host {
+            out.extend(host.iter().map(u8::to_ascii_lowercase));
+        }
+        out.extend_from_slice(path);
+        self.write_query(query, out);
+    }
+
+    /// Appends what counts of a query, with its question mark.
+    pub(crate) fn write_query(&self, query: Option<&[u8]>, out: &mut Vec<u8>) {
+        if let Some(query) = query.filter(|_| self.key.query) {
+            self.query.write(query, out);
+        }
+    }
+}
+
+fn seconds(duration: Duration) -> u32 {
+    u32::try_from(duration.as_secs()).unwrap_or(u32::MAX)
+}
+
+fn query_rules(config: &RouteCache) -> QueryRules {
+    let names = |names: &[String]| names.iter().map(|name| name.as_bytes().to_vec()).collect();
+    let names = match (&config.query.only, &config.query.except) {
+        (Some(only), _) => Names::Only(names(only)),
+        (None, Some(except)) => Names::AllBut(names(except)),
+        (None, None) => Names::All,
+    };
+    QueryRules { ignores_order: config.query.sort, names }
+}

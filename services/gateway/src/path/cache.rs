@@ -1,0 +1,258 @@
+//! A request on a route that caches: what it gets from the table, whom it waits for, what goes past.
+
+mod fetch;
+mod send;
+
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::task::Poll;
+
+use sumun_http::cache::status::{CacheStatus, Forwarded};
+use sumun_http::cache::{Fields, RequestControl, Unstorable, Use, invalidates, same_origin_path};
+use sumun_http::{Known, Method, ResponseHead, Version, target};
+use sumun_store::{First, Key, NoHead};
+
+use super::{Ended, Exchange, answer, proxy};
+use crate::cache::{self, Caching, Entry, Failed, Found, Joined, Reader, Response};
+use crate::events::Reason;
+use crate::io::{self, Gone};
+use crate::limits::CACHE_TRIES;
+use crate::site::Route;
+use crate::upstream::LocalPool;
+
+/// What is asked for, in the cache's terms.
+struct Asked {
+    url: Arc<[u8]>,
+    url_key: Key,
+    control: RequestControl,
+}
+
+/// Serves one request from the cache, or from `pool` through it.
+pub(super) async fn serve(
+    exchange: &mut Exchange<'_>,
+    route: &Rc<Route>,
+    pool: &Rc<LocalPool>,
+    caching: &Rc<Caching>,
+) -> Ended {
+    // It would wait for itself.
+    if let Some(ended) = proxy::refuse_loop(exchange).await {
+        return ended;
+    }
+    let asked = match ask(exchange, caching) {
+        Ok(asked) => asked,
+        Err(why) => return past(exchange, route, pool, (why, None)).await,
+    };
+    let counts = &caching.cache.counts;
+    for _ in 0..CACHE_TRIES {
+        let now_s = exchange.worker.clock.unix_seconds();
+        let fields = Fields { bytes: exchange.bytes, fields: &exchange.head.fields };
+        let found = caching.cache.find(asked.url_key, now_s, |names| cache::selection(caching, fields, names));
+        let (key, old, why) = match found {
+            Found::Stored(key, entry) => {
+                let Entry::Stored(stored) = &*entry else { break };
+                match stored.validity.use_now(now_s) {
+                    Use::Fresh => {
+                        counts.hits.fetch_add(1, Relaxed);
+                        return send::stored(exchange, route, stored).await;
+                    }
+                    Use::WhileRevalidating => {
+                        counts.stale_hits.fetch_add(1, Relaxed);
+                        if let Some(writer) = caching.cache.renew(key) {
+                            let old = Some(Arc::clone(&entry));
+                            fetch::begin(
+                                exchange,
+                                route,
+                                pool,
+                                fetch::wanted(exchange, route, caching, &asked, key, old),
+                                writer,
+                                false,
+                            );
+                        }
+                        return send::stored(exchange, route, stored).await;
+                    }
+                    Use::Revalidate => (key, Some(entry), Forwarded::Stale),
+                }
+            }
+            Found::Pass(why) => return past(exchange, route, pool, (Forwarded::UriMiss, Some(why))).await,
+            Found::Nothing { key, is_variant: true } => (key, None, Forwarded::VaryMiss),
+            Found::Nothing { key, is_variant: false } => (key, None, Forwarded::UriMiss),
+        };
+        if asked.control.only_if_cached {
+            // RFC 9111 section 5.2.1.7.
+            return answer::of_reason(exchange, Reason::NotCached).await;
+        }
+        if exchange.head.method == Method::Head {
+            return past(exchange, route, pool, (why, Some(Unstorable::Method))).await;
+        }
+        let reader = match caching.cache.join(key) {
+            Joined::Alone => break,
+            Joined::Waiting(reader) => {
+                counts.collapsed.fetch_add(1, Relaxed);
+                reader
+            }
+            Joined::Fetching(reader, writer) => {
+                counts.misses.fetch_add(1, Relaxed);
+                fetch::begin(
+                    exchange,
+                    route,
+                    pool,
+                    fetch::wanted(exchange, route, caching, &asked, key, old),
+                    writer,
+                    true,
+                );
+                reader
+            }
+        };
+        match wait(exchange, &reader).await {
+            Ok(response) => {
+                if !reader.is_asker() && !is_for(exchange, caching, &response) {
+                    continue;
+                }
+                // What is not kept is better asked for in parts than thrown away up to the part.
+                if response.stored == Err(Unstorable::Size) && exchange.head.has(Known::Range) {
+                    drop(reader);
+                    return past(exchange, route, pool, (why, Some(Unstorable::Size))).await;
+                }
+                if reader.is_asker() {
+                    exchange.record.pool = Some(Rc::clone(pool));
+                    exchange.record.server.clone_from(&response.server);
+                    exchange.record.first_byte_at_us = exchange.worker.clock.now_us();
+                }
+                return send::arriving(exchange, route, reader, &response, why).await;
+            }
+            Err(Waited::Alone) => break,
+            Err(Waited::Failed(reason)) => return proxy::without_server(exchange, route, reason).await,
+        }
+    }
+    past(exchange, route, pool, (Forwarded::UriMiss, None)).await
+}
+
+/// What a request asks the cache for; or why it goes past.
+fn ask(exchange: &Exchange<'_>, caching: &Caching) -> Result<Asked, Forwarded> {
+    let head = exchange.head;
+    if !matches!(head.method, Method::Get | Method::Head) {
+        return Err(Forwarded::Method);
+    }
+    let host = head.host_value(exchange.bytes);
+    // A body would count for the server, and not for the key.
+    if head.has_body() || head.websocket || head.asterisk || host.is_empty() || is_bypassed(exchange, caching) {
+        return Err(Forwarded::Bypass);
+    }
+    let url = url_text(exchange, caching, exchange.path, head.query.map(|span| span.of_bytes(exchange.bytes)));
+    let fields = Fields { bytes: exchange.bytes, fields: &head.fields };
+    let control = if head.has(Known::CacheControl) { RequestControl::of(fields) } else { RequestControl::default() };
+    Ok(Asked { url_key: caching.cache.key(&url), url: url.into(), control })
+}
+
+fn url_text(exchange: &Exchange<'_>, caching: &Caching, path: &[u8], query: Option<&[u8]>) -> Vec<u8> {
+    let host = exchange.head.host_value(exchange.bytes);
+    let mut url = Vec::with_capacity(16 + host.len() + path.len() + query.map_or(0, <[u8]>::len));
+    caching.urls.write(exchange.scheme_for_servers(), host, path, query, &mut url);
+    url
+}
+
+fn is_bypassed(exchange: &Exchange<'_>, caching: &Caching) -> bool {
+    let (head, bytes) = (exchange.head, exchange.bytes);
+    if caching.bypass_headers.iter().any(|name| head.values(bytes, name.as_bytes()).next().is_some()) {
+        return true;
+    }
+    caching.looks_at_cookies()
+        && head.has(Known::Cookie)
+        && head.values(bytes, b"cookie").flat_map(|line| line.split(|&byte| byte == b';')).any(|pair| {
+            let name = pair.split(|&byte| byte == b'=').next().unwrap_or_default();
+            caching.passes_cookie(name.trim_ascii())
+        })
+}
+
+/// The response is what this request would have got, too.
+fn is_for(exchange: &Exchange<'_>, caching: &Caching, response: &Response) -> bool {
+    let fields = Fields { bytes: exchange.bytes, fields: &exchange.head.fields };
+    response.vary.is_empty() || cache::selection(caching, fields, &response.vary) == *response.selection
+}
+
+/// Goes to a server by itself, and says so.
+async fn past(
+    exchange: &mut Exchange<'_>,
+    route: &Rc<Route>,
+    pool: &Rc<LocalPool>,
+    (why, detail): (Forwarded, Option<Unstorable>),
+) -> Ended {
+    if let Some(caching) = &route.caching {
+        caching.cache.counts.passes.fetch_add(1, Relaxed);
+    }
+    // A switch of protocols is no answer.
+    if !exchange.head.websocket {
+        let status = CacheStatus::Past { why, detail };
+        exchange.own_fields.extend_from_slice(b"Cache-Status: ");
+        status.write(&mut exchange.own_fields);
+        exchange.own_fields.extend_from_slice(b"\r\n");
+    }
+    proxy::serve(exchange, route, pool).await
+}
+
+/// Why there is no response to wait for.
+enum Waited {
+    Alone,
+    Failed(Reason),
+}
+
+/// Until the head of the response is here; what comes before it goes on (RFC 9110 section 15.2).
+async fn wait(exchange: &mut Exchange<'_>, reader: &Reader) -> Result<Arc<Response>, Waited> {
+    loop {
+        match wait_for_first(exchange, reader).await? {
+            First::Head(response) => return Ok(response),
+            First::Interim(_) if exchange.head.version == Version::Http10 => {}
+            First::Interim(text) => {
+                exchange.set_deadline(exchange.site.config.bounds.idle);
+                let passed = io::write_all(exchange.stream, exchange.deadline, &text).await;
+                passed.map_err(|_| Waited::Failed(Reason::ClientClosed))?;
+            }
+        }
+    }
+}
+
+async fn wait_for_first(exchange: &mut Exchange<'_>, reader: &Reader) -> Result<First<Response>, Waited> {
+    let mut watching = true;
+    exchange.deadline.set_at(exchange.limit_ms);
+    poll_fn(|context| {
+        match reader.poll_head(context) {
+            Poll::Ready(Ok(first)) => return Poll::Ready(Ok(first)),
+            Poll::Ready(Err(NoHead::Alone)) => return Poll::Ready(Err(Waited::Alone)),
+            Poll::Ready(Err(NoHead::Failed(Failed(reason)))) => return Poll::Ready(Err(Waited::Failed(reason))),
+            Poll::Pending => {}
+        }
+        if watching {
+            match exchange.stream.poll_gone(context) {
+                Poll::Ready(Gone::Yes) => return Poll::Ready(Err(Waited::Failed(Reason::ClientClosed))),
+                Poll::Ready(Gone::SendsNoMore | Gone::SentMore) => watching = false,
+                Poll::Pending => {}
+            }
+        }
+        if exchange.is_over_limit() { Poll::Ready(Err(Waited::Failed(Reason::Deadline))) } else { Poll::Pending }
+    })
+    .await
+}
+
+/// A server has answered a request that may have changed something (RFC 9111 section 4.4).
+pub(super) fn note_change(exchange: &Exchange<'_>, route: &Route, response: &ResponseHead, bytes: &[u8]) {
+    let Some(caching) = &route.caching else { return };
+    if !invalidates(exchange.head.method, response.status) {
+        return;
+    }
+    let query = exchange.head.query.map(|span| span.of_bytes(exchange.bytes));
+    let own = url_text(exchange, caching, exchange.path, query);
+    caching.cache.invalidate(caching.cache.key(&own));
+    let scheme = std::str::from_utf8(exchange.scheme_for_servers()).unwrap_or_default();
+    let host = exchange.head.host_value(exchange.bytes);
+    for name in [&b"location"[..], b"content-location"] {
+        let reference = response.value(bytes, name);
+        if let Some(found) = reference.and_then(|reference| same_origin_path(reference, scheme, host, exchange.path)) {
+            let mut parts = found.splitn(2, |&byte| byte == b'?');
+            let path = target::normalize(parts.next().unwrap_or_default());
+            let other = url_text(exchange, caching, &path, parts.next());
+            caching.cache.invalidate(caching.cache.key(&other));
+        }
+    }
+}

@@ -1,0 +1,208 @@
+//! The request that fetches a response into the cache: a task of its own, so that it outlives whoever asked
+//! first and is slowed down by nobody.
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use sumun_engine::Worker;
+use sumun_http::cache::Fields;
+use sumun_http::forward::Edits;
+use sumun_http::limits::FIELDS_MAX;
+use sumun_http::{BodyLength, Known};
+use sumun_store::{Key, Writer};
+
+use super::super::body::Body;
+use super::super::{Exchange, Record, proxy, queue};
+use super::Asked;
+use crate::cache::{Caching, Entry, Failed, FillStream, Filling, Response, Wanted};
+use crate::client::ClientText;
+use crate::events::Reason;
+use crate::heads::HeadLease;
+use crate::io::{Security, Stream};
+use crate::site::{Route, Site};
+use crate::upstream::LocalPool;
+
+/// All that such a task needs.
+struct Work {
+    worker: Rc<Worker>,
+    site: Rc<Site>,
+    route: Rc<Route>,
+    pool: Rc<LocalPool>,
+    client: Option<SocketAddr>,
+    client_text: ClientText,
+    security: Option<Rc<Security>>,
+    trusted: bool,
+    extra_edits: Option<Edits>,
+    /// The head of the request as it is to be asked.
+    bytes: Vec<u8>,
+    path: Vec<u8>,
+    limit_ms: u64,
+    filling: Filling,
+}
+
+/// What the request is to bring.
+pub(super) fn wanted(
+    exchange: &Exchange<'_>,
+    route: &Route,
+    caching: &Rc<Caching>,
+    asked: &Asked,
+    key: Key,
+    old: Option<Arc<Entry>>,
+) -> Wanted {
+    Wanted {
+        caching: Rc::clone(caching),
+        worker: Rc::clone(exchange.worker),
+        url: Arc::clone(&asked.url),
+        url_key: asked.url_key,
+        key,
+        bytes: exchange.bytes.to_vec(),
+        fields: exchange.head.fields.clone(),
+        // So is what forward authentication or a certificate has told about the client.
+        has_identity: exchange.head.has(Known::Authorization)
+            || route.config.forward_auth.as_ref().is_some_and(|auth| !auth.copy.is_empty())
+            || exchange.client_subject().is_some(),
+        old,
+    }
+}
+
+/// Has a response fetched. `is_for_client`: within the time that this request has.
+pub(super) fn begin(
+    exchange: &Exchange<'_>,
+    route: &Rc<Route>,
+    pool: &Rc<LocalPool>,
+    wanted: Wanted,
+    writer: Writer<Response, Failed>,
+    is_for_client: bool,
+) {
+    let of_route =
+        route.config.deadline.map_or(u64::MAX, |limit| exchange.deadline.now_ms() + limit.as_millis() as u64);
+    let work = Work {
+        worker: Rc::clone(exchange.worker),
+        site: Rc::clone(exchange.site),
+        route: Rc::clone(route),
+        pool: Rc::clone(pool),
+        client: exchange.client,
+        client_text: *exchange.client_text,
+        security: exchange.stream.security(),
+        trusted: exchange.trusted,
+        extra_edits: exchange.extra_edits.clone(),
+        bytes: write_head(exchange, &wanted),
+        path: exchange.path.to_vec(),
+        limit_ms: if is_for_client { exchange.limit_ms } else { of_route },
+        filling: Filling::new(wanted, writer),
+    };
+    tokio::task::spawn_local(run(work));
+}
+
+/// The client's request, for the whole of what it names: without its conditions and ranges, with those of
+/// what is stored.
+fn write_head(exchange: &Exchange<'_>, wanted: &Wanted) -> Vec<u8> {
+    let caching = &wanted.caching;
+    let mut out = Vec::with_capacity(exchange.bytes.len() + 128);
+    out.extend_from_slice(b"GET ");
+    out.extend_from_slice(exchange.path);
+    caching.urls.write_query(exchange.head.query.map(|span| span.of_bytes(exchange.bytes)), &mut out);
+    out.extend_from_slice(b" HTTP/1.1\r\nHost: ");
+    out.extend(exchange.head.host_value(exchange.bytes).iter().map(u8::to_ascii_lowercase));
+    out.extend_from_slice(b"\r\n");
+    let is_dropped = |known: Known| match known {
+        Known::Host
+        | Known::Range
+        | Known::IfRange
+        | Known::IfMatch
+        | Known::IfNoneMatch
+        | Known::IfModifiedSince
+        | Known::IfUnmodifiedSince
+        | Known::Expect
+        | Known::Te
+        | Known::ContentLength
+        | Known::TransferEncoding => true,
+        Known::Cookie => caching.drops_cookies,
+        _ => false,
+    };
+    let fields = Fields { bytes: exchange.bytes, fields: &exchange.head.fields };
+    for field in fields.fields.iter().filter(|field| !field.name.is_empty() && !is_dropped(field.known)) {
+        for part in [field.name.of_bytes(fields.bytes), b": ", field.value.of_bytes(fields.bytes), b"\r\n"] {
+            out.extend_from_slice(part);
+        }
+    }
+    if let Some(Entry::Stored(old)) = wanted.old.as_deref() {
+        let modified = old.response.value("last-modified");
+        for (name, value) in
+            [(&b"If-None-Match: "[..], old.response.etag()), (b"If-Modified-Since: ", modified.unwrap_or_default())]
+        {
+            if !value.is_empty() {
+                out.extend_from_slice(name);
+                out.extend_from_slice(value);
+                out.extend_from_slice(b"\r\n");
+            }
+        }
+    }
+    out.extend_from_slice(b"\r\n");
+    out
+}
+
+async fn run(work: Work) {
+    let Work {
+        worker,
+        site,
+        route,
+        pool,
+        client,
+        client_text,
+        security,
+        trusted,
+        extra_edits,
+        bytes,
+        path,
+        limit_ms,
+        filling,
+    } = work;
+    let deadline = worker.deadlines.enter().await;
+    let mut head = HeadLease::take();
+    if !matches!(head.parse(&bytes, FIELDS_MAX), Ok(Some(_))) {
+        return filling.finish(Err(Reason::ServerProtocol));
+    }
+    let mut fill = FillStream::new(filling);
+    let mut stream = Stream::Fill(Box::new(fill));
+    let mut exchange = Exchange {
+        stream: &mut stream,
+        deadline: &deadline,
+        worker: &worker,
+        site: &site,
+        client,
+        client_text: &client_text,
+        security: security.as_deref(),
+        trusted,
+        head: &head,
+        bytes: &bytes,
+        arrived: b"",
+        path: &path,
+        limit_ms,
+        keep_alive: true,
+        record: Record { start_us: worker.clock.now_us(), ..Record::default() },
+        leftover: None,
+        used: 0,
+        extra_edits,
+        places: queue::Places::default(),
+        own_pace: None,
+        pace: None,
+        websocket_key: None,
+        own_fields: Vec::new(),
+    };
+    let asked = match Body::begin(BodyLength::None, b"", 0, &[]) {
+        Ok(mut body) => proxy::ask(&mut exchange, &route, &pool, &mut body).await,
+        Err(_) => Err(Reason::ServerProtocol),
+    };
+    let ended = match asked {
+        Ok(ended) if ended.reason == Reason::Done => Ok(()),
+        Ok(ended) => Err(ended.reason),
+        Err(reason) => Err(reason),
+    };
+    drop(exchange);
+    if let Stream::Fill(stream) = stream {
+        fill = *stream;
+        fill.into_filling().finish(ended);
+    }
+}

@@ -1,0 +1,452 @@
+//! What the gateway promises where a route caches.
+
+mod support;
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
+use std::thread;
+use std::time::Duration;
+
+use support::instance::{Instance, PATIENCE, Place, eventually, everywhere};
+use support::server::{Request, Server};
+use support::talk::{Answer, Framing};
+
+/// A gateway whose only route has this `cache`, with as many workers as may be.
+fn caching(place: Place, server: &Server, cache: &str) -> Instance {
+    let address = server.address();
+    let config = format!(
+        "workers: 2\ncache: {{ memory: 16MiB }}\npools: {{ app: {{ servers: [\"{address}\"] }} }}\n\
+         listeners: {{ web: {{ bind: \"$BIND\", routes: [{{ path: /, proxy: app, cache: {cache} }}] }} }}\n"
+    );
+    Instance::start(place, &config)
+}
+
+/// An answer with a status, whole field lines and a body.
+fn said(status: &str, fields: &str, body: &str) -> Vec<u8> {
+    format!("HTTP/1.1 {status}\r\n{fields}Content-Length: {}\r\n\r\n{body}", body.len()).into_bytes()
+}
+
+/// Answers each request with its number, and these fields.
+fn counting(place: Place, fields: &'static str) -> Server {
+    let count = AtomicUsize::new(0);
+    Server::answering(place.ip, move |_| {
+        let number = count.fetch_add(1, Ordering::SeqCst) + 1;
+        said("200 OK", fields, &format!("answer {number}"))
+    })
+}
+
+fn status(answer: &Answer) -> &str {
+    answer.header("cache-status").unwrap_or_default()
+}
+
+#[test]
+fn what_is_fresh_is_given_out_again() {
+    everywhere(|place| {
+        let server = counting(place, "Cache-Control: max-age=60\r\nETag: \"v1\"\r\nX-Own: a\r\n");
+        let gateway = caching(place, &server, "{}");
+        let first = gateway.get("/a?b").expect(200);
+        assert_eq!((first.text().as_str(), status(&first)), ("answer 1", "sumun; fwd=uri-miss; stored"));
+        assert_eq!(first.header("age"), None);
+        let mut client = gateway.connect();
+        let second = client.get("/a?b").expect(200);
+        assert!(status(&second).starts_with("sumun; hit; ttl="), "{second:?}");
+        assert_eq!(
+            (second.text().as_str(), second.framing, second.header("age")),
+            ("answer 1", Framing::Length, Some("0"))
+        );
+        assert_eq!((second.header("etag"), second.header("x-own")), (Some("\"v1\""), Some("a")));
+        assert_eq!(client.get("/a?c").expect(200).text(), "answer 2", "another query is another URL");
+        assert_eq!(client.get("/%61?b").expect(200).text(), "answer 1", "the same path, written in another way");
+        client.send("HEAD /a?b HTTP/1.1\r\nHost: test\r\n\r\n");
+        let head = client.answer_to_head().expect(200);
+        assert_eq!((head.header("content-length"), head.text().as_str()), (Some("8"), ""));
+        let not_modified = client.get_with("/a?b", "If-None-Match: W/\"v1\"\r\n").expect(304);
+        assert_eq!((not_modified.header("etag"), not_modified.header("content-length")), (Some("\"v1\""), None));
+        let part = client.get_with("/a?b", "Range: bytes=-1\r\n").expect(206);
+        assert_eq!((part.text().as_str(), part.header("content-range")), ("1", Some("bytes 7-7/8")));
+        assert_eq!(
+            client.get_with("/a?b", "Range: bytes=9-\r\n").expect(416).header("content-range"),
+            Some("bytes */8")
+        );
+        assert_eq!(client.get("/a?b").expect(200).text(), "answer 1", "the connection carries on");
+        assert_eq!(server.requests().len(), 2);
+    });
+}
+
+#[test]
+fn what_is_stale_is_asked_about_and_kept_where_it_is_still_right() {
+    everywhere(|place| {
+        let server = Server::answering(place.ip, |request| match request.header("if-none-match").as_deref() {
+            Some("\"v1\"") => {
+                b"HTTP/1.1 304 Not Modified\r\nCache-Control: max-age=60\r\nX-New: b\r\nSet-Cookie: c=d\r\n\r\n"
+                    .to_vec()
+            }
+            _ => said("200 OK", "Cache-Control: max-age=0\r\nETag: \"v1\"\r\nX-Old: a\r\n", "the body"),
+        });
+        let gateway = caching(place, &server, "{ drop_set_cookie: on }");
+        gateway.get("/").expect(200);
+        let second = gateway.get("/").expect(200);
+        assert_eq!((second.text().as_str(), status(&second)), ("the body", "sumun; fwd=stale; fwd-status=304; stored"));
+        assert_eq!((second.header("x-old"), second.header("x-new")), (Some("a"), Some("b")));
+        assert_eq!(second.header("set-cookie"), Some("c=d"), "it is for whoever asked");
+        let third = gateway.get("/").expect(200);
+        assert!(status(&third).starts_with("sumun; hit"), "{third:?}");
+        assert_eq!((third.header("x-new"), third.header("set-cookie")), (Some("b"), None));
+        assert_eq!(server.requests().len(), 2);
+    });
+}
+
+#[test]
+fn who_asks_for_what_is_being_fetched_waits_for_it() {
+    everywhere(|place| {
+        let (go, waits) = mpsc::channel::<()>();
+        let waits = Mutex::new(waits);
+        let server = Server::start(place.ip, move |peer| {
+            peer.answer_all(&|_: &Request| {
+                waits.lock().unwrap().recv_timeout(PATIENCE).ok();
+                said("200 OK", "Cache-Control: max-age=60\r\n", "once")
+            });
+        });
+        let gateway = caching(place, &server, "{}");
+        let answers = Mutex::new(Vec::new());
+        thread::scope(|scope| {
+            for _ in 0..50 {
+                scope.spawn(|| {
+                    let answer = gateway.get("/").expect(200);
+                    answers.lock().unwrap().push((answer.text(), status(&answer).to_owned()));
+                });
+            }
+            eventually("all of them wait", || {
+                let counts = &gateway.json(&["cache"])["requests"];
+                counts["collapsed"].as_u64() == Some(49)
+            });
+            go.send(()).unwrap();
+        });
+        let answers = answers.into_inner().unwrap();
+        assert_eq!(server.requests().len(), 1);
+        assert!(answers.iter().all(|(text, _)| text == "once"));
+        let collapsed = answers.iter().filter(|(_, status)| status == "sumun; fwd=uri-miss; stored; collapsed").count();
+        assert_eq!(collapsed, 49, "{answers:?}");
+    });
+}
+
+#[test]
+fn a_second_reader_reads_what_has_come_so_far() {
+    everywhere(|place| {
+        let (go, waits) = mpsc::channel::<()>();
+        let waits = Mutex::new(waits);
+        let server = Server::start(place.ip, move |peer| {
+            peer.request();
+            peer.send(b"HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\nContent-Length: 10\r\n\r\n01234");
+            waits.lock().unwrap().recv_timeout(PATIENCE).ok();
+            peer.send(b"56789");
+            peer.request();
+        });
+        let gateway = caching(place, &server, "{}");
+        let (mut one, mut other) = (gateway.connect(), gateway.connect());
+        for client in [&mut one, &mut other] {
+            client.send("GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+            assert_eq!(client.head().0, 200);
+            assert_eq!(client.bytes(5), b"01234");
+        }
+        go.send(()).unwrap();
+        for client in [&mut one, &mut other] {
+            assert_eq!(client.bytes(5), b"56789");
+        }
+        assert_eq!(server.requests().len(), 1);
+    });
+}
+
+#[test]
+fn what_is_for_one_client_is_asked_for_by_each_side_by_side() {
+    everywhere(|place| {
+        let arrived = Arc::new(AtomicUsize::new(0));
+        let seen = Arc::clone(&arrived);
+        let server = Server::answering(place.ip, move |request| {
+            let user = request.header("cookie").unwrap_or_default();
+            if user != "first" {
+                seen.fetch_add(1, Ordering::SeqCst);
+                eventually("all are here at once", || seen.load(Ordering::SeqCst) >= 20);
+            }
+            said("200 OK", "Cache-Control: max-age=60\r\nSet-Cookie: a=b\r\n", &user)
+        });
+        let gateway = caching(place, &server, "{}");
+        let first = gateway.connect().get_with("/", "Cookie: first\r\n").expect(200);
+        assert_eq!(
+            (status(&first), first.header("set-cookie")),
+            ("sumun; fwd=uri-miss; detail=set-cookie", Some("a=b"))
+        );
+        thread::scope(|scope| {
+            for number in 0..20 {
+                let gateway = &gateway;
+                scope.spawn(move || {
+                    let own = gateway.connect().get_with("/", &format!("Cookie: u{number}\r\n")).expect(200);
+                    assert_eq!(own.text(), format!("u{number}"));
+                });
+            }
+        });
+        assert_eq!(server.requests().len(), 21);
+    });
+}
+
+#[test]
+fn answers_that_vary_are_told_apart() {
+    everywhere(|place| {
+        let server = Server::answering(place.ip, |request| {
+            let language = request.header("accept-language").unwrap_or_default();
+            said("200 OK", "Cache-Control: max-age=60\r\nVary: Accept-Language\r\n", &language)
+        });
+        let gateway = caching(place, &server, "{}");
+        let ask =
+            |language: &str| gateway.connect().get_with("/", &format!("Accept-Language: {language}\r\n")).expect(200);
+        for _ in 0..2 {
+            assert_eq!(ask("ko").text(), "ko");
+            assert_eq!(ask("en").text(), "en");
+        }
+        assert!(status(&ask("KO")).starts_with("sumun; hit"), "the same in capitals");
+        assert_eq!(status(&ask("fr")), "sumun; fwd=vary-miss; stored");
+        assert_eq!(server.requests().len(), 3);
+        let url = "http://test/".to_owned();
+        let found = gateway.command_ok(&["cache", "get", &url]);
+        assert!(found.contains("answers differ by accept-language"), "{found}");
+        let found = gateway.command_ok(&["cache", "get", &url, "--header", "Accept-Language: ko"]);
+        assert!(found.contains("status 200, fresh for ") && found.contains("varies by accept-language"), "{found}");
+    });
+}
+
+#[test]
+fn a_change_makes_what_is_stored_invalid() {
+    everywhere(|place| {
+        let count = AtomicUsize::new(0);
+        let server = Server::answering(place.ip, move |request| match request.method.as_str() {
+            "POST" => said("200 OK", "Location: /other\r\n", ""),
+            _ => said("200 OK", "Cache-Control: max-age=60\r\n", &count.fetch_add(1, Ordering::SeqCst).to_string()),
+        });
+        let gateway = caching(place, &server, "{}");
+        let get = |path: &str| gateway.get(path).expect(200).text();
+        assert_eq!((get("/a"), get("/other"), get("/third")), ("0".into(), "1".into(), "2".into()));
+        let mut client = gateway.connect();
+        assert_eq!(status(&client.request("POST", "/a", "", b"x").expect(200)), "sumun; fwd=method");
+        assert_eq!((get("/a"), get("/other"), get("/third")), ("3".into(), "4".into(), "2".into()));
+    });
+}
+
+#[test]
+fn purges_hold_at_once_in_all_workers() {
+    everywhere(|place| {
+        let server = Server::answering(place.ip, |request| {
+            let tag = if request.target.starts_with("/news") { "Cache-Tag: news, all\r\n" } else { "" };
+            let etag = request.header("if-none-match").is_some();
+            if etag {
+                b"HTTP/1.1 304 Not Modified\r\n\r\n".to_vec()
+            } else {
+                said("200 OK", &format!("Cache-Control: max-age=60\r\nETag: \"a\"\r\n{tag}"), "x")
+            }
+        });
+        let gateway = caching(place, &server, "{ tags: Cache-Tag }");
+
+        let paths = ["/news/1", "/news/2", "/shop/1"];
+        let hits = || -> Vec<bool> {
+            paths
+                .iter()
+                .map(|path| {
+                    let answer = gateway.get(path).expect(200);
+                    assert_eq!(answer.header("cache-tag"), None, "it is for the gateway");
+                    status(&answer).starts_with("sumun; hit")
+                })
+                .collect()
+        };
+        let purge = |arguments: &[&str]| gateway.command_ok(&[&["cache", "purge"], arguments].concat());
+        assert_eq!(hits(), [false, false, false]);
+        assert_eq!(hits(), [true, true, true]);
+        purge(&["--tag", "news"]);
+        assert_eq!(hits(), [false, false, true]);
+        purge(&["--prefix", "http://test/shop/"]);
+        assert_eq!(hits(), [true, true, false]);
+        purge(&["http://test/news/1"]);
+        assert_eq!(hits(), [false, true, true]);
+        purge(&["--all", "--soft"]);
+        let soft = gateway.get("/news/1").expect(200);
+        assert_eq!(status(&soft), "sumun; fwd=stale; fwd-status=304; stored");
+        purge(&["--all"]);
+        assert_eq!(hits(), [false, false, false]);
+        let refused = gateway.command(&["cache", "purge", "nonsense"]);
+        assert_eq!(refused.status.code(), Some(1));
+        assert!(String::from_utf8_lossy(&refused.stderr).contains("nonsense is no URL"), "{refused:?}");
+    });
+}
+
+#[test]
+fn where_the_server_fails_what_is_stale_stands_in_as_long_as_it_may() {
+    everywhere(|place| {
+        let fails = Arc::new(AtomicUsize::new(0));
+        let failing = Arc::clone(&fails);
+        let server = Server::start(place.ip, move |peer| {
+            while peer.request().is_some() {
+                match failing.load(Ordering::SeqCst) {
+                    0 => peer.send(said("200 OK", "Cache-Control: max-age=0\r\nETag: \"a\"\r\n", "good")),
+                    1 => peer.send(said("503 Service Unavailable", "", "bad")),
+                    _ => return,
+                };
+            }
+        });
+        let gateway = caching(place, &server, "{ stale_if_error: 1h }");
+        assert_eq!(gateway.get("/").expect(200).text(), "good");
+        fails.store(1, Ordering::SeqCst);
+        let stale = gateway.get("/").expect(200);
+        assert_eq!((stale.text().as_str(), status(&stale)), ("good", "sumun; fwd=stale; fwd-status=503; stored"));
+        fails.store(2, Ordering::SeqCst);
+        assert_eq!(gateway.get("/").expect(200).text(), "good");
+        gateway.get("/never").expect(502);
+    });
+}
+
+#[test]
+fn what_is_stale_is_given_out_while_it_is_fetched_anew() {
+    everywhere(|place| {
+        let server = counting(place, "Cache-Control: max-age=1, stale-while-revalidate=60\r\n");
+        let gateway = caching(place, &server, "{}");
+        assert_eq!(gateway.get("/").expect(200).text(), "answer 1");
+        eventually("it is stale", || {
+            let answer = gateway.get("/").expect(200);
+            assert!(status(&answer).starts_with("sumun; hit"), "{answer:?}");
+            answer.text() == "answer 2"
+        });
+    });
+}
+
+#[test]
+fn clients_cannot_put_into_answers_of_others_what_is_in_no_key() {
+    everywhere(|place| {
+        let server =
+            Server::answering(place.ip, |request| said("200 OK", "Cache-Control: max-age=60\r\n", &request.raw_head));
+        let gateway = caching(place, &server, "{ query: { except: utm_source }, drop_cookies: on }");
+        let poison = "X-Forwarded-Host: evil.example\r\nX-Original-URL: /admin\r\nX_Rewrite_URL: /admin\r\n\
+                      X-HTTP-Method-Override: DELETE\r\nX-Forwarded-Scheme: nothttps\r\nX-Forwarded-Prefix: /evil\r\n\
+                      X-Host: evil.example\r\nForwarded: host=evil.example\r\nCookie: evil=1\r\nRange: bytes=0-3\r\n";
+        let mut client = gateway.connect();
+        client.get_with("/p?utm_source=evil&a=1", poison);
+        let seen = client.get("/p?a=1").expect(200);
+        assert!(status(&seen).starts_with("sumun; hit"), "{seen:?}");
+        let text = seen.text().to_ascii_lowercase();
+        for forbidden in ["evil", "/admin", "delete", "nothttps", "utm_source", "cookie", "range"] {
+            assert!(!text.contains(forbidden), "{forbidden} in {text}");
+        }
+        // A body counts for the server and not for the key.
+        assert_eq!(status(&client.request("GET", "/p?a=1", "", b"a=2").expect(200)), "sumun; fwd=bypass");
+        // Another parameter of the same URL, however it is parted.
+        assert!(status(&client.get("/p?a=1;utm_source=x").expect(200)).starts_with("sumun; fwd=uri-miss"));
+        assert!(status(&client.get("/p?a=1%26b=2").expect(200)).starts_with("sumun; fwd=uri-miss"));
+    });
+}
+
+#[test]
+fn requests_that_are_to_go_past_do() {
+    everywhere(|place| {
+        let server = counting(place, "Cache-Control: max-age=60\r\n");
+        let gateway = caching(place, &server, "{ bypass: { cookie: [session, \"~^wp_\"], header: X-Preview } }");
+        let mut client = gateway.connect();
+        client.get("/").expect(200);
+        for fields in ["Cookie: a=b; session=1\r\n", "Cookie: wp_user=1\r\n", "X-Preview: 1\r\n"] {
+            assert_eq!(status(&client.get_with("/", fields).expect(200)), "sumun; fwd=bypass", "{fields}");
+        }
+        for fields in ["Cookie: sessions=1; a=session\r\n", "Cookie: x=wp_\r\n", ""] {
+            assert!(status(&client.get_with("/", fields).expect(200)).starts_with("sumun; hit"), "{fields}");
+        }
+        client.get_with("/other", "Cache-Control: only-if-cached\r\n").expect(504);
+    });
+}
+
+#[test]
+fn an_answer_that_breaks_off_is_not_stored() {
+    everywhere(|place| {
+        let server = Server::start(place.ip, |peer| {
+            while let Some(request) = peer.request() {
+                if peer.number == 0 && request.target == "/" {
+                    peer.send(b"HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\nContent-Length: 10\r\n\r\n01234");
+                    return;
+                }
+                peer.send(said("200 OK", "Cache-Control: max-age=60\r\n", "0123456789"));
+            }
+        });
+        let gateway = caching(place, &server, "{}");
+        let mut client = gateway.connect();
+        client.send("GET / HTTP/1.1\r\nHost: test\r\n\r\n");
+        let cut = client.try_answer(false).expect_err("it was cut short");
+        assert_eq!(cut.answer.body, b"01234");
+        assert_eq!(gateway.get("/").expect(200).text(), "0123456789");
+    });
+}
+
+#[test]
+fn what_is_too_large_to_keep_goes_through_and_its_parts_are_asked_for() {
+    everywhere(|place| {
+        let server = Server::answering(place.ip, |request| match request.header("range") {
+            Some(_) => said("206 Partial Content", "Content-Range: bytes 5-9/4000000\r\n", "12345"),
+            None => said("200 OK", "Cache-Control: max-age=60\r\n", &"x".repeat(4_000_000)),
+        });
+        let gateway = caching(place, &server, "{}");
+        let first = gateway.get("/").expect(200);
+        assert_eq!((first.body.len(), status(&first)), (4_000_000, "sumun; fwd=uri-miss; detail=size"));
+        let part = gateway.connect().get_with("/", "Range: bytes=5-9\r\n").expect(206);
+        assert_eq!(part.text(), "12345");
+        // Without a length it turns out on the way.
+        let open = Server::start(place.ip, |peer| {
+            peer.request();
+            peer.send(b"HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\n\r\n");
+            peer.send("y".repeat(4_000_000).as_bytes());
+        });
+        let gateway = caching(place, &open, "{}");
+        assert_eq!(gateway.get("/").expect(200).body.len(), 4_000_000);
+        thread::sleep(Duration::from_millis(50));
+        assert_eq!(gateway.json(&["cache"])["stored"], 0);
+    });
+}
+
+#[test]
+fn who_asks_over_http_1_0_gets_what_it_understands() {
+    everywhere(|place| {
+        let server = Server::answering(place.ip, |_| {
+            b"HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n".to_vec()
+        });
+        let gateway = caching(place, &server, "{}");
+        for _ in 0..2 {
+            let mut client = gateway.connect();
+            client.send("GET / HTTP/1.0\r\nHost: test\r\n\r\n");
+            assert_eq!(client.answer().expect(200).text(), "abcde");
+        }
+        let newer = gateway.get("/").expect(200);
+        assert_eq!((newer.text().as_str(), newer.framing), ("abcde", Framing::Length));
+        assert_eq!(server.requests().len(), 1);
+    });
+}
+
+#[test]
+fn parts_come_from_the_whole_that_is_stored_and_from_one_that_still_comes() {
+    everywhere(|place| {
+        let body: String = (0..100).map(|number| format!("{number:03}")).collect();
+        let text = body.clone();
+        let server = Server::answering(place.ip, move |request| {
+            assert_eq!(request.header("range"), None);
+            said("200 OK", "Cache-Control: max-age=60\r\nContent-Type: text/x\r\n", &text)
+        });
+        let gateway = caching(place, &server, "{}");
+        for path in ["/one", "/one"] {
+            let part = gateway.connect().get_with(path, "Range: bytes=150-152\r\n").expect(206);
+            assert_eq!((part.text().as_str(), part.header("content-range")), ("050", Some("bytes 150-152/300")));
+            assert_eq!(part.header("content-length"), Some("3"));
+        }
+        for path in ["/many", "/many"] {
+            let parts = gateway.connect().get_with(path, "Range: bytes=0-2,-3\r\n").expect(206);
+            let kind = parts.header("content-type").unwrap_or_default();
+            let boundary = kind.strip_prefix("multipart/byteranges; boundary=").expect("parts");
+            let text = parts.text();
+            let found: Vec<&str> = text.split(&format!("--{boundary}")).collect();
+            assert_eq!(found.len(), 4, "{text}");
+            assert_eq!(found[1], "\r\nContent-Type: text/x\r\nContent-Range: bytes 0-2/300\r\n\r\n000\r\n");
+            assert_eq!(found[2], "\r\nContent-Type: text/x\r\nContent-Range: bytes 297-299/300\r\n\r\n099\r\n");
+            assert_eq!(found[3], "--\r\n");
+        }
+        assert_eq!(server.requests().len(), 2);
+    });
+}

@@ -56,6 +56,7 @@ pub(super) fn config_with(servers: &[&str]) -> Config {
         blocks: Vec::new(),
         asn_table: Vec::new(),
         shared: None,
+        cache: sumun_config::checked::CacheStore { memory: 0 },
         pools: BTreeMap::from([("app".into(), Arc::new(pool))]),
         limits: BTreeMap::new(),
         listeners: BTreeMap::new(),

@@ -5,6 +5,7 @@
 
 mod acme;
 mod attack;
+mod cache;
 mod client;
 mod drills;
 mod gateway;
@@ -89,7 +90,7 @@ const PYTHON: [Package; 3] = [packages::CURL, packages::PYTHON, packages::PYTHON
 
 const TLS: [Package; 5] = [packages::NGINX, packages::CURL, packages::OPENSSL, packages::H2LOAD, packages::PYTHON];
 
-const PEERS: [Peer; 20] = [
+const PEERS: [Peer; 21] = [
     peer("nginx", "nginx as the server behind", &[packages::NGINX, packages::CURL], true, plain::nginx),
     peer("apache", "Apache httpd as the server behind", &[packages::APACHE, packages::CURL], true, plain::apache),
     peer("python", "aiohttp, wsgiref and WebSockets", &PYTHON, true, plain::python),
@@ -101,6 +102,13 @@ const PEERS: [Peer; 20] = [
         &[packages::PEBBLE, packages::OPENSSL, packages::CURL],
         false,
         acme::life,
+    ),
+    peer(
+        "cache",
+        "the public suite of tests of HTTP caches, http-cache-tests from npm",
+        &[packages::NODE, packages::NPM],
+        true,
+        cache::suite,
     ),
     peer("grpc", "gRPC over HTTP/2, its client and its server", &PYTHON, true, plain::grpc),
     peer("quic", "aioquic through the L4 switch, its clients' UDP ports changing", &PYTHON, false, quic::rebinding),

@@ -48,7 +48,8 @@ pub(crate) struct Filling {
     wanted: Wanted,
     writer: Writer<Response, Failed>,
     response: Option<Arc<Response>>,
-    asked_s: u64,
+    /// On the worker's clock.
+    asked_us: u64,
     /// Of the newest purge when the server was asked.
     serial: u64,
     server: Option<Name>,
@@ -90,8 +91,8 @@ pub(crate) fn selection(caching: &Caching, request: Fields<'_>, names: &[u8]) ->
 impl Filling {
     pub(crate) fn new(wanted: Wanted, writer: Writer<Response, Failed>) -> Self {
         let serial = wanted.caching.cache.purges.newest();
-        let asked_s = wanted.worker.clock.unix_seconds();
-        Self { wanted, writer, response: None, asked_s, serial, server: None }
+        let asked_us = wanted.worker.clock.now_us();
+        Self { wanted, writer, response: None, asked_us, serial, server: None }
     }
 
     fn cache(&self) -> &Cache {
@@ -155,7 +156,9 @@ impl Filling {
     fn judge(&self, status: u16, fields: Fields<'_>, lines: Lines, now_s: u64) -> Response {
         let rules = &self.wanted.caching.rules;
         let control = ResponseControl::of(fields);
-        let validity = Validity::of(status, fields, &control, rules, self.asked_s, now_s);
+        // In whole seconds of waiting, not in those that began meanwhile.
+        let waited_s = self.wanted.worker.clock.now_us().saturating_sub(self.asked_us) / 1_000_000;
+        let validity = Validity::of(status, fields, &control, rules, now_s.saturating_sub(waited_s), now_s);
         let client = Fields { bytes: &self.wanted.bytes, fields: &self.wanted.fields };
         let request = law::Request {
             method: Method::Get,

@@ -1,4 +1,4 @@
-//! `cargo xtask bench gateway`, `tls`, `stream`, `storm`: us and the rivals in one run.
+//! `cargo xtask bench gateway`, `cache`, `tls`, `stream`, `storm`: us and the rivals in one run.
 //!
 //! Two CPUs: the proxy has CPU 0, load and origin have CPU 1. All contenders of a row run at the
 //! same time, fresh, and take turns: A B C A B C. What counts is the CPU time of a proxy's whole
@@ -28,7 +28,7 @@ use crate::process;
 use crate::shell::{Fallible, cargo, find_program, output, passes, target_folder, workspace};
 use report::{Outcome, Round};
 use rivals::{Contender, Setup};
-use rows::{Key, Kind, ORIGIN_FILES, ROWS, Row, STREAM_ROWS, TLS_ROWS, Traffic};
+use rows::{CACHE_ROWS, Key, Kind, ORIGIN_FILES, ROWS, Row, STREAM_ROWS, TLS_ROWS, Traffic};
 
 #[derive(Args)]
 pub(crate) struct Options {
@@ -45,7 +45,7 @@ pub(crate) struct Options {
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=600))]
     seconds: Option<u32>,
     /// Who to compare with
-    #[arg(long, value_name = "NAME", value_delimiter = ',', default_value = "nginx,haproxy,envoy,h2o")]
+    #[arg(long, value_name = "NAME", value_delimiter = ',', default_value = "nginx,haproxy,envoy,h2o,varnish")]
     rivals: Vec<String>,
     /// A binary to measure instead of building one; give several to compare builds
     #[arg(long, value_name = "[LABEL=]PATH")]
@@ -75,6 +75,7 @@ pub(crate) struct Options {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum What {
     Gateway,
+    Cache,
     Tls,
     Stream,
     Storm,
@@ -87,6 +88,7 @@ impl What {
     fn rows(self) -> &'static [Row] {
         match self {
             Self::Gateway => &ROWS,
+            Self::Cache => &CACHE_ROWS,
             Self::Tls => &TLS_ROWS,
             Self::Stream => &STREAM_ROWS,
             // It has scenarios instead.
@@ -97,6 +99,7 @@ impl What {
     fn title(self) -> &'static str {
         match self {
             Self::Gateway => "Gateway",
+            Self::Cache => "Cache",
             Self::Tls => "TLS",
             Self::Stream => "Streams",
             Self::Storm => "Storm",
@@ -123,7 +126,7 @@ pub(crate) fn run(options: &Options) -> Fallible<bool> {
     }
     let rows = chosen_rows(options.what.rows(), &options.only)?;
     let mut needed = match options.what {
-        What::Gateway | What::Tls => vec![packages::WRK, packages::NGINX, packages::TASKSET],
+        What::Gateway | What::Cache | What::Tls => vec![packages::WRK, packages::NGINX, packages::TASKSET],
         What::Stream | What::Storm => vec![packages::TASKSET],
     };
     if rows.iter().any(|row| row.kind == Kind::Stream(Traffic::Bulk)) {

@@ -29,6 +29,7 @@ pub(crate) const NGINX: Package = service("nginx", "nginx");
 pub(crate) const NGINX_STREAM: Package = tool("libnginx-mod-stream", "/usr/lib/nginx/modules/ngx_stream_module.so");
 pub(crate) const IPERF: Package = tool("iperf3", "iperf3");
 pub(crate) const HAPROXY: Package = service("haproxy", "haproxy");
+pub(crate) const VARNISH: Package = service("varnish", "varnishd");
 pub(crate) const H2O: Package = service("h2o", "h2o");
 pub(crate) const APACHE: Package = service("apache2", "apache2");
 pub(crate) const TOMCAT: Package = service("tomcat10", "/usr/share/tomcat10/bin/catalina.sh");

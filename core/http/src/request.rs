@@ -6,58 +6,103 @@ use crate::reject::Reject;
 use crate::target;
 use crate::token;
 
-/// Methods of RFC 9110 and RFC 5789. Others are refused with 501: what they mean for a retry or
-/// a cache cannot be known.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub enum Method {
-    #[default]
-    Get,
-    Head,
-    Post,
-    Put,
-    Delete,
-    Patch,
-    Options,
-    Trace,
-    Connect,
+macro_rules! methods {
+    ($($variant:ident = $name:literal,)*) => {
+        /// Methods that are registered with IANA, and one that is not: those of RFC 9110 and RFC 5789, of
+        /// WebDAV and its children, QUERY, and M-SEARCH of UPnP. Others are refused with 501: what they mean
+        /// for a retry or a cache cannot be known.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+        pub enum Method {
+            #[default]
+            $($variant,)*
+        }
+
+        impl Method {
+            #[must_use]
+            pub fn from_bytes(name: &[u8]) -> Option<Self> {
+                $(if name == $name.as_bytes() {
+                    return Some(Self::$variant);
+                })*
+                None
+            }
+
+            #[must_use]
+            pub fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $name,)* }
+            }
+
+            #[cfg(test)]
+            const ALL: &'static [Self] = &[$(Self::$variant,)*];
+        }
+    };
+}
+
+// The frequent ones first.
+methods! {
+    Get = "GET",
+    Head = "HEAD",
+    Post = "POST",
+    Put = "PUT",
+    Delete = "DELETE",
+    Patch = "PATCH",
+    Options = "OPTIONS",
+    Trace = "TRACE",
+    Connect = "CONNECT",
+    Propfind = "PROPFIND",
+    Report = "REPORT",
+    Search = "SEARCH",
+    Query = "QUERY",
+    Proppatch = "PROPPATCH",
+    Mkcol = "MKCOL",
+    Copy = "COPY",
+    Move = "MOVE",
+    Lock = "LOCK",
+    Unlock = "UNLOCK",
+    Acl = "ACL",
+    BaselineControl = "BASELINE-CONTROL",
+    Bind = "BIND",
+    Checkin = "CHECKIN",
+    Checkout = "CHECKOUT",
+    Label = "LABEL",
+    Link = "LINK",
+    Merge = "MERGE",
+    Mkactivity = "MKACTIVITY",
+    Mkcalendar = "MKCALENDAR",
+    Mkredirectref = "MKREDIRECTREF",
+    Mkworkspace = "MKWORKSPACE",
+    Orderpatch = "ORDERPATCH",
+    Rebind = "REBIND",
+    Unbind = "UNBIND",
+    Uncheckout = "UNCHECKOUT",
+    Unlink = "UNLINK",
+    Update = "UPDATE",
+    Updateredirectref = "UPDATEREDIRECTREF",
+    VersionControl = "VERSION-CONTROL",
+    MSearch = "M-SEARCH",
 }
 
 impl Method {
+    /// Changes nothing (RFC 9110 section 9.2.1).
     #[must_use]
-    pub fn from_bytes(name: &[u8]) -> Option<Self> {
-        Some(match name {
-            b"GET" => Self::Get,
-            b"HEAD" => Self::Head,
-            b"POST" => Self::Post,
-            b"PUT" => Self::Put,
-            b"DELETE" => Self::Delete,
-            b"PATCH" => Self::Patch,
-            b"OPTIONS" => Self::Options,
-            b"TRACE" => Self::Trace,
-            b"CONNECT" => Self::Connect,
-            _ => return None,
-        })
+    pub fn is_safe(self) -> bool {
+        matches!(
+            self,
+            Self::Get
+                | Self::Head
+                | Self::Options
+                | Self::Trace
+                | Self::Propfind
+                | Self::Report
+                | Self::Search
+                | Self::Query
+        )
     }
 
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Get => "GET",
-            Self::Head => "HEAD",
-            Self::Post => "POST",
-            Self::Put => "PUT",
-            Self::Delete => "DELETE",
-            Self::Patch => "PATCH",
-            Self::Options => "OPTIONS",
-            Self::Trace => "TRACE",
-            Self::Connect => "CONNECT",
-        }
-    }
-
-    /// May be sent twice with the effect of once (RFC 9110 section 9.2.2).
+    /// May be sent twice with the effect of once (RFC 9110 section 9.2.2). Some of WebDAV's are so by their
+    /// name only: a MOVE that is sent again finds nothing to move.
     #[must_use]
     pub fn is_idempotent(self) -> bool {
-        !matches!(self, Self::Post | Self::Patch | Self::Connect)
+        self.is_safe() || matches!(self, Self::Put | Self::Delete)
     }
 }
 
@@ -434,6 +479,17 @@ fn request_line(bytes: &[u8]) -> Result<Option<(RequestLine, usize)>, Reject> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn methods_are_called_what_they_are() {
+        for method in Method::ALL {
+            assert_eq!(Method::from_bytes(method.as_str().as_bytes()), Some(*method));
+        }
+        for unknown in ["", "get", "GETS", "PRI", "FOO"] {
+            assert_eq!(Method::from_bytes(unknown.as_bytes()), None, "{unknown}");
+        }
+        assert!(Method::Propfind.is_idempotent() && !Method::Move.is_idempotent() && !Method::Post.is_safe());
+    }
 
     fn parse(head: &str) -> Result<RequestHead, Reject> {
         let mut request = RequestHead::default();

@@ -526,10 +526,7 @@ async fn serve_route(exchange: &mut Exchange<'_>, route: &Rc<Route>) -> Ended {
         return ended;
     }
     match &route.action {
-        // Boxed, as its future is large and most routes have none.
-        Action::Proxy(pool) if let Some(caching) = &route.caching => {
-            Box::pin(cache::serve(exchange, route, pool, caching)).await
-        }
+        Action::Proxy(pool) if let Some(caching) = &route.caching => cache::serve(exchange, route, pool, caching).await,
         Action::Proxy(pool) => proxy::serve(exchange, route, pool).await,
         Action::Files(root, cache) => files::serve(exchange, route, &Arc::clone(root), &Rc::clone(cache)).await,
         Action::Redirect => answer::redirect(exchange, route).await,

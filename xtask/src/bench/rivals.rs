@@ -27,6 +27,7 @@ pub(crate) enum Contender {
     Haproxy,
     Envoy,
     H2o,
+    Varnish,
 }
 
 /// What a contender is asked to be.
@@ -47,7 +48,8 @@ impl Contender {
             "haproxy" => Ok(Self::Haproxy),
             "envoy" => Ok(Self::Envoy),
             "h2o" => Ok(Self::H2o),
-            _ => Err(format!("no rival {name:?}; there are nginx, haproxy, envoy, h2o").into()),
+            "varnish" => Ok(Self::Varnish),
+            _ => Err(format!("no rival {name:?}; there are nginx, haproxy, envoy, h2o, varnish").into()),
         }
     }
 
@@ -58,6 +60,7 @@ impl Contender {
             Self::Haproxy => "haproxy",
             Self::Envoy => "envoy",
             Self::H2o => "h2o",
+            Self::Varnish => "varnish",
         }
     }
 
@@ -68,6 +71,8 @@ impl Contender {
     /// Whether it can do what the row measures.
     pub(crate) fn fits(&self, row: &Row) -> bool {
         match (self, row.kind) {
+            (Self::Varnish, kind) => matches!(kind, Kind::Cached(_)),
+            (_, Kind::Cached(_)) => matches!(self, Self::Sumun { .. } | Self::Nginx),
             (Self::Haproxy | Self::Envoy, Kind::Files(_)) => false,
             (Self::Envoy | Self::H2o, Kind::Stream(_)) => false,
             (Self::Haproxy, _) if row.is_udp() => false,
@@ -93,6 +98,7 @@ impl Contender {
             Self::Nginx => packages::NGINX,
             Self::Haproxy => packages::HAPROXY,
             Self::H2o => packages::H2O,
+            Self::Varnish => packages::VARNISH,
         };
         packages::ensure(&[package])
     }
@@ -105,6 +111,7 @@ impl Contender {
             Self::Haproxy => all_output(Command::new("haproxy").arg("-v"))?,
             Self::Envoy => all_output(Command::new(envoy()?).arg("--version"))?,
             Self::H2o => all_output(Command::new("h2o").arg("-v"))?,
+            Self::Varnish => all_output(Command::new("varnishd").arg("-V"))?.replace("varnish-", ""),
         };
         Ok(version_in(&text))
     }
@@ -142,6 +149,7 @@ impl Contender {
                 let config = folder.write("h2o.conf", h2o_config(setup))?;
                 vec!["h2o".into(), "-c".into(), config.display().to_string()]
             }
+            Self::Varnish => varnish_command(setup),
         };
         Running::start(self.label(), &mut pinned(setup.row.proxy_cpus(), &command), folder)
     }
@@ -178,6 +186,16 @@ pub(crate) fn pinned(cpus: &[u32], command: &[String]) -> Command {
     pinned
 }
 
+/// In memory, everything for an hour, with its own rules. It writes no log, but for the one in memory.
+fn varnish_command(setup: &Setup<'_>) -> Vec<String> {
+    let Setup { listen, origin, folder, .. } = setup;
+    let work = folder.path().join("varnish").display().to_string();
+    let arguments = ["-F", "-j", "none", "-t", "3600", "-s", "malloc,256m", "-n", &work];
+    let (listen, origin) = (listen.to_string(), origin.to_string());
+    let places = ["-a", &listen, "-b", &origin, "-p", "listen_depth=4096"];
+    ["varnishd"].into_iter().chain(arguments).chain(places).map(str::to_owned).collect()
+}
+
 fn sumun_config(setup: &Setup<'_>) -> String {
     let Setup { row, listen, origin, files, folder } = setup;
     let log = if row.access_log {
@@ -197,8 +215,9 @@ listeners:
 {tls}    bounds: {{ connections: {CONNECTIONS}, per_client: {CONNECTIONS}, requests: 1000000000 }}
     routes:
       - {{ path: /static/, files: {{ root: {files} }} }}
-      - {{ path: /, proxy: app }}
+      - {{ path: /, proxy: app{cache} }}
 ",
+        cache = if matches!(row.kind, Kind::Cached(_)) { ", cache: { ttl: 1h }" } else { "" },
         workers = row.workers,
         folder = folder.path().display(),
         files = files.display(),
@@ -261,18 +280,33 @@ fn nginx_config(setup: &Setup<'_>) -> String {
     } else {
         "access_log off;".to_owned()
     };
+    let is_cached = matches!(row.kind, Kind::Cached(_));
+    let folder_of_cache = folder.path().join("cache");
     // Without the temporary file nginx waits for a slow client and does not write its answer to
     // disk; the cache of open files is what a static nginx is tuned with first.
     let rest = format!(
         "upstream app {{ server {origin}; keepalive 128; keepalive_requests 1000000000; keepalive_timeout 3600s; }}
   open_file_cache max=1000 inactive=60s;
-  proxy_max_temp_file_size 0;
+  {files_or_none}
   server {{
     listen {listen} backlog=4096{reuseport}{tls};
     {certificate}
     location /static/ {{ alias {files}/; }}
-    location / {{ proxy_pass http://app; proxy_http_version 1.1; proxy_set_header Connection \"\"; }}
+    location / {{ proxy_pass http://app; proxy_http_version 1.1; proxy_set_header Connection \"\"; {used} }}
   }}",
+        used = if is_cached {
+            "proxy_cache all; proxy_cache_valid 200 1h; proxy_cache_key $scheme$host$request_uri;"
+        } else {
+            ""
+        },
+        files_or_none = if is_cached {
+            format!(
+                "proxy_cache_path {} keys_zone=all:64m max_size=1g inactive=1h use_temp_path=off;",
+                folder_of_cache.display()
+            )
+        } else {
+            "proxy_max_temp_file_size 0;".to_owned()
+        },
         reuseport = if row.workers > 1 { " reuseport" } else { "" },
         tls = if row.tls.is_some() { " ssl http2" } else { "" },
         certificate = match row.tls {

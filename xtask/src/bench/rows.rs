@@ -31,6 +31,8 @@ pub(crate) enum Kind {
     Proxy(&'static OriginFile),
     /// GET of this file from the proxy's own disk.
     Files(&'static OriginFile),
+    /// GET of this file of the origin, from the cache of the proxy.
+    Cached(&'static OriginFile),
     /// Connections that made one request and now wait.
     Idle,
     /// A connection for each GET of the small file of the origin; sessions are resumed or not.
@@ -73,6 +75,10 @@ pub(crate) const ORIGIN_FILES: [&OriginFile; 4] = [&BYTES_64, &KIB_1, &KIB_64, &
 
 const fn proxy(name: &'static str, what: &'static str, file: &'static OriginFile, connections: u32) -> Row {
     Row { name, what, kind: Kind::Proxy(file), connections, workers: 1, access_log: false, tls: None }
+}
+
+const fn cached(name: &'static str, what: &'static str, file: &'static OriginFile, connections: u32) -> Row {
+    Row { name, what, kind: Kind::Cached(file), connections, workers: 1, access_log: false, tls: None }
 }
 
 const fn files(name: &'static str, what: &'static str, file: &'static OriginFile, connections: u32) -> Row {
@@ -139,6 +145,13 @@ pub(crate) const TLS_ROWS: [Row; 9] = [
     secure("http2-100", "the same, 2 connections with 100 streams each", Kind::Http2 { streams: 100 }, 2, Key::Ecdsa),
 ];
 
+/// `cargo xtask bench cache`.
+pub(crate) const CACHE_ROWS: [Row; 3] = [
+    cached("cache-1k", "1 KiB bodies from the cache in memory, 64 connections", &KIB_1, 64),
+    cached("cache-64k", "64 KiB bodies from the cache in memory, 64 connections", &KIB_64, 64),
+    cached("cache-1m", "1 MiB bodies from the cache in memory, 16 connections", &MIB_1, 16),
+];
+
 /// `cargo xtask bench gateway`.
 pub(crate) const ROWS: [Row; 10] = [
     proxy("proxy-small-64", "64-byte bodies through a proxy, 64 connections", &BYTES_64, 64),
@@ -163,7 +176,7 @@ impl Row {
     /// The path to ask for.
     pub(crate) fn path(&self) -> String {
         match self.kind {
-            Kind::Proxy(file) => format!("/{}", file.name),
+            Kind::Proxy(file) | Kind::Cached(file) => format!("/{}", file.name),
             Kind::Files(file) => format!("/static/{}", file.name),
             Kind::Idle | Kind::Handshake { .. } | Kind::Http2 { .. } => format!("/{}", BYTES_64.name),
             Kind::Stream(_) => String::new(),
@@ -206,7 +219,7 @@ impl Row {
 
     pub(crate) fn body_bytes(&self) -> usize {
         match self.kind {
-            Kind::Proxy(file) | Kind::Files(file) => file.bytes,
+            Kind::Proxy(file) | Kind::Files(file) | Kind::Cached(file) => file.bytes,
             Kind::Idle | Kind::Handshake { .. } | Kind::Http2 { .. } => BYTES_64.bytes,
             Kind::Stream(traffic) => match traffic {
                 Traffic::Bulk => 8 * MIB_1.bytes,

@@ -3,11 +3,10 @@
 use crate::Method;
 
 /// The answer to such a request, if it is no error, makes what is stored for its URL invalid, and what
-/// its `Location` and `Content-Location` name on the same host. Methods that we do not know change things.
+/// its `Location` and `Content-Location` name on the same host.
 #[must_use]
 pub fn invalidates(method: Method, status: u16) -> bool {
-    let is_safe = matches!(method, Method::Get | Method::Head | Method::Options | Method::Trace);
-    !is_safe && (200..400).contains(&status)
+    !method.is_safe() && (200..400).contains(&status)
 }
 
 /// Path and query of a reference from a response, where it is on the same host; `base` is the path of

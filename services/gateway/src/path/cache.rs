@@ -15,7 +15,7 @@ use sumun_http::{Known, Method, ResponseHead, Version, target};
 use sumun_store::{First, Key, NoHead};
 
 use super::{Ended, Exchange, answer, proxy};
-use crate::cache::{self, Caching, Entry, Failed, Found, Joined, Reader, Response};
+use crate::cache::{self, Caching, Entry, Failed, Found, Joined, Reader, Response, Stored};
 use crate::events::Reason;
 use crate::io::{self, Gone};
 use crate::limits::CACHE_TRIES;
@@ -24,7 +24,7 @@ use crate::upstream::LocalPool;
 
 /// What is asked for, in the cache's terms.
 struct Asked {
-    url: Arc<[u8]>,
+    url: Vec<u8>,
     url_key: Key,
     control: RequestControl,
 }
@@ -36,44 +36,74 @@ pub(super) async fn serve(
     pool: &Rc<LocalPool>,
     caching: &Rc<Caching>,
 ) -> Ended {
+    let asked = match ask(exchange, caching) {
+        Ok(asked) => asked,
+        Err(why) => return Box::pin(past(exchange, route, pool, (why, None))).await,
+    };
+    let found = find(exchange, caching, &asked);
+    if let Found::Stored(key, entry) = &found
+        && let Some(stored) = given_out(exchange, route, pool, caching, (*key, entry, &asked))
+    {
+        return send::stored(exchange, route, stored).await;
+    }
+    // All else may take long. Boxed, as its future is large and most requests come no further.
+    Box::pin(serve_through(exchange, route, pool, caching, (asked, found))).await
+}
+
+fn find(exchange: &Exchange<'_>, caching: &Caching, asked: &Asked) -> Found {
+    let now_s = exchange.worker.clock.unix_seconds();
+    let fields = Fields { bytes: exchange.bytes, fields: &exchange.head.fields };
+    caching.cache.find(asked.url_key, now_s, |names| cache::selection(caching, fields, names))
+}
+
+/// What is stored under a key, if it is given out as it is; where it is stale, it is fetched anew behind that.
+fn given_out<'a>(
+    exchange: &Exchange<'_>,
+    route: &Rc<Route>,
+    pool: &Rc<LocalPool>,
+    caching: &Rc<Caching>,
+    (key, entry, asked): (Key, &'a Arc<Entry>, &Asked),
+) -> Option<&'a Stored> {
+    let Entry::Stored(stored) = &**entry else { return None };
+    match stored.validity.use_now(exchange.worker.clock.unix_seconds()) {
+        Use::Fresh => {
+            caching.cache.counts.hits.fetch_add(1, Relaxed);
+            Some(stored)
+        }
+        Use::WhileRevalidating => {
+            caching.cache.counts.stale_hits.fetch_add(1, Relaxed);
+            if let Some(writer) = caching.cache.renew(key) {
+                let wanted = fetch::wanted(exchange, route, caching, asked, key, Some(Arc::clone(entry)));
+                fetch::begin(exchange, route, pool, wanted, writer, false);
+            }
+            Some(stored)
+        }
+        Use::Revalidate => None,
+    }
+}
+
+/// Waits for what is being fetched, or has it fetched, or goes past.
+async fn serve_through(
+    exchange: &mut Exchange<'_>,
+    route: &Rc<Route>,
+    pool: &Rc<LocalPool>,
+    caching: &Rc<Caching>,
+    (asked, first): (Asked, Found),
+) -> Ended {
     // It would wait for itself.
     if let Some(ended) = proxy::refuse_loop(exchange).await {
         return ended;
     }
-    let asked = match ask(exchange, caching) {
-        Ok(asked) => asked,
-        Err(why) => return past(exchange, route, pool, (why, None)).await,
-    };
     let counts = &caching.cache.counts;
+    let mut next = Some(first);
     for _ in 0..CACHE_TRIES {
-        let now_s = exchange.worker.clock.unix_seconds();
-        let fields = Fields { bytes: exchange.bytes, fields: &exchange.head.fields };
-        let found = caching.cache.find(asked.url_key, now_s, |names| cache::selection(caching, fields, names));
+        let found = next.take().unwrap_or_else(|| find(exchange, caching, &asked));
         let (key, old, why) = match found {
             Found::Stored(key, entry) => {
-                let Entry::Stored(stored) = &*entry else { break };
-                match stored.validity.use_now(now_s) {
-                    Use::Fresh => {
-                        counts.hits.fetch_add(1, Relaxed);
-                        return send::stored(exchange, route, stored).await;
-                    }
-                    Use::WhileRevalidating => {
-                        counts.stale_hits.fetch_add(1, Relaxed);
-                        if let Some(writer) = caching.cache.renew(key) {
-                            let old = Some(Arc::clone(&entry));
-                            fetch::begin(
-                                exchange,
-                                route,
-                                pool,
-                                fetch::wanted(exchange, route, caching, &asked, key, old),
-                                writer,
-                                false,
-                            );
-                        }
-                        return send::stored(exchange, route, stored).await;
-                    }
-                    Use::Revalidate => (key, Some(entry), Forwarded::Stale),
+                if let Some(stored) = given_out(exchange, route, pool, caching, (key, &entry, &asked)) {
+                    return send::stored(exchange, route, stored).await;
                 }
+                (key, Some(entry), Forwarded::Stale)
             }
             Found::Pass(why) => return past(exchange, route, pool, (Forwarded::UriMiss, Some(why))).await,
             Found::Nothing { key, is_variant: true } => (key, None, Forwarded::VaryMiss),
@@ -143,7 +173,7 @@ fn ask(exchange: &Exchange<'_>, caching: &Caching) -> Result<Asked, Forwarded> {
     let url = url_text(exchange, caching, exchange.path, head.query.map(|span| span.of_bytes(exchange.bytes)));
     let fields = Fields { bytes: exchange.bytes, fields: &head.fields };
     let control = if head.has(Known::CacheControl) { RequestControl::of(fields) } else { RequestControl::default() };
-    Ok(Asked { url_key: caching.cache.key(&url), url: url.into(), control })
+    Ok(Asked { url_key: caching.cache.key(&url), url, control })
 }
 
 fn url_text(exchange: &Exchange<'_>, caching: &Caching, path: &[u8], query: Option<&[u8]>) -> Vec<u8> {

@@ -53,7 +53,7 @@ pub(super) fn wanted(
     Wanted {
         caching: Rc::clone(caching),
         worker: Rc::clone(exchange.worker),
-        url: Arc::clone(&asked.url),
+        url: asked.url.as_slice().into(),
         url_key: asked.url_key,
         key,
         bytes: exchange.bytes.to_vec(),

@@ -166,7 +166,7 @@ impl Filling {
             has_authorization: self.wanted.has_identity,
         };
         let stored = storable(&request, status, fields, &control, rules, &validity);
-        let mut response = Response::without_validators(status, lines, validity, stored);
+        let mut response = Response::without_validators(status, lines, (validity, now_s), stored);
         response.note_validators();
         response.vary = vary::names(fields).into();
         response.selection = self.select(&response.vary).into();

@@ -26,6 +26,8 @@ pub(crate) struct Response {
     etag: Span,
     pub(crate) last_modified_s: Option<u64>,
     pub(crate) validity: Validity,
+    /// When it came, in seconds since 1970.
+    pub(crate) answered_s: u64,
     pub(crate) stored: Result<(), Unstorable>,
     /// The names in `Vary`, and what the request that it answers says to them.
     pub(crate) vary: Box<[u8]>,
@@ -123,7 +125,7 @@ impl Response {
     pub(super) fn without_validators(
         status: u16,
         lines: Lines,
-        validity: Validity,
+        (validity, answered_s): (Validity, u64),
         stored: Result<(), Unstorable>,
     ) -> Self {
         Self {
@@ -134,6 +136,7 @@ impl Response {
             etag: Span::default(),
             last_modified_s: None,
             validity,
+            answered_s,
             stored,
             vary: Box::default(),
             selection: Box::default(),
@@ -153,6 +156,7 @@ impl Response {
             etag: self.etag,
             last_modified_s: self.last_modified_s,
             validity: self.validity,
+            answered_s: self.answered_s,
             stored: Ok(()),
             vary: self.vary.clone(),
             selection: self.selection.clone(),

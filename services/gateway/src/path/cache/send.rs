@@ -363,7 +363,8 @@ pub(super) async fn arriving(
     response: &Response,
     why: Forwarded,
 ) -> Ended {
-    let now_s = exchange.worker.clock.unix_seconds();
+    // For whoever asked it is as old as it was when it came.
+    let now_s = if reader.is_asker() { response.answered_s } else { exchange.worker.clock.unix_seconds() };
     let age_s = Some(response.validity.age_s(now_s)).filter(|age_s| *age_s > 0);
     let cache_status = CacheStatus::Forwarded {
         why,

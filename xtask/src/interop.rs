@@ -90,7 +90,7 @@ const PYTHON: [Package; 3] = [packages::CURL, packages::PYTHON, packages::PYTHON
 
 const TLS: [Package; 5] = [packages::NGINX, packages::CURL, packages::OPENSSL, packages::H2LOAD, packages::PYTHON];
 
-const PEERS: [Peer; 21] = [
+const PEERS: [Peer; 22] = [
     peer("nginx", "nginx as the server behind", &[packages::NGINX, packages::CURL], true, plain::nginx),
     peer("apache", "Apache httpd as the server behind", &[packages::APACHE, packages::CURL], true, plain::apache),
     peer("python", "aiohttp, wsgiref and WebSockets", &PYTHON, true, plain::python),
@@ -109,6 +109,22 @@ const PEERS: [Peer; 21] = [
         &[packages::NODE, packages::NPM],
         true,
         cache::suite,
+    ),
+    peer(
+        "cache-origins",
+        "a cache in front of Apache httpd and Tomcat, curl and Chromium as clients",
+        &[
+            packages::APACHE,
+            packages::JAVA,
+            packages::TOMCAT,
+            packages::TOMCAT_EXAMPLES,
+            packages::CURL,
+            packages::CHROMIUM,
+            packages::PYTHON,
+            packages::PYTHON_VENV,
+        ],
+        false,
+        cache::origins,
     ),
     peer("grpc", "gRPC over HTTP/2, its client and its server", &PYTHON, true, plain::grpc),
     peer("quic", "aioquic through the L4 switch, its clients' UDP ports changing", &PYTHON, false, quic::rebinding),

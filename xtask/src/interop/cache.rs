@@ -1,15 +1,20 @@
-//! The public suite of tests of HTTP caches (cache-tests.fyi), as npm has it. Its client asks for
+//! The cache: origins and clients that there are, and the public suite of tests of HTTP caches (cache-tests.fyi), as npm has it. Its client asks for
 //! everything, its server is the origin behind the gateway.
 
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::Value;
 
 use super::Stage;
+use super::client::{curl, ensure, expect};
 use super::gateway::{Gateway, START_LIMIT};
+use super::servers::{self, script_path};
 use crate::children::{Running, free_tcp_port, loopback};
+use crate::packages::{self, Missing};
 use crate::shell::{Fallible, cache_folder, output};
 
 /// The newest that is on npm.
@@ -84,6 +89,79 @@ listeners:
     let json = printed.find('{').and_then(|start| printed.get(start..)).ok_or("the suite printed no results")?;
     let results: BTreeMap<String, Value> = serde_json::from_str(json)?;
     judge(&results, &kinds(&suite)?)
+}
+
+/// An image of one pixel.
+const PIXEL: &[u8] = b"GIF89a\x01\x00\x01\x00\x80\x00\x00\x00\x00\x00\xff\xff\xff!\xf9\x04\x01\x00\x00\x00\x00,\x00\x00\x00\x00\x01\x00\x01\x00\x00\x02\x02D\x01\x00;";
+
+const LARGE_BYTES: u64 = 5 << 30;
+
+/// Apache httpd and Tomcat as origins, curl and Chromium as clients, ranges of a file of 5 GB.
+pub(crate) fn origins(stage: &Stage) -> Fallible<String> {
+    stage.folder.write("documents/page.html", "<!doctype html><title>p</title><img src=\"pixel.gif\">\n")?;
+    stage.folder.write("documents/pixel.gif", PIXEL)?;
+    let large = File::create(stage.folder.path().join("documents/large.bin"))?;
+    // Nothing but a number every GiB: the rest is a hole that takes no room on the disk.
+    large.set_len(LARGE_BYTES)?;
+    for number in 0..5_u8 {
+        large.write_all_at(&[b'0' + number; 16], u64::from(number) << 30)?;
+    }
+    let apache = servers::apache(&stage.folder, &stage.folder.path().join("documents"))?;
+    let tomcat = servers::tomcat_examples(&stage.folder)?;
+    let config = format!(
+        "cache: {{ memory: 64MiB }}
+pools: {{ files: {{ servers: [\"{}\"] }}, java: {{ servers: [\"{}\"] }} }}
+listeners:
+  web:
+    bind: \"LISTEN\"
+    routes:
+      - {{ path: /examples/, proxy: java, cache: {{ heuristic: on }} }}
+      - {{ path: /, proxy: files, cache: {{ default_ttl: 1m }} }}
+",
+        apache.address, tomcat.address
+    );
+    let gateway = Gateway::start(&stage.binary, &stage.folder, &config)?;
+    let get = |arguments: &[&str], path: &str| curl(&stage.folder, arguments, &gateway.url(path));
+    let image = "/examples/servlets/images/code.gif";
+    for path in ["/page.html", image] {
+        let (first, second) = (get(&[], path)?, get(&[], path)?);
+        expect(path, &(first.status, first.field("cache-status")), &(200, Some("sumun; fwd=uri-miss; stored")))?;
+        let is_hit = second.field("cache-status").is_some_and(|status| status.starts_with("sumun; hit; ttl="));
+        ensure("the second comes from the cache", is_hit && second.body == first.body, &second.fields)?;
+        ensure("it has an age", second.field("age").is_some(), &second.fields)?;
+        let tag = format!("If-None-Match: {}", first.field("etag").unwrap_or("none"));
+        expect("a validator that matches", &get(&["--header", &tag], path)?.status, &304)?;
+        expect(
+            "a part of it",
+            &get(&["--range", "0-3"], path)?.body.as_slice(),
+            &first.body.get(..4).unwrap_or_default(),
+        )?;
+    }
+    // A page that a servlet makes says nothing of its age and has nothing to ask by.
+    let made = get(&[], "/examples/servlets/servlet/HelloWorldExample")?;
+    expect(
+        "a servlet",
+        &(made.status, made.field("cache-status")),
+        &(200, Some("sumun; fwd=uri-miss; detail=no-lifetime")),
+    )?;
+    for number in [4_u8, 0, 2, 3, 1] {
+        let first = u64::from(number) << 30;
+        let part = get(&["--range", &format!("{first}-{}", first + 15)], "/large.bin")?;
+        let wanted = format!("bytes {first}-{}/{LARGE_BYTES}", first + 15);
+        expect("a range of 5 GB", &(part.status, part.field("content-range")), &(206, Some(wanted.as_str())))?;
+        expect("its bytes", &part.body, &vec![b'0' + number; 16])?;
+    }
+    let tail = get(&["--range", "-5"], "/large.bin")?;
+    expect("the end of 5 GB", &(tail.status, tail.body.len()), &(206, 5))?;
+    let python = match packages::python_environment("browser", &["playwright"])? {
+        Ok(bin) => bin,
+        Err(Missing::CannotInstall(why)) => return Err(why.into()),
+    };
+    gateway.purge_cache()?;
+    let mut browser = Command::new(python.join("python"));
+    let seen = output(browser.arg("-B").arg(script_path("cache_browser.py")).arg(gateway.url("/page.html")))?;
+    print!("{seen}");
+    Ok("Cache-Status in curl and Chromium, ages, validators, ranges, also of 5 GB".to_owned())
 }
 
 fn judge(results: &BTreeMap<String, Value>, kinds: &BTreeMap<String, String>) -> Fallible<String> {

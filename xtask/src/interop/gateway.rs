@@ -47,6 +47,11 @@ impl Gateway {
         output(Command::new(&self.binary).args(["upgrade", "-c"]).arg(&self.config)).map(drop)
     }
 
+    /// Has it forget all that is cached.
+    pub(crate) fn purge_cache(&self) -> Fallible<()> {
+        output(Command::new(&self.binary).args(["cache", "purge", "--all", "-c"]).arg(&self.config)).map(drop)
+    }
+
     /// Puts another config in place and has it taken over.
     pub(crate) fn reload(&self, folder: &TemporaryFolder, config: &str) -> Fallible<()> {
         // Written beside it and renamed: nobody reads half a file.

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::Duration;
 
+use support::http2;
 use support::instance::{Instance, PATIENCE, Place, eventually, everywhere};
 use support::server::{Request, Server};
 use support::talk::{Answer, Framing};
@@ -448,5 +449,42 @@ fn parts_come_from_the_whole_that_is_stored_and_from_one_that_still_comes() {
             assert_eq!(found[3], "--\r\n");
         }
         assert_eq!(server.requests().len(), 2);
+    });
+}
+
+#[test]
+fn clients_of_http_2_share_what_is_stored_and_what_still_comes() {
+    everywhere(|place| {
+        let server = Server::answering(place.ip, |_| {
+            said("200 OK", "Cache-Control: max-age=60\r\nETag: \"a\"\r\n", &"z".repeat(500_000))
+        });
+        let gateway = caching(place, &server, "{}");
+        http2::speak(
+            async |sender| {
+                let asked: Vec<_> = (0..20)
+                    .map(|_| {
+                        let sender = sender.clone();
+                        tokio::spawn(async move { http2::ask(&sender, http2::get("/"), None).await })
+                    })
+                    .collect();
+                for answer in asked {
+                    let answer = answer.await.expect("no panic").expect("an answer");
+                    assert_eq!((answer.status.as_u16(), answer.body.len()), (200, 500_000));
+                }
+                let mut part = http2::get("/");
+                part.headers_mut().insert("range", http::HeaderValue::from_static("bytes=1-3"));
+                let part = http2::ask(&sender, part, None).await.expect("an answer");
+                assert_eq!((part.status.as_u16(), part.body.as_slice()), (206, &b"zzz"[..]));
+                let mut head = http2::get("/");
+                *head.method_mut() = http::Method::HEAD;
+                let head = http2::ask(&sender, head, None).await.expect("an answer");
+                assert_eq!((head.headers["content-length"].as_bytes(), head.body.len()), (&b"500000"[..], 0));
+                let mut known = http2::get("/");
+                known.headers_mut().insert("if-none-match", http::HeaderValue::from_static("\"a\""));
+                assert_eq!(http2::ask(&sender, known, None).await.expect("an answer").status.as_u16(), 304);
+            },
+            &gateway,
+        );
+        assert_eq!(server.requests().len(), 1);
     });
 }

@@ -214,6 +214,63 @@ fn renewal_touches_no_connection_and_outlives_the_account() {
 }
 
 #[test]
+fn a_lost_account_is_replaced_once_for_all_certificates() {
+    everywhere(|place| {
+        let (authority, pem) = AcmeServer::start(place.ip);
+        authority.behave(|behaviour| behaviour.lifetime = Duration::from_secs(15));
+        let site = Site::new(place, &authority);
+        let acme = |domain: &str| {
+            format!("{{ ca: $DIR/directory.pem, directory: \"{}\", domains: {domain} }}", site.directory)
+        };
+        let config = format!(
+            "state: $DIR/state\nlisteners:\n  web:\n    bind:\n      - \"{}\"\n      \
+             - {{ address: \"$BIND\", tls: {{ acme: [{}, {}] }} }}\n    \
+             redirect_https: on\n    routes: [{{ path: /, respond: {{ body: hello }} }}]\n",
+            site.plain,
+            acme("one.test"),
+            acme("two.test")
+        );
+        let instance = Instance::start_in(place, &config, |directory| {
+            fs::write(directory.join("directory.pem"), &pem).expect("a file");
+        });
+        let client = authority.client();
+        await_trust(&instance, &client, "one.test");
+        await_trust(&instance, &client, "two.test");
+        assert_eq!(authority.accounts(), 1);
+        authority.deactivate_accounts();
+        eventually("two more certificates", || authority.issued() >= 4);
+        assert_eq!(authority.accounts(), 2, "{}", instance.log());
+    });
+}
+
+#[test]
+fn a_lost_account_that_cannot_be_replaced_is_explained_and_tried_again_later() {
+    everywhere(|place| {
+        let (authority, pem) = AcmeServer::start(place.ip);
+        authority.behave(|behaviour| behaviour.lifetime = Duration::from_secs(18));
+        let site = Site::new(place, &authority);
+        let instance = site.start(&pem);
+        let client = authority.client();
+        await_trust(&instance, &client, "site.test");
+        authority.behave(|behaviour| behaviour.wants_external_account = true);
+        authority.deactivate_accounts();
+        eventually("an error", || row(&instance)["error"].is_string());
+        let (row, asked) = (row(&instance), authority.server.count());
+        let error = row["error"].as_str().unwrap_or_default();
+        assert!(error.contains("does not take our account any more"), "{row}");
+        assert!(error.contains("the account was deactivated (unauthorized)"), "{row}");
+        assert!(error.contains("no account was made: the authority says"), "{row}");
+        assert!(error.contains("externalAccountRequired"), "{row}");
+        assert!(row["next_try"].as_u64().is_some_and(|at| at > now() + 100), "{row}");
+        instance.await_log("and no account was made");
+        // Meanwhile the certificate that there is goes on being served.
+        assert_eq!(get(&instance, &client, "site.test").as_deref(), Some("hello"));
+        std::thread::sleep(Duration::from_secs(2));
+        assert_eq!(authority.server.count(), asked);
+    });
+}
+
+#[test]
 fn an_external_account_and_nonces_that_are_not_liked() {
     everywhere(|place| {
         let (authority, pem) = AcmeServer::start(place.ip);

@@ -73,6 +73,11 @@ impl Fault {
         Self { retry_after: line.retry_after(), ..fault }
     }
 
+    /// The same, in other words.
+    pub(crate) fn worded(self, text: String) -> Self {
+        Self { text: cleaned(&text), ..self }
+    }
+
     /// What the pause before the next try depends on.
     pub(crate) fn how(&self) -> Failed {
         match self.side {

@@ -55,7 +55,7 @@ pub(crate) enum Ended {
 impl Job<'_> {
     /// Begins an order, or goes on with the one that `progress` knows.
     pub(crate) async fn obtain(&self, progress: &mut Progress) -> Result<Ended, Fault> {
-        let mut account = self.account(false).await?;
+        let mut account = self.account(None).await?;
         let known = match progress.order.as_ref().map(|placed| placed.url.clone()) {
             Some(url) => match patiently(async || account.order(url.clone()).await).await {
                 Ok(order) => Some(order),
@@ -80,7 +80,7 @@ impl Job<'_> {
     /// When the authority would have this certificate renewed, and in how many seconds it wants to be
     /// asked again; `None`: it does not say (RFC 9773).
     pub(crate) async fn window(&self, certificate: &CertificateIdentifier<'_>) -> Result<Option<(Window, u64)>, Fault> {
-        let account = self.account(false).await?;
+        let account = self.account(None).await?;
         match account.renewal_info(certificate).await {
             Ok((info, again_in)) => {
                 let seconds = |time: i64| u64::try_from(time).unwrap_or(0);
@@ -97,15 +97,19 @@ impl Job<'_> {
         Fault::of(error, &self.line)
     }
 
-    /// The account that is kept, or a new one. `is_lost`: the one that is kept is good for nothing.
-    async fn account(&self, is_lost: bool) -> Result<Account, Fault> {
+    /// The account that is kept, or a new one. `lost`: the URL of one that is good for nothing;
+    /// another certificate may have made another one meanwhile.
+    async fn account(&self, lost: Option<&str>) -> Result<Account, Fault> {
         let _turn = self.account_turn.lock().await;
         let builder = || Account::builder_with_http(self.line.client());
         let entry = &self.names.account;
-        if !is_lost && let Some(kept) = self.store.get(entry) {
+        if let Some(kept) = self.store.get(entry) {
             match serde_json::from_slice::<AccountCredentials>(kept.bytes()) {
                 Ok(credentials) => {
-                    return builder().from_credentials(credentials).await.map_err(|error| self.fault(&error));
+                    let account = builder().from_credentials(credentials).await.map_err(|error| self.fault(&error))?;
+                    if lost != Some(account.id()) {
+                        return Ok(account);
+                    }
                 }
                 Err(error) => tracing::error!("the kept account {} cannot be read ({error})", entry.file_name()),
             }
@@ -121,7 +125,8 @@ impl Job<'_> {
             let fault = self.fault(&error);
             // Of an account nothing is validated: what is wrong with it stands in the config.
             let side = if fault.side == Side::Validation { Side::Config } else { fault.side };
-            Fault { side, text: format!("no account was made: {fault}"), ..fault }
+            let text = format!("no account was made: {fault}");
+            Fault { side, ..fault }.worded(text)
         })?;
         let text = serde_json::to_vec_pretty(&credentials).map_err(|error| Fault::new(Side::Host, error))?;
         self.store.keep(entry, text)?;
@@ -153,11 +158,15 @@ impl Job<'_> {
                 Ok(order) => break order,
                 Err(error) if may_be_lost && is_lost_account(&error) => {
                     let host = &self.acme.directory.host;
+                    let why = self.fault(&error);
                     tracing::warn!(
-                        "the authority {host} does not take our account any more ({error}): a new one is made"
+                        "the authority {host} does not take our account any more ({why}): a new one is made"
                     );
                     may_be_lost = false;
-                    *account = self.account(true).await?;
+                    *account = self.account(Some(account.id())).await.map_err(|fault| {
+                        let text = format!("the authority does not take our account any more ({why}), and {fault}");
+                        fault.worded(text)
+                    })?;
                 }
                 // Only a hint: that it was replaced already, or is not known, is no reason to let it run out.
                 Err(Error::Api(problem)) if replaces.is_some() && kind(&problem) != "rateLimited" => replaces = None,

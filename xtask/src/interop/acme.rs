@@ -1,6 +1,6 @@
 //! The life of certificates with pebble, the authority that Let's Encrypt tests clients with: first
-//! issue by both challenges, an external account, renewal, an authority that is slow, dislikes nonces,
-//! refuses, is away, and has forgotten everybody.
+//! issue by both challenges, an external account, renewal, an account that was deactivated, an authority
+//! that is slow, dislikes nonces, refuses, is away, and has forgotten everybody.
 
 use std::process::Command;
 use std::thread::sleep;
@@ -9,7 +9,9 @@ use std::time::{Duration, Instant};
 use super::Stage;
 use super::client::ensure;
 use super::gateway::{Gateway, START_LIMIT};
+use super::servers::script_path;
 use crate::children::{Running, free_tcp_port, loopback};
+use crate::packages::{self, Missing};
 use crate::shell::{Fallible, output};
 
 /// A slow validation, a renewal and a pause of ours fit in.
@@ -134,6 +136,30 @@ fn obtained(gateway: &Gateway) -> usize {
     gateway.running.printed().matches("obtained from 127.0.0.1").count()
 }
 
+fn lost_accounts(gateway: &Gateway) -> usize {
+    gateway.running.printed().matches("does not take our account any more").count()
+}
+
+/// The account with the external one, at the authority.
+fn deactivate(stage: &Stage, ports: &Ports) -> Fallible<()> {
+    let python = match packages::python_environment("acme", &["cryptography"])? {
+        Ok(bin) => bin,
+        Err(Missing::CannotInstall(why)) => return Err(why.into()),
+    };
+    let folder = stage.folder.path();
+    let mut accounts: Vec<_> = std::fs::read_dir(folder.join("state/acme"))?
+        .filter_map(|entry| entry.ok().map(|entry| entry.path()))
+        .filter(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("account-")))
+        .collect();
+    accounts.sort_by_key(|path| path.metadata().and_then(|found| found.modified()).ok());
+    let account = accounts.pop().ok_or("no account is kept")?;
+    let mut command = Command::new(python.join("python"));
+    command.arg("-B").arg(script_path("acme_deactivate.py")).arg(account);
+    command.arg(format!("https://127.0.0.1:{}/dir", ports.directory)).arg(folder.join("directory.pem"));
+    let status = output(&mut command)?;
+    ensure("deactivated", status.trim() == "deactivated", status)
+}
+
 pub(crate) fn life(stage: &Stage) -> Fallible<String> {
     let folder = stage.folder.path().display().to_string();
     let (key, certificate) = (format!("{folder}/directory.key"), format!("{folder}/directory.pem"));
@@ -193,6 +219,20 @@ pub(crate) fn life(stage: &Stage) -> Fallible<String> {
     let before = obtained(&gateway);
     eventually("a renewal", &gateway, || obtained(&gateway) > before)?;
 
+    // Our account is deactivated: the certificate stays, and the renewal is made with another account,
+    // bound to the external one again.
+    deactivate(stage, &ports)?;
+    let before = obtained(&gateway);
+    let mut served = true;
+    eventually("a deactivated account", &gateway, || {
+        served &= get(stage, &ports, "three.test").is_some();
+        lost_accounts(&gateway) == 1
+    })?;
+    ensure("still served", served, gateway.running.printed())?;
+    eventually("a renewal with another account", &gateway, || obtained(&gateway) > before)?;
+    let accounts = pebble.running.printed().matches("/sign-me-up").count();
+    ensure("one account more", accounts == 2, format!("{accounts} accounts\n{}", pebble.running.printed()))?;
+
     // It goes away, and comes back without a memory: the last certificate stays, then there is a new one.
     pebble.running.kill();
     eventually("the authority is missed", &gateway, || gateway.running.printed().contains("cannot be asked"))?;
@@ -200,7 +240,7 @@ pub(crate) fn life(stage: &Stage) -> Fallible<String> {
     let mood = Mood { settings: &[("PEBBLE_VA_NOSLEEP", "1"), ("PEBBLE_AUTHZREUSE", "0")], ..mood };
     let mut pebble = Pebble::start(stage, &ports, &mood)?;
     pebble.write_root(stage, &ports)?;
-    eventually("a new account", &gateway, || gateway.running.printed().contains("does not take our account"))?;
+    eventually("a new account", &gateway, || lost_accounts(&gateway) == 2)?;
     eventually("a certificate of the new one", &gateway, || get(stage, &ports, "three.test").is_some())?;
 
     // It comes to another place, and finds nothing.
@@ -217,5 +257,8 @@ pub(crate) fn life(stage: &Stage) -> Fallible<String> {
         };
         gateway.running.printed().lines().any(refused)
     })?;
-    Ok(format!("{} certificates by http-01 and tls-alpn-01, renewals, a lost account, a refusal", obtained(&gateway)))
+    Ok(format!(
+        "{} certificates by http-01 and tls-alpn-01, renewals, a deactivated and a lost account, a refusal",
+        obtained(&gateway)
+    ))
 }

@@ -187,6 +187,62 @@ fn trailers_and_interim_answers_pass_both_ways() {
 }
 
 #[test]
+fn trailers_pass_behind_a_body_of_known_length() {
+    everywhere(|place| {
+        let server = Http2Server::start(place.ip, Habits::default(), async |request, mut respond| {
+            let path = request.uri().path().to_owned();
+            if drain(request).await.is_none() {
+                return;
+            }
+            let body = vec![b'x'; if path == "/large" { 300_000 } else { 4 }];
+            let body = if path == "/empty" { Vec::new() } else { body };
+            let mut response = Response::new(());
+            response.headers_mut().insert("content-length", HeaderValue::from(body.len()));
+            let Ok(mut stream) = respond.send_response(response, false) else { return };
+            if !body.is_empty() && !send(&mut stream, &body, false).await {
+                return;
+            }
+            if matches!(path.as_str(), "/late" | "/reset") {
+                tokio::time::sleep(Duration::from_millis(200)).await;
+            }
+            match path.as_str() {
+                "/reset" => stream.send_reset(h2::Reason::NO_ERROR),
+                "/plain" => drop(stream.send_data(Bytes::new(), true)),
+                _ => {
+                    let mut sent = HeaderMap::new();
+                    sent.insert("x-sum", HeaderValue::from_static("7"));
+                    drop(stream.send_trailers(sent));
+                }
+            }
+        });
+        let gateway = proxy(place, &server);
+        for (path, length, sum) in [
+            ("/small", 4, Some("7")),
+            ("/large", 300_000, Some("7")),
+            ("/empty", 0, Some("7")),
+            ("/late", 4, Some("7")),
+            ("/plain", 4, None),
+            ("/reset", 4, None),
+        ] {
+            speak(
+                async |sender| {
+                    let answer = ask(&sender, get(path), None).await.expect("an answer");
+                    assert_eq!(answer.headers["content-length"], length.to_string(), "{path}");
+                    assert_eq!(answer.body.len(), length, "{path}");
+                    let trailers = answer.trailers.unwrap_or_default();
+                    assert_eq!(trailers.get("x-sum").and_then(|sum| sum.to_str().ok()), sum, "{path}");
+                },
+                &gateway,
+            );
+            // A client of HTTP/1.1 has its length, and no place for trailers behind it.
+            let answer = gateway.connect().get(path).expect(200);
+            assert_eq!((answer.body.len(), answer.trailers.len()), (length, 0), "{path}");
+        }
+        assert_eq!(server.accepted(), server.open());
+    });
+}
+
+#[test]
 fn heads_without_bodies() {
     everywhere(|place| {
         let server = Http2Server::start(place.ip, Habits::default(), async |request, respond| {

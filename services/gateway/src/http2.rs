@@ -76,6 +76,8 @@ struct Inbox {
     is_head_request: Cell<bool>,
     /// `Sec-WebSocket-Accept` that belongs to the request for a WebSocket.
     websocket_accept: Cell<Option<[u8; 28]>>,
+    /// Lines behind a body whose framing has no place for them.
+    trailers: RefCell<Vec<u8>>,
     ended: Cell<bool>,
     broken: Cell<Option<Broken>>,
     reader: RefCell<Option<Waker>>,
@@ -338,6 +340,8 @@ impl Inbox {
             let mut last = Vec::with_capacity(5 + trailers.len());
             chunked::end_body(&mut last, trailers);
             self.append(&last);
+        } else if !trailers.is_empty() {
+            self.trailers.replace(trailers.to_vec());
         }
         self.ended.set(true);
     }

@@ -19,6 +19,8 @@ pub(super) enum Sending {
     /// The body is sent, and what stands behind it is not: so many bytes at the front of the next
     /// write, which the decoder has seen.
     Trailers { decoder: Box<Decoder>, undelivered: usize },
+    /// The body is sent, and whether trailers follow is not known before the stream is shut down.
+    Held,
     /// Until the stream is shut down.
     UntilEnd,
     /// Everything was said.
@@ -30,7 +32,8 @@ impl Sending {
         Self::Chunked { decoder: Box::default(), undelivered: 0 }
     }
 
-    /// Gives the machine what it takes of `bytes`, and says how many of them are done with.
+    /// Gives the machine what it takes of `bytes`, and says how many of them are done with. `holds`: a
+    /// body of known length is not the end.
     ///
     /// # Errors
     /// `Busy`: none of them now.
@@ -40,18 +43,19 @@ impl Sending {
         now_ms: u64,
         id: StreamId,
         bytes: &[u8],
+        holds: bool,
     ) -> Result<usize, SendError> {
         let piece = bytes.get(..PIECE_BYTES).unwrap_or(bytes);
         match self {
-            Self::Head | Self::Ended => Err(SendError::Gone),
+            Self::Head | Self::Held | Self::Ended => Err(SendError::Gone),
             Self::UntilEnd => machine.send_data(now_ms, id, piece, false),
             Self::Length(left) => {
                 let piece = piece.get(..usize::try_from(*left).unwrap_or(usize::MAX)).unwrap_or(piece);
-                let end = piece.len() as u64 == *left;
+                let end = piece.len() as u64 == *left && !holds;
                 let taken = machine.send_data(now_ms, id, piece, end)?;
                 *left -= taken as u64;
                 if *left == 0 {
-                    *self = Self::Ended;
+                    *self = if holds { Self::Held } else { Self::Ended };
                 }
                 Ok(taken)
             }
@@ -62,7 +66,7 @@ impl Sending {
                     let step = decoder.decode(bytes).map_err(|_| SendError::Gone)?;
                     if decoder.is_done() {
                         *self = Self::Trailers { decoder: std::mem::take(decoder), undelivered: step.consumed };
-                        return self.finish(machine, now_ms, id).map(|()| step.consumed);
+                        return self.finish(machine, now_ms, id, b"").map(|()| step.consumed);
                     }
                     if step.data.is_empty() {
                         return Ok(step.consumed);
@@ -78,21 +82,28 @@ impl Sending {
             }
             Self::Trailers { undelivered, .. } => {
                 let undelivered = *undelivered;
-                self.finish(machine, now_ms, id).map(|()| undelivered)
+                self.finish(machine, now_ms, id, b"").map(|()| undelivered)
             }
         }
     }
 
-    /// Says what stands behind the body, where it has come to that.
+    /// Says what stands behind the body, where it has come to that: its own trailers, or `held` ones.
     ///
     /// # Errors
     /// `Busy`: not now.
-    pub(super) fn finish(&mut self, machine: &mut Machine, now_ms: u64, id: StreamId) -> Result<(), SendError> {
+    pub(super) fn finish(
+        &mut self,
+        machine: &mut Machine,
+        now_ms: u64,
+        id: StreamId,
+        held: &[u8],
+    ) -> Result<(), SendError> {
         match self {
             Self::Trailers { decoder, .. } if !decoder.trailers().is_empty() => {
                 machine.send_trailers(id, |fields| fields.add_lines(decoder.trailers()))?;
             }
-            Self::Trailers { .. } | Self::UntilEnd => drop(machine.send_data(now_ms, id, b"", true)?),
+            Self::Held if !held.is_empty() => machine.send_trailers(id, |fields| fields.add_lines(held))?,
+            Self::Trailers { .. } | Self::Held | Self::UntilEnd => drop(machine.send_data(now_ms, id, b"", true)?),
             _ => return Ok(()),
         }
         *self = Self::Ended;

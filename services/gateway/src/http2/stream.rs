@@ -19,6 +19,8 @@ pub(crate) struct Http2Stream {
     inbox: Rc<Inbox>,
     end: End,
     sending: Sending,
+    /// What ends an answer of known length that is not ended by its last byte.
+    held: Option<Vec<u8>>,
     /// Of the connection.
     pub(crate) security: Option<Rc<Security>>,
 }
@@ -52,7 +54,7 @@ impl std::fmt::Debug for Http2Stream {
 
 impl Http2Stream {
     pub(super) fn answering(mux: Rc<Mux>, id: StreamId, inbox: Rc<Inbox>, wanted: Wanted) -> Self {
-        Self { mux, id, inbox, end: End::Answer(wanted), sending: Sending::Head, security: None }
+        Self { mux, id, inbox, end: End::Answer(wanted), sending: Sending::Head, held: None, security: None }
     }
 
     /// For the next request to a server.
@@ -64,6 +66,7 @@ impl Http2Stream {
             inbox: Rc::default(),
             end: End::Ask { is_done: false },
             sending: Sending::Head,
+            held: None,
             security: None,
         }
     }
@@ -134,7 +137,10 @@ impl Http2Stream {
             let step = match (&self.sending, &self.end) {
                 (Sending::Head, End::Answer(_)) => self.send_answer(rest),
                 (Sending::Head, End::Ask { .. }) => self.send_request(rest),
-                _ => self.sending.send(&mut self.mux.machine.borrow_mut(), self.mux.now_ms(), self.id, rest),
+                _ => {
+                    let holds = self.held.is_some();
+                    self.sending.send(&mut self.mux.machine.borrow_mut(), self.mux.now_ms(), self.id, rest, holds)
+                }
             };
             match step {
                 Ok(0) | Err(SendError::Busy) => break,
@@ -196,6 +202,7 @@ impl Http2Stream {
             Sending::Ended
         } else {
             match head.facts.content_length {
+                Some(0) if self.held.is_some() => Sending::Held,
                 Some(0) => Sending::Ended,
                 Some(length) => Sending::Length(length),
                 None if head.facts.is_chunked => Sending::chunked(),
@@ -269,7 +276,8 @@ impl Http2Stream {
         if self.inbox.broken.get().is_some() {
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
         }
-        let sent = self.sending.finish(&mut self.mux.machine.borrow_mut(), self.mux.now_ms(), self.id);
+        let held = self.held.as_deref().unwrap_or_default();
+        let sent = self.sending.finish(&mut self.mux.machine.borrow_mut(), self.mux.now_ms(), self.id, held);
         self.mux.wants_writing();
         match sent {
             Ok(()) => Poll::Ready(Ok(())),
@@ -279,6 +287,28 @@ impl Http2Stream {
             }
             Err(_) => Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
         }
+    }
+
+    /// Of a server's answer of known length: trailers may stand behind its last byte, or do.
+    pub(crate) fn may_have_trailers(&self) -> bool {
+        let inbox = &self.inbox;
+        inbox.broken.get().is_none() && !(inbox.ended.get() && inbox.trailers.borrow().is_empty())
+    }
+
+    /// The trailers of such an answer, once it is known whether there are any.
+    pub(crate) fn poll_trailers(&self, context: &mut Context<'_>) -> Poll<Vec<u8>> {
+        let inbox = &self.inbox;
+        if inbox.ended.get() || inbox.broken.get().is_some() {
+            return Poll::Ready(inbox.trailers.take());
+        }
+        register(&inbox.reader, context);
+        Poll::Pending
+    }
+
+    /// An answer of known length ends with these trailers, and not by itself. Said again before the
+    /// end, where they were not known yet.
+    pub(crate) fn hold(&mut self, trailers: Vec<u8>) {
+        self.held = Some(trailers);
     }
 
     /// The stream's end will not be taken for the answer's.

@@ -106,6 +106,7 @@ pub(super) async fn run(
     };
     let mut paced = Paced::new(exchange, DOWN);
     let mut clean = true;
+    let mut awaits_trailers = response.content_length == Some(0) && hold(exchange.stream, &connection.stream);
     let mut head_bytes = 0;
     let begun = poll_fn(|context| {
         Poll::Ready(proxy::with_scratch(|scratch| {
@@ -120,6 +121,7 @@ pub(super) async fn run(
                 *left -= here as u64;
                 if *left == 0 {
                     source = Source::Complete;
+                    awaits_trailers = hold(exchange.stream, &connection.stream);
                 }
                 here
             } else {
@@ -180,8 +182,16 @@ pub(super) async fn run(
                     Poll::Pending => {}
                 }
             }
+            if awaits_trailers
+                && let (Stream::Http2(client), Some((connection, _))) = (&mut *exchange.stream, &server_side)
+                && let Stream::Http2(server) = &connection.stream
+                && let Poll::Ready(lines) = server.poll_trailers(context)
+            {
+                client.hold(lines);
+                awaits_trailers = false;
+            }
             if matches!(source, Source::Complete)
-                && let Some((mut connection, server)) = server_side.take_if(|_| !uploading)
+                && let Some((mut connection, server)) = server_side.take_if(|_| !uploading && !awaits_trailers)
             {
                 // The server is free for the next request, however slow this client reads.
                 exchange.places.server_is_free();
@@ -213,7 +223,9 @@ pub(super) async fn run(
                 blocked = !output.queue.is_empty();
             }
             match (&mut source, &mut server_side) {
-                (Source::Complete, _) | (_, None) if !blocked => return Poll::Ready(Pumped::Complete),
+                (Source::Complete, _) | (_, None) if !blocked && !awaits_trailers => {
+                    return Poll::Ready(Pumped::Complete);
+                }
                 (Source::Complete, _) | (_, None) => {}
                 (Source::Length(left), Some((connection, _)))
                     if !blocked
@@ -251,10 +263,14 @@ pub(super) async fn run(
                             _ => return Poll::Ready(Pumped::ServerCut),
                         },
                         Poll::Ready(Ok(_)) => {
+                            let has_length = matches!(source, Source::Length(_));
                             match take_in(&mut source, lease, rechunk, &mut output) {
                                 Some(quiet) => clean &= quiet,
                                 None => return Poll::Ready(Pumped::ServerCut),
                             }
+                            awaits_trailers = has_length
+                                && matches!(source, Source::Complete)
+                                && hold(exchange.stream, &connection.stream);
                             moved = true;
                         }
                         Poll::Ready(Err(_)) => return Poll::Ready(Pumped::ServerCut),
@@ -296,6 +312,8 @@ pub(super) async fn run(
         Poll::Ready(match waits_for_server {
             _ if exchange.is_over_limit() => Pumped::Deadline,
             _ if uploading && !upload.waits_for_server() => Pumped::BodyBroken(Reason::BodyTimeout),
+            // All that was promised is here; nobody waits longer for what may not come.
+            true if awaits_trailers => Pumped::Complete,
             true => Pumped::ServerCut,
             false => Pumped::ClientStalled,
         })
@@ -318,6 +336,18 @@ pub(super) async fn run(
         server.report(outcome, exchange.worker.clock.coarse_ms());
     }
     Ended::aborted(reason)
+}
+
+/// The body of known length is here in full: has its end put off, where both sides can have trailers
+/// behind it and none are ruled out.
+fn hold(client: &mut Stream, server: &Stream) -> bool {
+    match (client, server) {
+        (Stream::Http2(client), Stream::Http2(server)) if server.may_have_trailers() => {
+            client.hold(Vec::new());
+            true
+        }
+        _ => false,
+    }
 }
 
 /// The cookie that keeps the client at this server, unless it has it already.

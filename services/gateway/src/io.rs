@@ -399,7 +399,8 @@ pub(crate) async fn close_gently(stream: &mut Stream, deadline: &Deadline) {
         {
             return;
         }
-        let mut lease = Lease::small();
+        // Leased for this read alone. Who floods has sent much: a few large reads.
+        let mut lease = Lease::large();
         match read(stream, deadline, lease.spare()).await {
             Ok(0) | Err(_) => return,
             Ok(count) => thrown_away += count,

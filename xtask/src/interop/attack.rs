@@ -187,12 +187,19 @@ fn flood(listen: SocketAddr, kind: &Flood, stop: &AtomicBool) -> Fallible<()> {
     stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")?;
     stream.write_all(&[frame(SETTINGS, 0, 0, kind.settings), frame(SETTINGS, 1, 0, &[]), (kind.first)()].concat())?;
     let mut sink = [0; 16 * 1024];
+    let some = |number: u32| (number..(number + 50).min(kind.times)).map(kind.again).collect::<Vec<_>>().concat();
+    // Put together once where all are alike: the work of attackers would take from the others the CPU
+    // that these measure on, and that would be seen and not the gateway.
+    let are_alike = (kind.again)(0) == (kind.again)(1);
+    let mut bytes = some(0);
     for number in (0..kind.times).step_by(50) {
         if stop.load(Ordering::Relaxed) {
             return Ok(());
         }
-        let some: Vec<u8> = (number..(number + 50).min(kind.times)).flat_map(kind.again).collect();
-        stream.write_all(&some)?;
+        if number > 0 && !are_alike {
+            bytes = some(number);
+        }
+        stream.write_all(&bytes)?;
         if let Ok(0) = stream.read(&mut sink) {
             return Ok(());
         }

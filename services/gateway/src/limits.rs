@@ -162,7 +162,7 @@ pub(crate) const LINK_PING_PATIENCE: Duration = Duration::from_secs(5);
 pub(crate) const LINK_PING_AGAIN: Duration = Duration::from_secs(300);
 
 /// Tasks of HTTP/2 requests that wait for the next one, of each worker, and how long they do.
-pub(crate) const IDLE_HANDS: usize = 256;
+pub(crate) const IDLE_HANDS: usize = 1024;
 pub(crate) const HAND_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Memory that an HTTP/2 connection keeps for the heads that come next. Bytes.

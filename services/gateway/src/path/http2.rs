@@ -34,9 +34,10 @@ pub(super) async fn serve(connection: &mut Connection, mut first: Option<Box<Lea
     drop(site);
     connection.site.borrow().cell.http2_connections.increment();
     let mut idle_since_ms = now_ms;
+    let client_text = ClientText::of(connection.client.map(SocketAddr::from));
     poll_fn(|context| {
         mux.drive(context);
-        poll_round(connection, &mux, &mut first, &mut idle_since_ms, context)
+        poll_round(connection, &mux, &client_text, &mut first, &mut idle_since_ms, context)
     })
     .await;
     mux.break_all(Broken::Lost);
@@ -47,13 +48,14 @@ pub(super) async fn serve(connection: &mut Connection, mut first: Option<Box<Lea
 fn poll_round(
     connection: &mut Connection,
     mux: &Rc<Mux>,
+    client_text: &ClientText,
     first: &mut Option<Box<Lease>>,
     idle_since_ms: &mut u64,
     context: &mut Context<'_>,
 ) -> Poll<()> {
     let now_ms = connection.deadline.now_ms();
     if let Some(read) = first.take() {
-        take(connection, mux, now_ms, read.filled());
+        take(connection, mux, client_text, now_ms, read.filled());
     }
     let whole_idle = connection.site.borrow().config.bounds.idle;
     let idle_ms = connection.worker.own_limits.shortened(whole_idle).as_millis() as u64;
@@ -95,7 +97,7 @@ fn poll_round(
                 Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(()),
                 Poll::Ready(Ok(count)) => lease.advance(count),
             }
-            take(connection, mux, now_ms, lease.filled());
+            take(connection, mux, client_text, now_ms, lease.filled());
         }
     }
     let next_ms = mux.machine.borrow().deadline().unwrap_or(u64::MAX);
@@ -109,7 +111,7 @@ fn poll_round(
 }
 
 /// Gives the machine what was read, and does what comes out.
-fn take(connection: &mut Connection, mux: &Rc<Mux>, now_ms: u64, mut input: &[u8]) {
+fn take(connection: &mut Connection, mux: &Rc<Mux>, client_text: &ClientText, now_ms: u64, mut input: &[u8]) {
     loop {
         let mut machine = mux.machine.borrow_mut();
         let step = match machine.receive(now_ms, input) {
@@ -138,7 +140,8 @@ fn take(connection: &mut Connection, mux: &Rc<Mux>, now_ms: u64, mut input: &[u8
                     head.body = BodyLength::None;
                 }
                 let rejected = taken.err().map(Reason::Rejected);
-                begin(connection, mux, stream, end, hand, Asked { head, bytes, rejected });
+                let asked = Asked { head, bytes, client_text: *client_text, rejected };
+                begin(connection, mux, stream, end, hand, asked);
             }
             Happened::Data { stream, bytes, end } => {
                 drop(machine);
@@ -165,6 +168,7 @@ struct Asked {
     head: HeadLease,
     /// The head's bytes.
     bytes: Vec<u8>,
+    client_text: ClientText,
     rejected: Option<Reason>,
 }
 
@@ -217,14 +221,13 @@ fn begin(connection: &mut Connection, mux: &Rc<Mux>, id: StreamId, end: bool, ha
 /// Serves a request, and gives back what the task has for the next one.
 pub(super) async fn answer(work: Work, deadline: Deadline) -> (Deadline, Vec<u8>) {
     let Work { stream, worker, sites, site, client, pace, asked } = work;
-    let Asked { mut head, bytes, rejected } = asked;
+    let Asked { mut head, bytes, client_text, rejected } = asked;
     let mut request = Connection { stream, worker, site: sites, client, deadline, requests: 0, pace, admitted: None };
     // Taken back before anything was done about it: who asks and resets again and again gets no work
     // out of us, nor out of a server. Who has asked and left may have meant it.
     if request.stream.broken().is_some_and(|how| how != Broken::Lost) {
         return (request.deadline, bytes);
     }
-    let client_text = ClientText::of(client.map(SocketAddr::from));
     if let Some(reason) = rejected {
         refuse(&mut request, &client_text, &site, reason).await;
         return (request.deadline, bytes);

@@ -362,6 +362,8 @@ pub struct Bounds {
     pub idle: Duration,
     /// A request body has to come at least at this speed, bytes a second; 0 turns it off.
     pub body_rate: u64,
+    /// A client has to take its answer at least at this speed, bytes a second; 0 turns it off.
+    pub answer_rate: u64,
     pub connections: u32,
     /// Connections of one client address; 0 turns it off.
     pub per_client: u32,

@@ -78,6 +78,7 @@ fn defaults() {
             header_timeout: Duration::from_secs(10),
             idle: Duration::from_secs(60),
             body_rate: 1024,
+            answer_rate: 256,
             connections: 10_000,
             per_client: 1000,
             connection_rate: None,

@@ -276,6 +276,11 @@ pub fn accept_queue(socket: impl AsFd) -> io::Result<(u32, u32)> {
     tcp_info(socket).map(|info| (info.tcpi_unacked, info.tcpi_sacked))
 }
 
+/// Bytes that the other end of a connected TCP socket has acknowledged since it was opened.
+pub fn bytes_acknowledged(socket: impl AsFd) -> io::Result<u64> {
+    tcp_info(socket).map(|info| info.tcpi_bytes_acked)
+}
+
 #[cfg(test)]
 mod tests {
     use std::io::Write;
@@ -446,5 +451,19 @@ mod tests {
         let _clients = [(); 2].map(|()| TcpStream::connect(address).unwrap());
         assert_eq!((none, accept_queue(&listener).unwrap()), (0, (2, most)));
         assert!(most > 2);
+    }
+
+    #[test]
+    fn what_the_other_end_has_taken_is_counted() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let _server = listener.accept().unwrap();
+        let before = bytes_acknowledged(&client).unwrap();
+        client.write_all(&[0; 1000]).unwrap();
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(5);
+        while bytes_acknowledged(&client).unwrap() < before + 1000 {
+            assert!(std::time::Instant::now() < deadline);
+            std::thread::yield_now();
+        }
     }
 }

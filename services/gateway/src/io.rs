@@ -197,6 +197,19 @@ impl Stream {
         }
     }
 
+    /// Bytes that the other end of its TCP connection has acknowledged, where they are all its own.
+    pub(crate) fn acknowledged(&self) -> Option<u64> {
+        let socket = match self {
+            Self::Tcp(stream) => stream,
+            Self::Tls(stream) => match stream.tls.transport() {
+                Transport::Tcp(stream) => stream,
+                Transport::Unix(_) => return None,
+            },
+            Self::Unix(_) | Self::Http2(_) => return None,
+        };
+        sumun_host::sockets::bytes_acknowledged(socket).ok()
+    }
+
     /// It came over TLS, itself or the connection that it is a stream of.
     pub(crate) fn security(&self) -> Option<Rc<Security>> {
         match self {
@@ -354,24 +367,6 @@ pub(crate) async fn write_all(stream: &mut Stream, deadline: &Deadline, bytes: &
             }
         }
         Poll::Ready(Ok(()))
-    })
-    .await
-}
-
-/// Sends up to `length` bytes of a file from `*offset` on, without copying them through this
-/// process, and says how many; 0 is the file's end.
-pub(crate) async fn send_file(
-    stream: &mut Stream,
-    deadline: &Deadline,
-    file: &std::fs::File,
-    offset: &mut u64,
-    length: usize,
-) -> Result<usize, Stopped> {
-    poll_fn(|context| {
-        match stream.poll_writable_io(context, |socket| sumun_host::files::send_file(socket, file, offset, length)) {
-            Poll::Pending if deadline.passed() => Poll::Ready(Err(Stopped::Deadline)),
-            other => other.map_err(|_| Stopped::Broken),
-        }
     })
     .await
 }

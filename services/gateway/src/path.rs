@@ -27,6 +27,7 @@ mod relay;
 mod request_id;
 mod splice;
 mod tunnel;
+mod uptake;
 mod waiting_room;
 mod watch;
 

@@ -208,6 +208,7 @@ impl Lower<'_> {
                 Some(Stream::Udp(_)) => IDLE_FLOW,
             }),
             body_rate: bounds.speed("body_rate"),
+            answer_rate: bounds.speed("answer_rate"),
             connections: bounds.number("connections"),
             per_client: bounds.number("per_client"),
             connection_rate: bounds.value("connection_rate", values::rate),

@@ -10,7 +10,7 @@ use crate::values::{self, http};
 /// Keys of a listener that are about HTTP alone.
 const OF_HTTP: [&str; 5] = ["redirect_https", "hsts", "trace", "request_id", "error_pages"];
 /// The same of its bounds.
-const BOUNDS_OF_HTTP: [&str; 6] = ["header", "headers", "request_line", "body", "body_rate", "requests"];
+const BOUNDS_OF_HTTP: [&str; 7] = ["header", "headers", "request_line", "body", "body_rate", "answer_rate", "requests"];
 /// Keys that mean nothing for datagrams.
 const OF_CONNECTIONS: [&str; 2] = ["tls", "proxy_protocol"];
 /// The name of everything that no other name is.

@@ -86,6 +86,8 @@ pub(crate) static BOUNDS: Map = Map {
             .by_default("60s; 1h with `tcp` or `sni`; 30s with `udp`"),
         key("body_rate", Shape::One(Kind::Speed), "A request body has to come at least at this speed; 0 turns it off.")
             .default("1KiB/s"),
+        key("answer_rate", Shape::One(Kind::Speed), "A client has to take its answer at least at this speed, looked at once in each idle time in which we wait for it; 0 turns it off.")
+            .default("256B/s"),
         key(
             "connections",
             Shape::One(Kind::Integer { least: 1, most: 10_000_000 }),

@@ -2,6 +2,7 @@
 
 use std::future::poll_fn;
 use std::io::IoSlice;
+use std::os::fd::BorrowedFd;
 use std::os::unix::fs::FileExt;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -15,6 +16,7 @@ use sumun_http::{Method, Version, chunked};
 
 use super::bandwidth::{self, Paced};
 use super::body::Body;
+use super::uptake::Uptake;
 use super::{Ended, Exchange, Pace, answer, proxy};
 use crate::events::Reason;
 use crate::files::{
@@ -267,6 +269,7 @@ async fn send_memory(
     body: &[u8],
 ) -> Result<(), Reason> {
     let mut sent = 0;
+    let mut uptake: Option<Uptake> = None;
     let mut head: Option<Vec<u8>> = None;
     let copies = body.len() <= COPY_BYTES;
     let facts = HeadFacts::of(exchange, status);
@@ -303,11 +306,15 @@ async fn send_memory(
                         exchange.record.bytes_out += body.len() as u64;
                         return Poll::Ready(Ok(()));
                     }
-                    exchange.set_deadline(exchange.site.config.bounds.idle);
                 }
                 (Poll::Ready(_), _) => return Poll::Ready(Err(Reason::ClientClosed)),
-                (Poll::Pending, _) if exchange.deadline.passed() => return Poll::Ready(Err(Reason::ClientStalled)),
-                (Poll::Pending, _) => return Poll::Pending,
+                (Poll::Pending, _) => {
+                    let idle = exchange.site.config.bounds.idle;
+                    let uptake = uptake.get_or_insert_with(|| Uptake::new(exchange, idle));
+                    uptake.sent = sent as u64;
+                    let goes_on = uptake.awaits_client(exchange) && !exchange.is_over_limit();
+                    return if goes_on { Poll::Pending } else { Poll::Ready(Err(Reason::ClientStalled)) };
+                }
             }
         }
     })
@@ -341,6 +348,7 @@ async fn send_file(
     file: &Arc<OpenFile>,
     (mut offset, mut length): (u64, u64),
 ) -> Result<(), Reason> {
+    let mut uptake = Uptake::new(exchange, exchange.site.config.bounds.idle);
     if length == 0 || exchange.stream.is_socket() || head.len() > COPY_BYTES {
         write_head(exchange, &std::mem::take(&mut head)).await?;
     }
@@ -356,13 +364,13 @@ async fn send_file(
         let end = offset + window;
         while offset < end {
             let most = if paced.is_on() { bandwidth::share(exchange, paced).await? } else { usize::MAX };
-            exchange.set_deadline(exchange.site.config.bounds.idle);
             let left = ((end - offset) as usize).min(most);
             let count = if exchange.stream.is_socket() {
-                io::send_file(exchange.stream, exchange.deadline, file, &mut offset, left).await.map_err(of_stop)?
+                send_moved(exchange, &mut uptake, file, &mut offset, left).await?
             } else {
-                send_copied(exchange, &mut head, file, &mut offset, left).await?
+                send_copied(exchange, &mut uptake, &mut head, file, &mut offset, left).await?
             };
+            uptake.pauses(exchange.deadline.now_ms());
             paced.note(count);
             exchange.record.bytes_out += count as u64;
             if count == 0 {
@@ -375,11 +383,35 @@ async fn send_file(
     Ok(())
 }
 
+/// The next piece of a file, which is not copied through this process.
+async fn send_moved(
+    exchange: &mut Exchange<'_>,
+    uptake: &mut Uptake,
+    file: &OpenFile,
+    offset: &mut u64,
+    left: usize,
+) -> Result<usize, Reason> {
+    poll_fn(|context| {
+        let send = |socket: BorrowedFd<'_>| sumun_host::files::send_file(socket, &**file, offset, left);
+        match exchange.stream.poll_writable_io(context, send) {
+            Poll::Ready(Ok(count)) => {
+                uptake.sent += count as u64;
+                Poll::Ready(Ok(count))
+            }
+            Poll::Ready(Err(_)) => Poll::Ready(Err(Reason::ClientClosed)),
+            Poll::Pending if uptake.awaits_client(exchange) && !exchange.is_over_limit() => Poll::Pending,
+            Poll::Pending => Poll::Ready(Err(Reason::ClientStalled)),
+        }
+    })
+    .await
+}
+
 /// The next piece of a file to a client that the kernel cannot serve by itself: it is read into
 /// this process, for its bytes go into frames or records. The first one has the head before it. 0 is
 /// the file's end.
 async fn send_copied(
     exchange: &mut Exchange<'_>,
+    uptake: &mut Uptake,
     head: &mut Vec<u8>,
     file: &OpenFile,
     offset: &mut u64,
@@ -392,7 +424,7 @@ async fn send_copied(
     let count = file.read_at(piece, *offset).map_err(|_| Reason::FileUnreadable)?;
     lease.advance(count);
     *offset += count as u64;
-    io::write_all(exchange.stream, exchange.deadline, lease.filled()).await.map_err(of_stop)?;
+    uptake.write_all(exchange, lease.filled()).await?;
     Ok(count)
 }
 

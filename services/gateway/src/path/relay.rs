@@ -17,6 +17,7 @@ use sumun_pools::{Lease as ServerLease, Outcome};
 use super::bandwidth::{Paced, wake_at_next_tick};
 use super::body::{Body, Upload, UploadError};
 use super::splice::Splice;
+use super::uptake::Uptake;
 use super::{Ended, Exchange, Pace, answer, proxy};
 use crate::events::Reason;
 use crate::heads::ResponseLease;
@@ -161,6 +162,7 @@ pub(super) async fn run(
     let idle = pool.config.timeouts.idle;
     let pace = Pace::begin(exchange).towards(exchange, idle).in_answer(exchange);
     let mut splice: Option<Splice> = None;
+    let mut uptake = Uptake::new(exchange, idle);
     let mut watching = true;
     let mut paused = false;
     // Until here it was the time for the first byte.
@@ -297,6 +299,7 @@ pub(super) async fn run(
         if paced.waits() || (uploading && body.waits_for_share()) {
             // That is our doing: nobody is idle.
             paused = true;
+            uptake.pauses(exchange.deadline.now_ms());
             if exchange.is_over_limit() {
                 return Poll::Ready(Pumped::Deadline);
             }
@@ -305,6 +308,12 @@ pub(super) async fn run(
         }
         if std::mem::take(&mut paused) {
             exchange.set_deadline(idle);
+        }
+        if waits_for_server || uploading {
+            uptake.pauses(exchange.deadline.now_ms());
+        } else if !exchange.is_over_limit() {
+            uptake.sent = output.sent;
+            return if uptake.awaits_client(exchange) { Poll::Pending } else { Poll::Ready(Pumped::ClientStalled) };
         }
         if !exchange.deadline.passed() {
             return Poll::Pending;

@@ -1,9 +1,11 @@
 """Visitors with a real browser in a waiting room: waiting_room.py ADDRESS FOLDER
 
-ADDRESS has /sale/ (two a second are let in) and /closed/ (nobody is); screenshots go into FOLDER.
+ADDRESS has /sale/ (two a second are let in), /closed/ (nobody is) and /hard/ (behind a challenge); screenshots
+go into FOLDER.
 """
 
 import json
+import re
 import sys
 import urllib.error
 import urllib.request
@@ -45,8 +47,8 @@ with sync_playwright() as play:
 
     def visitor(**options):
         page = browser.new_context(**options).new_page()
-        # The page itself comes with 503, which a browser mentions.
-        heard = lambda message: message.type in ("error", "warning") and "503" not in message.text
+        # The pages themselves come with 503 or 403, which a browser mentions.
+        heard = lambda message: message.type in ("error", "warning") and not re.search("503|403", message.text)
         page.on("console", lambda message: complaints.append(message.text) if heard(message) else None)
         page.on("pageerror", lambda error: complaints.append(str(error)))
         return page
@@ -92,6 +94,22 @@ with sync_playwright() as play:
     with page.expect_navigation(timeout=60_000):
         pass
     assert page.url == base + "//closed/?a=1" and place(page) > 1500, page.url
+    for name, options in {
+        "desk": {"locale": "en-US", "viewport": {"width": 1280, "height": 800}},
+        "phone": {"locale": "ko-KR", "viewport": {"width": 360, "height": 640}, **phone},
+        "without-script": {"locale": "ko-KR", "viewport": {"width": 360, "height": 640}, "java_script_enabled": False},
+    }.items():
+        page = visitor(**options)
+        page.goto(base + "/hard/thing?a=1#part", wait_until="domcontentloaded")
+        page.screenshot(path=f"{folder}/challenge-{name}.png")
+        if name == "without-script":
+            assert not page.is_visible("#hint")
+            assert "자바스크립트" in page.inner_text("noscript"), page.inner_text("main")
+            continue
+        page.wait_for_selector("text=inside", timeout=60_000)
+        assert page.url == base + "/hard/thing?a=1#part", page.url
+        page.reload()
+        assert "inside" in page.inner_text("body"), "the pass holds"
     assert not complaints, complaints
     page = seen["desk"]
     page.context.set_offline(True)
@@ -99,5 +117,5 @@ with sync_playwright() as play:
     page.wait_for_selector("text=The connection was lost", timeout=60_000)
     page.context.set_offline(False)
     await_that(page, "the connection is back", lambda: page.inner_text("[data-room=state]") == "")
-    print(f"Chromium {browser.version}: place {first} to inside, reload, phone, dark, without script, offline")
+    print(f"Chromium {browser.version}: place {first} to inside, reload, phone, dark, without script, offline; challenge solved")
     browser.close()

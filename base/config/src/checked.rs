@@ -34,7 +34,7 @@ pub use stream::{Bandwidth, BlockKey, ByProtocol, Quic, QuicServerId, Rate, Sni,
 pub use sumun_certificates::KeyType;
 pub use sumun_hello::quic_lb::ServerId;
 pub use sumun_traffic::Priority;
-pub use waiting_room::WaitingRoom;
+pub use waiting_room::{Challenge, WaitingRoom};
 
 pub type Name = Arc<str>;
 
@@ -412,6 +412,7 @@ pub struct Route {
     pub waiting_room: Option<WaitingRoom>,
     /// Of routes that go to servers alone.
     pub cache: Option<RouteCache>,
+    pub challenge: Option<Challenge>,
 }
 
 impl Route {

@@ -3,6 +3,7 @@
 
 mod blocks;
 mod cache;
+mod challenge;
 mod health;
 mod limits;
 mod listener;
@@ -14,6 +15,7 @@ mod waiting_room;
 
 pub(crate) use blocks::{BLOCK, BLOCK_WHEN};
 pub(crate) use cache::{CACHE, CACHE_BYPASS, CACHE_QUERY, ROUTE_CACHE};
+pub(crate) use challenge::CHALLENGE;
 pub(crate) use health::{DNS_CHECK, HEALTH, HTTP_CHECK, POSTGRES_CHECK, REDIS_CHECK, TCP_CHECK, TLS_CHECK};
 pub(crate) use limits::{LIMIT, LIMIT_KEY};
 pub(crate) use listener::{BANDWIDTH, BIND_ENTRY, BOUNDS, LISTENER, QUIC, QUIC_SERVER_ID, UDP};
@@ -186,6 +188,7 @@ pub(crate) static MAPS: &[(&str, &Map)] = &[
     ("route_cache", &ROUTE_CACHE),
     ("cache_query", &CACHE_QUERY),
     ("cache_bypass", &CACHE_BYPASS),
+    ("challenge", &CHALLENGE),
 ];
 
 /// The name of a map in [`MAPS`].

@@ -439,6 +439,8 @@ impl LocalGateway {
                     let gateway = &self.gateway;
                     gateway.rooms.room((&listener.name, &route.config.name), settings, (config, &gateway.redis))
                 });
+                let settings = route.config.challenge.as_ref();
+                route.challenge = settings.map(|settings| self.gateway.rooms.challenge(settings, config));
                 Some(Rc::new(route))
             })
             .collect();

@@ -77,6 +77,8 @@ pub enum Reason {
     Throttled,
     /// The visitor waits in the waiting room, or asked how things stand there.
     WaitingRoom,
+    /// The client has not solved the challenge of the route.
+    Challenge,
     /// As many wait there as may.
     WaitingRoomFull,
     /// The client wants too many places there.
@@ -132,6 +134,7 @@ impl Reason {
             Self::OwnLimits => "own_limits",
             Self::Throttled => "throttled",
             Self::WaitingRoom => "waiting_room",
+            Self::Challenge => "challenge",
             Self::WaitingRoomFull => "waiting_room_full",
             Self::WaitingRoomTickets => "waiting_room_tickets",
             Self::SelfCall => "self_call",
@@ -166,6 +169,7 @@ impl Reason {
             | Self::NotFound
             | Self::Refused
             | Self::NotCached
+            | Self::Challenge
             | Self::WaitingRoomTickets => Side::Client,
             Self::NoServer
             | Self::ConnectFailed
@@ -197,7 +201,7 @@ impl Reason {
             Self::NoRoute | Self::NotFound => 404,
             Self::MethodNotAllowed => 405,
             Self::Refused => 409,
-            Self::Denied | Self::Blocked => 403,
+            Self::Denied | Self::Blocked | Self::Challenge => 403,
             Self::Unauthorized => 401,
             Self::RateLimited => 429,
             Self::BodyTooLarge => 413,

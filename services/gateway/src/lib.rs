@@ -12,6 +12,7 @@
 mod asn;
 mod blocks;
 mod cache;
+mod challenge;
 mod client;
 mod control;
 mod events;

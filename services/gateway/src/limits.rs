@@ -208,3 +208,12 @@ pub(crate) const CACHE_TRIES: usize = 4;
 
 /// Bytes of a body that are put together in one piece when it is stored.
 pub(crate) const CACHE_PIECE_BYTES: u64 = 1024 * 1024;
+
+/// A challenge is good for so long, in milliseconds.
+pub(crate) const CHALLENGE_AGE_MS: u64 = 300_000;
+
+/// Digits of the number that solves one: 2 to the power of 24 hashes and some luck.
+pub(crate) const CHALLENGE_NUMBER_BYTES: usize = 10;
+
+/// Cookies of a request that are looked at, of each kind: each may cost a hash.
+pub(crate) const CHALLENGE_COOKIES: usize = 2;

@@ -9,6 +9,7 @@ mod auth;
 mod bandwidth;
 mod body;
 mod cache;
+mod challenge;
 mod client_address;
 mod collect;
 mod exchange;
@@ -517,6 +518,11 @@ async fn serve_route(exchange: &mut Exchange<'_>, route: &Rc<Route>) -> Ended {
         exchange.limit_ms = exchange.deadline.now_ms() + limit.as_millis() as u64;
     }
     bandwidth::begin(exchange, route);
+    if let Some(challenge) = &route.challenge
+        && let Some(ended) = Box::pin(challenge::check(exchange, challenge)).await
+    {
+        return ended;
+    }
     if let Some(ended) = guard::check(exchange, route).await {
         return ended;
     }

@@ -25,7 +25,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use arc_swap::ArcSwap;
 use aws_lc_rs::hmac::{HMAC_SHA256, Key, sign};
 use far::FarRoom;
-use sumun_config::checked::{Config, Name, SharedThrough, WaitingRoom};
+use sumun_config::checked::{self as config, Config, Name, SharedThrough, WaitingRoom};
 use sumun_engine::accept::client_key;
 use sumun_engine::kept::{self, Table};
 use sumun_engine::rooms::{self as kept_rooms, KeptRooms, RoomName};
@@ -34,9 +34,10 @@ use sumun_traffic::rates::Rates;
 use sumun_traffic::token_bucket::{Empty, Rate};
 use sumun_traffic::waiting_room::{Arrival, Claim, Counts, Id, Outlook, Room, Settings, Snapshot};
 
-pub(crate) use page::{Filling, Language, Page};
+pub(crate) use page::{Filling, Language, Page, STYLE};
 pub(crate) use ticket::{Pass, Signer};
 
+use crate::challenge::Challenge;
 use crate::events::Event;
 use crate::limits::{ERROR_PAGE_BYTES, ROOM_CLIENTS, ROOM_KEEP, ROOM_TICK, SHARED_ROUND};
 
@@ -166,6 +167,12 @@ impl Rooms {
             session_ms: milliseconds(settings.session),
             shared,
         }
+    }
+
+    /// The challenge of a route. Gateways that share something take each other's.
+    pub(crate) fn challenge(&self, settings: &config::Challenge, config: &Config) -> Challenge {
+        let key = config.shared.as_ref().map_or(self.key, key_from);
+        Challenge::new(&key, settings.bits, milliseconds(settings.pass), self.start_ms)
     }
 
     fn all(&self) -> Vec<(RoomKey, Arc<SharedRoom>)> {

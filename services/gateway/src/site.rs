@@ -18,6 +18,7 @@ use sumun_traffic::pacer::Pacer;
 
 use crate::blocks::Guard;
 use crate::cache::Caching;
+use crate::challenge::Challenge;
 use crate::files::{FileCache, FileRoot};
 use crate::limiting::Limit;
 use crate::metrics::{ListenerCell, RouteCell};
@@ -77,6 +78,8 @@ pub(crate) struct Route {
     pub(crate) room: Option<RoomDoor>,
     /// What it keeps, and where.
     pub(crate) caching: Option<Rc<Caching>>,
+    /// What clients compute first.
+    pub(crate) challenge: Option<Challenge>,
     /// The pool that `forward_auth` asks.
     pub(crate) forward_auth: Option<Rc<LocalPool>>,
     pub(crate) limits: Vec<Limit>,
@@ -147,6 +150,7 @@ impl Route {
             degrade: None,
             room: None,
             caching: None,
+            challenge: None,
             limits: Vec::new(),
             pace: None,
             path_only: config.hosts.is_empty()

@@ -69,6 +69,7 @@ listeners:
     routes:
       - {{ path: /sale/, proxy: app, waiting_room: {{ admit: 2/s, active: 1000, tickets: 10000/s }} }}
       - {{ path: /closed/, proxy: app, waiting_room: {{ admit: 1/h, active: 10, tickets: 10000/s }} }}
+      - {{ path: /hard/, proxy: app, challenge: {{ bits: 17 }} }}
       - {{ path: /, respond: 204 }}
   app: {{ bind: \"{inner}\", routes: [{{ respond: {{ body: inside }} }}] }}
 ",

@@ -25,3 +25,12 @@ pub struct WaitingRoom {
     /// The operator's own page.
     pub page: Option<PathBuf>,
 }
+
+/// What clients of a route compute before their requests pass.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Challenge {
+    /// Zero bits that a hash has to begin with; at most 24.
+    pub bits: u8,
+    /// So long a client passes that has solved it.
+    pub pass: Duration,
+}

@@ -7,8 +7,8 @@ use super::listeners::access;
 use super::pools::{concurrency, queue};
 use super::{Lower, Section};
 use crate::checked::{
-    Action, BasicAuth, FieldMatch, ForwardAuth, HeaderEdits, Name, PathMatch, Pattern, Priority, Redirect, Respond,
-    Rewrite, Route, ValueMatch,
+    Action, BasicAuth, Challenge, FieldMatch, ForwardAuth, HeaderEdits, Name, PathMatch, Pattern, Priority, Redirect,
+    Respond, Rewrite, Route, ValueMatch,
 };
 use crate::node::{Node, Place};
 use crate::report::{Rule, quoted};
@@ -62,6 +62,7 @@ impl Lower<'_> {
             degrade,
             waiting_room,
             cache,
+            challenge: route.given("challenge").map(|_| challenge(route.section("challenge"))),
         })
     }
 
@@ -311,6 +312,10 @@ impl Lower<'_> {
         let copy = auth.texts("copy").into_iter().map(|(_, text)| text.to_owned()).collect();
         Some(ForwardAuth { pool: pool?, path, copy })
     }
+}
+
+fn challenge(challenge: Section<'_>) -> Challenge {
+    Challenge { bits: challenge.number("bits"), pass: challenge.duration("pass") }
 }
 
 fn conditions(route: Section<'_>, key: &str, name_of: fn(&str) -> String) -> Vec<FieldMatch> {

@@ -1,6 +1,6 @@
 //! Routes: what they match, and what is done.
 
-use super::{COUNT, NETWORKS, ON_OR_OFF, PATH, QUEUE, ROUTE_CACHE, WAITING_ROOM};
+use super::{CHALLENGE, COUNT, NETWORKS, ON_OR_OFF, PATH, QUEUE, ROUTE_CACHE, WAITING_ROOM};
 use crate::kind::Kind;
 use crate::shape::{Choice, Map, Names, Shape, key};
 
@@ -54,6 +54,7 @@ pub(crate) static ROUTE: Map = Map {
         key("priority", Shape::One(Kind::Words(&["critical", "high", "normal", "low"], &[])),
             "Who goes first where requests wait for a place, and who is refused last.").default("normal"),
         key("waiting_room", Shape::Map(&WAITING_ROOM), "Lets visitors in at a rate and up to a number; the others wait in order.").by_default("none"),
+        key("challenge", Shape::Map(&CHALLENGE), "Clients have to spend computing time before their requests pass; `{}` takes the defaults.").by_default("none"),
     ],
     choices: &[Choice(&["proxy", "files", "redirect", "respond"])],
 };

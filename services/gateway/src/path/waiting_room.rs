@@ -60,7 +60,7 @@ pub(super) async fn check(exchange: &mut Exchange<'_>, route: &Route) -> Option<
 }
 
 /// A browser asks without cookies whether a page of another origin may ask, before that does.
-fn is_preflight(exchange: &Exchange<'_>) -> bool {
+pub(super) fn is_preflight(exchange: &Exchange<'_>) -> bool {
     exchange.head.method == Method::Options
         && exchange.head.values(exchange.bytes, b"access-control-request-method").next().is_some()
 }
@@ -123,7 +123,7 @@ async fn renew(exchange: &mut Exchange<'_>, room: &SharedRoom, cookie: &Cookie<'
     }
 }
 
-fn set_cookie(exchange: &mut Exchange<'_>, value: &[u8]) {
+pub(super) fn set_cookie(exchange: &mut Exchange<'_>, value: &[u8]) {
     for part in [b"Set-Cookie: ", value, b"\r\n"] {
         exchange.own_fields.extend_from_slice(part);
     }
@@ -189,7 +189,7 @@ async fn arrive(exchange: &mut Exchange<'_>, room: &SharedRoom, cookie: &Cookie<
     }
 }
 
-fn is_secure(exchange: &Exchange<'_>) -> bool {
+pub(super) fn is_secure(exchange: &Exchange<'_>) -> bool {
     let forwarded = || exchange.head.known(exchange.bytes, Known::XForwardedProto) == Some(b"https");
     exchange.security.is_some() || (exchange.trusted && forwarded())
 }

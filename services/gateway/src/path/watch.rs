@@ -55,7 +55,7 @@ pub(super) fn note(exchange: &Exchange<'_>, reason: Reason) {
     // Who gave up got no answer. Who got one and did not take it to its end cannot take it back by that.
     let gave_up = matches!(reason, Reason::ClientClosed | Reason::ClientStalled) && status == reason.status();
     if status >= ERRORS
-        && reason != Reason::Blocked
+        && !matches!(reason, Reason::Blocked | Reason::Challenge)
         && !gave_up
         && let Some(guard) = &exchange.site.blocks
         && let Some(client) = client_address::of(exchange)

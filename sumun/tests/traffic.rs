@@ -119,6 +119,33 @@ fn a_scanner_is_blocked_for_a_while() {
     });
 }
 
+/// Refusals of one limit count, and those of another do not.
+#[test]
+fn who_goes_on_against_a_limit_is_blocked() {
+    everywhere(|place| {
+        let config = "limits: { few: { key: client, rate: 1/h }, none: { key: client, rate: 1/h } }\n\
+             blocks: [{ when: { limit: few, count: 3, within: 60s }, for: 1h }]\n\
+             listeners: { web: { bind: \"$BIND\", routes: [\
+               { path: /few, limits: few, respond: 200 }, { path: /none, limits: none, respond: 200 },\
+               { path: /, respond: 200 } ] } }\n";
+        let gateway = Instance::start(place, config);
+        for path in ["/few", "/none"] {
+            gateway.get(path).expect(200);
+        }
+        for _ in 0..5 {
+            gateway.get("/none").expect(429);
+        }
+        for _ in 0..2 {
+            gateway.get("/few").expect(429);
+        }
+        gateway.get("/").expect(200);
+        gateway.get("/few").expect(429);
+        gateway.get("/").expect(403);
+        let blocks = await_block(&gateway, shown(place));
+        assert_eq!(blocks[0]["reason"], "3 refusals of few within 60s");
+    });
+}
+
 /// Who gives up has got no answer that could be held against it.
 #[test]
 fn nobody_is_blocked_for_giving_up() {

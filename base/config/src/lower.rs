@@ -58,11 +58,11 @@ pub(crate) fn config(tree: &Node, sources: &Sources, probe: Probe, problems: &mu
     let trusted_proxies = top.networks("trusted_proxies");
     let admin = lower.admin(top);
     let access_log = lower.access_log(top);
-    let blocks = lower.blocks(top);
     let asn_table = lower.asn_table(top);
     let pools = lower.all_pools();
     let shared = lower.shared(top);
     let limits = lower.all_limits();
+    let blocks = lower.blocks(top, &limits);
     let mut listeners = lower.all_listeners(tree, &trusted_proxies);
     lower.settle_acme(&mut listeners);
     // Beside errors they would rather distract, and half of them would come from the errors.

@@ -194,12 +194,20 @@ impl Guard {
     }
 
     /// A client got an answer of this status.
-    #[cold]
     pub(crate) fn judge(&self, client: IpAddr, status: u16, now_ms: u64) {
+        self.strike(client, now_ms, |rule| rule.counts(status));
+    }
+
+    /// A limit refused a client.
+    pub(crate) fn judge_refusal(&self, client: IpAddr, limit: &str, now_ms: u64) {
+        self.strike(client, now_ms, |rule| rule.limit.as_deref() == Some(limit));
+    }
+
+    #[cold]
+    fn strike(&self, client: IpAddr, now_ms: u64, is_broken: impl Fn(&BlockRule) -> bool) {
         let address = client.to_canonical();
         for rule in &self.rules {
-            let counts =
-                rule.config.counts(status) && !rule.config.allow.iter().any(|network| network.contains(&address));
+            let counts = is_broken(&rule.config) && !rule.config.allow.iter().any(|network| network.contains(&address));
             if counts && rule.strikes.strike(client_key(client), now_ms) {
                 self.blocks.block(client_key(client), rule, now_ms);
             }
@@ -207,8 +215,11 @@ impl Guard {
     }
 }
 
-/// `50 answers of 400, 403 or 404 within 10s`
+/// `50 answers of 400, 403 or 404 within 10s`, `100 refusals of per-client within 10s`
 fn in_words(rule: &BlockRule) -> String {
+    if let Some(limit) = &rule.limit {
+        return format!("{} refusals of {limit} within {:?}", rule.count, rule.within);
+    }
     let one = |(first, last): &(u16, u16)| match (first, last) {
         (first, last) if first == last => first.to_string(),
         (first, _) => format!("{}xx", first / 100),
@@ -234,6 +245,7 @@ mod tests {
         let second = Duration::from_secs(1);
         BlockRule {
             statuses: statuses.to_vec(),
+            limit: None,
             count: 3,
             within: second * 10,
             lasts: second * 60,
@@ -275,6 +287,22 @@ mod tests {
         let listed = blocks.list();
         assert_eq!((listed[0].client.as_str(), &*listed[0].reason), ("203.0.113.7", "3 answers of 404 within 10s"));
         assert!(blocks.lift(client) && !blocks.lift(client));
+    }
+
+    #[test]
+    fn refusals_of_a_limit_are_told_from_answers() {
+        let of_limit = BlockRule { limit: Some("per-client".into()), ..rule(&[]) };
+        assert_eq!(in_words(&of_limit), "3 refusals of per-client within 10s");
+        let blocks = blocks(&[of_limit]);
+        let guard = blocks.guard().unwrap();
+        let [client, other, allowed] = ["203.0.113.7", "203.0.113.8", "198.51.100.1"].map(|text| text.parse().unwrap());
+        for _ in 0..3 {
+            guard.judge_refusal(client, "per-client", 0);
+            guard.judge_refusal(other, "per-token", 0);
+            guard.judge(other, 429, 0);
+            guard.judge_refusal(allowed, "per-client", 0);
+        }
+        assert!(guard.of(client, 0).is_some() && guard.of(other, 0).is_none() && guard.of(allowed, 0).is_none());
     }
 
     #[test]

@@ -4,12 +4,16 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use super::Name;
+
 /// A rule of `blocks`: a client that gets too many answers of some statuses within some time is blocked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BlockRule {
-    /// Ranges of statuses from 400 to 599, first and last; at least one.
+    /// Ranges of statuses from 400 to 599, first and last; at least one, unless there is a limit.
     pub statuses: Vec<(u16, u16)>,
-    /// The answer that is too many; at least 1.
+    /// Refusals of this limit count, and answers do not.
+    pub limit: Option<Name>,
+    /// The answer or refusal that is too many; at least 1.
     pub count: u32,
     /// Above zero.
     pub within: Duration,

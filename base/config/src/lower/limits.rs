@@ -202,7 +202,7 @@ impl Lower<'_> {
         found
     }
 
-    fn unknown_limit(&mut self, node: &Node, text: &str) {
+    pub(super) fn unknown_limit(&mut self, node: &Node, text: &str) {
         let known: Vec<&str> = self.limits.iter().map(|limit| limit.key.as_str()).collect();
         let help = match nearest(text, known.iter().copied()) {
             Some(meant) => format!("did you mean `{meant}`?"),

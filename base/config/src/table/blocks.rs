@@ -2,7 +2,7 @@
 
 use super::{COUNT, NETWORKS, SPAN};
 use crate::kind::Kind;
-use crate::shape::{Map, Shape, key};
+use crate::shape::{Choice, Map, Shape, key};
 
 pub(crate) static BLOCK: Map = Map {
     title: "a rule of blocks",
@@ -23,7 +23,7 @@ pub(crate) static BLOCK: Map = Map {
 
 pub(crate) static BLOCK_WHEN: Map = Map {
     title: "what blocks a client",
-    about: "So many answers of these statuses within this time.",
+    about: "So many answers of these statuses, or refusals of this limit, within this time: exactly one of `status` and `limit`.",
     keys: &[
         key(
             "status",
@@ -32,10 +32,14 @@ pub(crate) static BLOCK_WHEN: Map = Map {
                 Shape::One(Kind::Words(&["4xx", "5xx"], &[])),
             ])),
             "Statuses of answers, those of servers too.",
-        )
-        .required(),
-        key("count", COUNT, "The answer that is too many.").required(),
+        ),
+        key(
+            "limit",
+            Shape::One(Kind::Name),
+            "A rate limit whose refusals count. It has to tell clients apart: its key is `client`, a header, a cookie or a claim, or has one of them in it.",
+        ),
+        key("count", COUNT, "The answer or refusal that is too many.").required(),
         key("within", SPAN, "From the first of them on.").required(),
     ],
-    choices: &[],
+    choices: &[Choice(&["status", "limit"])],
 };

@@ -7,7 +7,7 @@ use sumun_config::limits::ROUTE_LIMITS;
 
 pub(crate) use jwt::Verifier;
 
-use super::{Ended, Exchange, answer};
+use super::{Ended, Exchange, answer, watch};
 use crate::events::Reason;
 use crate::limiting::Limit;
 use crate::site::Route;
@@ -32,6 +32,7 @@ pub(super) async fn check(exchange: &mut Exchange<'_>, route: &Route) -> Option<
         }
         return None;
     };
+    over.refusing().for_each(|(limit, _)| watch::note_refusal(exchange, &limit.name));
     Some(answer::refuse(exchange, Reason::RateLimited, |output| over.write(output)).await)
 }
 
@@ -101,22 +102,25 @@ fn tell(exchange: &mut Exchange<'_>, route: &Route) {
 }
 
 impl Over<'_> {
+    fn refusing(&self) -> impl Iterator<Item = (&Limit, u64)> {
+        self.limits.iter().zip(self.waits_ns).filter(|(_, wait_ns)| *wait_ns > 0)
+    }
+
     /// RFC 9110 section 10.2.3, and draft-ietf-httpapi-ratelimit-headers-10 sections 3 and 4: the limits
     /// that refuse.
     fn write(&self, output: &mut Vec<u8>) {
-        let refusing = || self.limits.iter().zip(self.waits_ns).filter(|(_, wait_ns)| *wait_ns > 0);
         let seconds = |wait_ns: u64| wait_ns.div_ceil(SECOND_NS);
         let mut digits = itoa::Buffer::new();
-        let longest = refusing().map(|(_, wait_ns)| wait_ns).max().unwrap_or_default();
+        let longest = self.refusing().map(|(_, wait_ns)| wait_ns).max().unwrap_or_default();
         output.extend_from_slice(b"Retry-After: ");
         output.extend_from_slice(digits.format(seconds(longest)).as_bytes());
         output.extend_from_slice(b"\r\nRateLimit-Policy: ");
-        for (index, (limit, _)) in refusing().enumerate() {
+        for (index, (limit, _)) in self.refusing().enumerate() {
             output.extend_from_slice(if index > 0 { b", " } else { b"" });
             output.extend_from_slice(&limit.policy);
         }
         output.extend_from_slice(b"\r\nRateLimit: ");
-        for (index, (limit, wait_ns)) in refusing().enumerate() {
+        for (index, (limit, wait_ns)) in self.refusing().enumerate() {
             output.extend_from_slice(if index > 0 { b", \"" } else { b"\"" });
             output.extend_from_slice(limit.name.as_bytes());
             output.extend_from_slice(b"\";r=0;t=");

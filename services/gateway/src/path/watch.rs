@@ -65,6 +65,16 @@ pub(super) fn note(exchange: &Exchange<'_>, reason: Reason) {
     }
 }
 
+/// A limit has refused a request, which its client may earn a block by.
+pub(super) fn note_refusal(exchange: &Exchange<'_>, limit: &str) {
+    if let Some(guard) = &exchange.site.blocks
+        && let Some(client) = client_address::of(exchange)
+        && !exchange.site.trusts(client)
+    {
+        guard.judge_refusal(client, limit, exchange.worker.clock.coarse_ms());
+    }
+}
+
 fn texts<'a>(exchange: &Exchange<'a>) -> Option<(&'a [u8], &'a [u8])> {
     // Of what was not understood there is no path.
     let agent = || exchange.head.known(exchange.bytes, Known::UserAgent).unwrap_or_default();

@@ -205,7 +205,7 @@ impl Stream {
                 Transport::Tcp(stream) => stream,
                 Transport::Unix(_) => return None,
             },
-            Self::Unix(_) | Self::Http2(_) => return None,
+            Self::Unix(_) | Self::Http2(_) | Self::Fill(_) => return None,
         };
         sumun_host::sockets::bytes_acknowledged(socket).ok()
     }

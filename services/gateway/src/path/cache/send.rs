@@ -15,6 +15,7 @@ use sumun_http::{Known, Method, Version, chunked};
 use sumun_store::{Ended as Over, Next};
 
 use super::super::bandwidth::{self, Paced};
+use super::super::uptake::Uptake;
 use super::super::{Ended, Exchange, answer, proxy};
 use crate::cache::{Failed, Reader, Response, Stored};
 use crate::events::Reason;
@@ -278,6 +279,7 @@ async fn send_at_once(
     // What is not sent yet of the head, once the first write has not taken all of it.
     let mut head: Option<Vec<u8>> = None;
     let mut sent = 0;
+    let mut uptake: Option<Uptake> = None;
     poll_fn(|context| {
         loop {
             let (polled, total) = if let Some(head) = &head {
@@ -309,11 +311,15 @@ async fn send_at_once(
                         exchange.record.bytes_out += length;
                         return Poll::Ready(Ok(()));
                     }
-                    exchange.set_deadline(exchange.site.config.bounds.idle);
                 }
                 Poll::Ready(_) => return Poll::Ready(Err(Reason::ClientClosed)),
-                Poll::Pending if exchange.deadline.passed() => return Poll::Ready(Err(Reason::ClientStalled)),
-                Poll::Pending => return Poll::Pending,
+                Poll::Pending => {
+                    let idle = exchange.site.config.bounds.idle;
+                    let uptake = uptake.get_or_insert_with(|| Uptake::new(exchange, idle));
+                    uptake.sent = sent as u64;
+                    let goes_on = uptake.awaits_client(exchange) && !exchange.is_over_limit();
+                    return if goes_on { Poll::Pending } else { Poll::Ready(Err(Reason::ClientStalled)) };
+                }
             }
         }
     })

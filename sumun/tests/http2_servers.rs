@@ -81,7 +81,8 @@ fn a_server_that_allows_few_streams_gets_more_connections_and_no_refused_request
         let mut habits = Habits::default();
         habits.builder.max_concurrent_streams(3);
         let server = Http2Server::start(place.ip, habits, async |request, respond| {
-            tokio::time::sleep(Duration::from_millis(50)).await;
+            // So long that on a busy host, too, all are asked before the first is answered.
+            tokio::time::sleep(Duration::from_millis(500)).await;
             answer(request, respond, Response::new(()), b"few").await;
         });
         let gateway = proxy(place, &server);

@@ -4,11 +4,12 @@
 //! on its way from a server and is read while it comes. Neither knows what HTTP is: the law of caching is
 //! `sumun_http::cache`, and what a request makes of it is the gateway's business.
 //!
-//! Not here yet: physical volumes, extents and logical volumes on disk.
+//! [`pool`] holds them on disk, in volumes that outlive the process.
 
 mod fill;
 pub mod limits;
 mod memory;
+pub mod pool;
 
 pub use fill::{Ended, Fill, First, Next, NoHead, Reader, Unwanted, Writer};
 pub use memory::{Key, Memory, Usage};

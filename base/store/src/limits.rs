@@ -19,3 +19,50 @@ pub const FILL_AHEAD_BYTES: u64 = 256 * 1024;
 /// Readers that wait for one response that is on its way. Those beyond are told at once that they have to
 /// ask by themselves.
 pub const READERS_MAX: usize = 100_000;
+
+/// Bytes of a chunk: large objects are written, checked and read in these.
+pub const CHUNK_BYTES: usize = 1 << 20;
+
+/// The last piece of an object lies with its head, and takes one read with it, up to this size.
+pub const INLINE_BYTES: usize = 64 << 10;
+
+/// Bytes of metadata of one object. A greater one is not stored.
+pub const META_BYTES: usize = 64 << 10;
+
+/// Chunks of one object; a longer one is not stored (64 GiB).
+pub const CHUNKS_MAX: usize = 1 << 16;
+
+/// Sizes that an extent may have, always a power of two. Places within one are 16 bits wide.
+pub const EXTENT_BYTES_MIN: u64 = 1 << 20;
+pub const EXTENT_BYTES_MAX: u64 = 64 << 20;
+
+/// Extents of one physical volume: 4 TiB in extents of 4 MiB. What is beyond is not used.
+pub const EXTENTS_MAX: u64 = 1 << 20;
+
+/// Physical volumes of a group, and logical volumes in it.
+pub const PHYSICAL_VOLUMES_MAX: usize = 64;
+pub const VOLUMES_MAX: usize = 250;
+
+/// Bytes of a volume's name.
+pub const NAME_BYTES: usize = 64;
+
+/// Bytes that wait to be written to one physical volume. Where it is full an object is not stored.
+pub const QUEUE_BYTES: usize = 64 << 20;
+
+/// Removals that share one sync of the device.
+pub const REMOVALS_TOGETHER: usize = 1024;
+
+/// How long the oldest extent may be held up by who reads it, in milliseconds, before what waits to be
+/// written is given up instead.
+pub const PINNED_MS: u64 = 2000;
+
+/// A write or sync that takes longer makes its device a slow one, in milliseconds.
+pub const SLOW_MS: u64 = 5000;
+
+const _: () = assert!(INLINE_BYTES + META_BYTES < EXTENT_BYTES_MIN as usize / 4);
+
+/// Reads that fail before a device counts as failed: a bad place alone costs what lies there.
+pub const READ_ERRORS_MAX: u64 = 16;
+
+/// How long who removes an object waits until that is durable, in milliseconds.
+pub const REMOVE_MS: u64 = 10_000;

@@ -1,0 +1,245 @@
+//! The thread that writes one physical volume: a log for each volume that has a part of it.
+//!
+//! A log goes round its extents and takes over the oldest one when it needs room, never another: so what is
+//! left of the past is always the newest part of it, and a removal is there as long as what it removed may
+//! be. An extent is durable before the next one is begun, for the same reason.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::SyncSender;
+use std::time::{Duration, Instant};
+
+use super::device::{Device, Job, Ticket, lock};
+use super::directory::{Place, Tag};
+use super::layout::SECTOR;
+use super::record::{self, ChunkAt, HEADER, Head, Kind, Note};
+use crate::Key;
+use crate::limits::{PINNED_MS, REMOVALS_TOGETHER};
+
+/// The log of one volume on this device.
+#[derive(Debug, Default)]
+pub(super) struct Log {
+    /// Its extents, the oldest first; the last one is written to, if one is.
+    pub(super) order: VecDeque<u32>,
+    /// What each of them holds.
+    pub(super) notes: HashMap<u32, Vec<Note>>,
+    current: Option<Current>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Current {
+    extent: u32,
+    generation: u64,
+    /// Where the next record goes, in bytes from the extent's beginning.
+    at: u64,
+}
+
+#[derive(Debug)]
+pub(super) struct Thread {
+    device: Arc<Device>,
+    logs: Vec<Log>,
+    next_generation: u64,
+    /// Something was written that may not be durable.
+    is_dirty: bool,
+    /// Who waits for the next sync.
+    waiting: Vec<SyncSender<bool>>,
+}
+
+impl Thread {
+    /// Generations of this start of the pool are above those of all starts before, on disk or lost.
+    pub(super) fn new(device: Arc<Device>, logs: Vec<Log>, start: u64) -> Self {
+        Self { device, logs, next_generation: (start << 32) + 1, is_dirty: false, waiting: Vec::new() }
+    }
+
+    /// Works until the device is stopped, and leaves it so that the next start has nothing to walk through.
+    pub(super) fn run(mut self) {
+        let device = Arc::clone(&self.device);
+        while let Some(jobs) = device.jobs() {
+            for job in jobs {
+                let bytes = job.bytes();
+                self.step(job);
+                device.is_done(bytes);
+                if self.waiting.len() >= REMOVALS_TOGETHER {
+                    self.sync();
+                }
+            }
+            self.answer();
+        }
+        for volume in 0..self.logs.len() {
+            self.seal(volume);
+        }
+        self.answer();
+    }
+
+    fn step(&mut self, job: Job) {
+        match job {
+            Job::Chunk { volume, key, ticket, bytes } => {
+                if ticket.has_failed.load(Ordering::Relaxed) {
+                    return;
+                }
+                match self.append(volume, Kind::Chunk, key, &bytes) {
+                    Some((place, generation)) => {
+                        lock(&ticket.chunks).push(ChunkAt { place, generation, length: bytes.len() as u32 });
+                    }
+                    None => self.give_up(&ticket),
+                }
+            }
+            Job::Head { volume, key, ticket, meta, rest } => {
+                if ticket.has_failed.load(Ordering::Relaxed) {
+                    return;
+                }
+                let chunks = std::mem::take(&mut *lock(&ticket.chunks));
+                let head = Head { meta, chunks, rest };
+                if self.append(volume, Kind::Head, key, &head.to_bytes()).is_none() {
+                    self.give_up(&ticket);
+                }
+            }
+            Job::Remove { volume, key, done } => {
+                let is_there = lock(&self.device.stripes[volume].directory).find(Tag::of(key)).is_some();
+                // What is not there may still be on disk, in an extent whose taking over is not durable yet:
+                // therefore who asks waits for a sync in either case.
+                let is_written = !is_there || self.append(volume, Kind::Removed, key, &[]).is_some();
+                match done {
+                    Some(done) if is_written => self.waiting.push(done),
+                    Some(done) => answer(&done, false),
+                    None => {}
+                }
+            }
+            Job::Flush { done } => self.waiting.push(done),
+        }
+    }
+
+    fn give_up(&self, ticket: &Ticket) {
+        if !ticket.has_failed.swap(true, Ordering::Relaxed) {
+            self.device.health.not_stored.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Writes a record, and tells the directory. None: it does not fit, or the device has failed or has its
+    /// next extent held by readers.
+    fn append(&mut self, volume: usize, kind: Kind, key: Key, payload: &[u8]) -> Option<(Place, u64)> {
+        let layout = self.device.layout;
+        // Nothing begins in the last unit.
+        let room = layout.extent_bytes - layout.unit();
+        let span = ((HEADER + payload.len()) as u64).next_multiple_of(layout.unit());
+        if span > room {
+            return None;
+        }
+        let current = match self.logs[volume].current {
+            Some(current) if current.at + span <= room => current,
+            _ => {
+                self.seal(volume);
+                self.take_over(volume)?
+            }
+        };
+        let place = Place { extent: current.extent, slot: (current.at / layout.unit()) as u16 };
+        let device = Arc::clone(&self.device);
+        let stripe = &device.stripes[volume];
+        let bytes = record::write(kind, current.generation, key, stripe.seed, payload);
+        self.is_dirty = true;
+        device.health.watch("writing", || device.disk.write_at(&bytes, layout.record_at(place)))?;
+        let log = &mut self.logs[volume];
+        log.current = Some(Current { at: current.at + span, ..current });
+        let tag = Tag::of(key);
+        match kind {
+            Kind::Chunk => {}
+            Kind::Head => {
+                log.notes.entry(place.extent).or_default().push(Note::new(tag, Some(place.slot)));
+                lock(&stripe.directory).insert(tag, place);
+            }
+            Kind::Removed => {
+                log.notes.entry(place.extent).or_default().push(Note::new(tag, None));
+                lock(&stripe.directory).remove(tag);
+            }
+        }
+        Some((place, current.generation))
+    }
+
+    /// The extent that is written to is full: its contents go to its page, and all of it becomes durable.
+    fn seal(&mut self, volume: usize) {
+        let Some(Current { extent, generation, .. }) = self.logs[volume].current.take() else {
+            return;
+        };
+        let device = Arc::clone(&self.device);
+        let notes = self.logs[volume].notes.get(&extent).map(Vec::as_slice).unwrap_or_default();
+        // A page that is too small for them stays as it was: the extent is walked through then.
+        if let Some(contents) = record::write_contents(generation, device.stripes[volume].seed, notes, device.layout) {
+            let at = device.layout.page_at(extent) + SECTOR as u64;
+            device.health.watch("writing", || device.disk.write_at(&contents, at));
+        }
+        self.is_dirty = true;
+        self.sync();
+    }
+
+    /// Begins a new life of the oldest extent.
+    fn take_over(&mut self, volume: usize) -> Option<Current> {
+        let device = Arc::clone(&self.device);
+        let log = &mut self.logs[volume];
+        let extent = *log.order.front()?;
+        let life = &device.lives.generations[extent as usize];
+        let before = life.swap(0, Ordering::SeqCst);
+        if !is_unread(&device, extent) {
+            life.store(before, Ordering::SeqCst);
+            return None;
+        }
+        let stripe = &device.stripes[volume];
+        {
+            let mut directory = lock(&stripe.directory);
+            for note in log.notes.remove(&extent).unwrap_or_default() {
+                if let Some(slot) = note.slot() {
+                    directory.remove_at(note.tag(), Place { extent, slot });
+                }
+            }
+        }
+        lock(&device.lives.verified).remove(&extent);
+        let generation = self.next_generation;
+        self.next_generation += 1;
+        self.is_dirty = true;
+        let sector = record::write_life(generation, stripe.seed);
+        device.health.watch("writing", || device.disk.write_at(&sector, device.layout.page_at(extent)))?;
+        log.order.rotate_left(1);
+        life.store(generation, Ordering::SeqCst);
+        let current = Current { extent, generation, at: 0 };
+        log.current = Some(current);
+        Some(current)
+    }
+
+    fn answer(&mut self) {
+        if !self.waiting.is_empty() {
+            self.sync();
+        }
+    }
+
+    /// Makes durable what was written, and tells who waits for it.
+    fn sync(&mut self) {
+        let device = &self.device;
+        let is_durable = if self.is_dirty {
+            device.health.watch("making durable", || device.disk.sync()).is_some()
+        } else {
+            !device.health.has_failed()
+        };
+        self.is_dirty &= !is_durable;
+        for done in self.waiting.drain(..) {
+            answer(&done, is_durable);
+        }
+    }
+}
+
+fn answer(done: &SyncSender<bool>, is_done: bool) {
+    // Who asked may have stopped waiting.
+    done.try_send(is_done).ok();
+}
+
+/// Waits until nobody reads in the extent, within a bound.
+fn is_unread(device: &Device, extent: u32) -> bool {
+    let pins = &device.lives.pins[extent as usize];
+    let until = Instant::now() + Duration::from_millis(PINNED_MS);
+    while pins.load(Ordering::SeqCst) > 0 {
+        if Instant::now() > until || device.health.has_failed() {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    true
+}

@@ -10,7 +10,7 @@ use std::time::Duration;
 use support::http2;
 use support::instance::{Instance, PATIENCE, Place, eventually, everywhere};
 use support::server::{Request, Server};
-use support::talk::{Answer, Framing};
+use support::talk::{Answer, Client, Framing};
 
 /// A gateway whose only route has this `cache`, with as many workers as may be.
 fn caching(place: Place, server: &Server, cache: &str) -> Instance {
@@ -486,5 +486,124 @@ fn clients_of_http_2_share_what_is_stored_and_what_still_comes() {
             &gateway,
         );
         assert_eq!(server.requests().len(), 1);
+    });
+}
+
+#[test]
+fn routes_and_listeners_share_no_answers() {
+    everywhere(|place| {
+        let inside = Server::answering(place.ip, |_| said("200 OK", "Cache-Control: max-age=60\r\n", "inside"));
+        let outside = Server::answering(place.ip, |_| said("200 OK", "Cache-Control: max-age=60\r\n", "outside"));
+        let other = place.free_address();
+        let config = format!(
+            "pools: {{ inside: {{ servers: [\"{}\"] }}, outside: {{ servers: [\"{}\"] }} }}\n\
+             listeners:\n\
+             \x20 web: {{ bind: \"$BIND\", routes: [{{ path: /, header: {{ X-Beta: present }}, proxy: inside, cache: {{}} }}, {{ path: /, proxy: outside, cache: {{}} }}] }}\n\
+             \x20 other: {{ bind: \"{other}\", routes: [{{ path: /, proxy: inside, cache: {{}} }}] }}\n",
+            inside.address(),
+            outside.address(),
+        );
+        let gateway = Instance::start(place, &config);
+        for _ in 0..2 {
+            assert_eq!(Client::connect(other).get("/a").expect(200).text(), "inside");
+            assert_eq!(gateway.get("/a").expect(200).text(), "outside");
+            assert_eq!(gateway.connect().get_with("/a", "X-Beta: 1\r\n").expect(200).text(), "inside");
+        }
+        assert_eq!((inside.requests().len(), outside.requests().len()), (2, 1));
+    });
+}
+
+#[test]
+fn what_varies_by_fields_of_the_gateways_own_is_for_nobody_else() {
+    everywhere(|place| {
+        let server = counting(place, "Cache-Control: max-age=60\r\nVary: X-Forwarded-For\r\n");
+        let gateway = caching(place, &server, "{}");
+        assert_eq!(status(&gateway.get("/").expect(200)), "sumun; fwd=uri-miss; detail=vary-any");
+        assert_eq!(gateway.get("/").expect(200).text(), "answer 2");
+    });
+}
+
+#[test]
+fn a_change_holds_for_variants_that_are_on_their_way() {
+    everywhere(|place| {
+        let (go, waits) = mpsc::channel::<()>();
+        let waits = Mutex::new(waits);
+        let count = AtomicUsize::new(0);
+        let server = Server::start(place.ip, move |peer| {
+            while let Some(request) = peer.request() {
+                if request.method == "POST" {
+                    peer.send(said("204 No Content", "", ""));
+                    continue;
+                }
+                let number = count.fetch_add(1, Ordering::SeqCst);
+                peer.send(b"HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\nVary: Accept\r\nContent-Length: 2\r\n\r\n");
+                if number == 0 {
+                    waits.lock().unwrap().recv_timeout(PATIENCE).ok();
+                }
+                peer.send(format!("v{number}"));
+            }
+        });
+        let gateway = caching(place, &server, "{}");
+        let mut early = gateway.connect();
+        early.send("GET / HTTP/1.1\r\nHost: test\r\n\r\n");
+        assert_eq!(early.head().0, 200);
+        gateway.connect().request("POST", "/", "", b"x").expect(204);
+        go.send(()).unwrap();
+        assert_eq!(early.bytes(2), b"v0");
+        assert_eq!(gateway.get("/").expect(200).text(), "v1", "what was asked for before the change is not stored");
+        assert_eq!(gateway.get("/").expect(200).text(), "v1");
+    });
+}
+
+#[test]
+fn what_is_wrong_with_one_request_is_not_kept_for_all() {
+    everywhere(|place| {
+        let server = Server::answering(place.ip, |request| {
+            let status = request.target.trim_start_matches('/').to_owned();
+            said(&format!("{status} X"), "Cache-Control: public\r\n", "x")
+        });
+        let gateway = caching(place, &server, "{ negative_ttl: 1m }");
+        for kept in [404, 410, 500, 503] {
+            let (first, second) = (gateway.get(&format!("/{kept}")), gateway.get(&format!("/{kept}")));
+            assert_eq!((first.status, status(&second).starts_with("sumun; hit")), (kept, true), "{second:?}");
+        }
+        for one in [400, 401, 403, 429, 431] {
+            let (first, second) = (gateway.get(&format!("/{one}")), gateway.get(&format!("/{one}")));
+            assert_eq!((first.status, status(&second).starts_with("sumun; hit")), (one, false), "{second:?}");
+        }
+    });
+}
+
+#[test]
+fn what_hides_in_an_old_request_does_not_reach_the_server() {
+    everywhere(|place| {
+        let server = Server::answering(place.ip, |request| {
+            said("200 OK", "Cache-Control: max-age=60\r\n", &request.raw_head.to_ascii_lowercase())
+        });
+        let gateway = caching(place, &server, "{}");
+        let mut client = gateway.connect();
+        client.send(
+            "GET / HTTP/1.0\r\nHost: test\r\nConnection: Upgrade, X-Hop\r\nUpgrade: websocket\r\nX-Hop: 1\r\n\
+             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
+        );
+        let seen = client.answer().expect(200).text();
+        for forbidden in ["upgrade", "websocket-key", "x-hop"] {
+            assert!(!seen.contains(forbidden), "{forbidden} in {seen}");
+        }
+    });
+}
+
+#[test]
+fn parts_of_what_is_not_kept_are_asked_for_as_they_are() {
+    everywhere(|place| {
+        let server = Server::answering(place.ip, |request| match request.header("range") {
+            Some(_) => said("206 Partial Content", "Content-Range: bytes 0-1/10\r\nCache-Control: no-store\r\n", "01"),
+            None => said("200 OK", "Cache-Control: no-store\r\n", "0123456789"),
+        });
+        let gateway = caching(place, &server, "{}");
+        for _ in 0..2 {
+            let part = gateway.connect().get_with("/", "Range: bytes=0-1\r\n").expect(206);
+            assert_eq!((part.text().as_str(), status(&part)), ("01", "sumun; fwd=uri-miss; detail=no-store"));
+        }
     });
 }

@@ -37,13 +37,21 @@ struct State<H, F> {
     bytes: u64,
     held_bytes: u64,
     ended: Option<Ended<F>>,
-    /// The next piece of each.
-    readers: Vec<Option<usize>>,
+    readers: Vec<Option<Place>>,
+    /// Places that nobody has.
+    free: Vec<usize>,
     reading: usize,
     /// Nobody will ever ask for it again.
     is_left: bool,
-    waiting: Vec<Waker>,
     writer: Option<Waker>,
+}
+
+/// A reader, as the others know it.
+#[derive(Debug, Default)]
+struct Place {
+    /// The piece that it reads next.
+    next: usize,
+    waker: Option<Waker>,
 }
 
 /// How it ended.
@@ -110,9 +118,9 @@ impl<H, F: Copy + Default> Fill<H, F> {
             held_bytes: 0,
             ended: None,
             readers: Vec::new(),
+            free: Vec::new(),
             reading: 0,
             is_left: false,
-            waiting: Vec::new(),
             writer: None,
         };
         let fill = Arc::new(Self { state: Mutex::new(state), bytes_max });
@@ -127,11 +135,10 @@ impl<H, F: Copy + Default> Fill<H, F> {
             return None;
         }
         state.reading += 1;
-        let free = state.readers.iter().position(Option::is_none);
-        let slot = free.unwrap_or(state.readers.len());
+        let slot = state.free.pop().unwrap_or(state.readers.len());
         match state.readers.get_mut(slot) {
-            Some(place) => *place = Some(0),
-            None => state.readers.push(Some(0)),
+            Some(place) => *place = Some(Place::default()),
+            None => state.readers.push(Some(Place::default())),
         }
         Some(Reader { fill: Arc::clone(self), slot, is_asker })
     }
@@ -139,11 +146,9 @@ impl<H, F: Copy + Default> Fill<H, F> {
     fn change<T>(&self, change: impl FnOnce(&mut State<H, F>) -> T) -> T {
         let mut state = self.lock();
         let result = change(&mut state);
-        let waiting = std::mem::take(&mut state.waiting);
+        let waiting = state.take_waiting();
         drop(state);
-        for waker in waiting {
-            waker.wake();
-        }
+        waiting.into_iter().for_each(Waker::wake);
         result
     }
 
@@ -179,7 +184,7 @@ impl<H, F: Copy + Default> Writer<H, F> {
         if state.reading == 0 {
             return Poll::Ready(Err(Unwanted));
         }
-        if state.held_bytes < FILL_AHEAD_BYTES {
+        if state.held_bytes < FILL_AHEAD_BYTES || state.cut_off_the_slowest() {
             return Poll::Ready(Ok(()));
         }
         state.writer = Some(context.waker().clone());
@@ -196,19 +201,25 @@ impl<H, F: Copy + Default> Writer<H, F> {
         Poll::Pending
     }
 
-    /// A piece of the body.
-    pub fn push(&self, piece: Arc<[u8]>) {
+    /// A piece of the body. False: what has come is not kept together, or not any more.
+    pub fn push(&self, piece: Arc<[u8]>) -> bool {
         let bytes_max = self.fill.bytes_max;
         self.fill.change(|state| {
-            if state.ended.is_some() || piece.is_empty() {
-                return;
+            if state.ended.is_none() && !piece.is_empty() {
+                state.bytes += piece.len() as u64;
+                state.held_bytes += piece.len() as u64;
+                state.pieces.push_back(piece);
+                state.is_kept &= state.bytes <= bytes_max;
+                state.let_go();
             }
-            state.bytes += piece.len() as u64;
-            state.held_bytes += piece.len() as u64;
-            state.pieces.push_back(piece);
-            if state.bytes > bytes_max {
-                state.is_kept = false;
-            }
+            state.is_kept
+        })
+    }
+
+    /// There is no room to keep it.
+    pub fn give_up_keeping(&self) {
+        self.fill.change(|state| {
+            state.is_kept = false;
             state.let_go();
         });
     }
@@ -241,11 +252,9 @@ impl<H, F: Default> Drop for Writer<H, F> {
     fn drop(&mut self) {
         let mut state = self.fill.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.ended.get_or_insert(Ended::Failed(F::default()));
-        let waiting = std::mem::take(&mut state.waiting);
+        let waiting = state.take_waiting();
         drop(state);
-        for waker in waiting {
-            waker.wake();
-        }
+        waiting.into_iter().for_each(Waker::wake);
     }
 }
 
@@ -265,7 +274,7 @@ impl<H, F: Copy + Default> Reader<H, F> {
             (None, Some(Ended::Failed(why))) => Poll::Ready(Err(NoHead::Failed(why))),
             (None, Some(Ended::Complete)) => Poll::Ready(Err(NoHead::Alone)),
             (None, None) => {
-                state.wait(context);
+                state.wait(self.slot, context);
                 Poll::Pending
             }
         }
@@ -274,17 +283,23 @@ impl<H, F: Copy + Default> Reader<H, F> {
     /// The next piece, once it is here.
     pub fn poll_piece(&self, context: &mut Context<'_>) -> Poll<Next<F>> {
         let mut state = self.fill.lock();
-        let seen = state.readers.get(self.slot).copied().flatten().unwrap_or(usize::MAX);
-        let piece = seen.checked_sub(state.gone).and_then(|index| state.pieces.get(index)).map(Arc::clone);
-        match (piece, state.ended) {
+        let gone = state.gone;
+        let next = state.readers.get(self.slot).and_then(Option::as_ref).map(|place| place.next);
+        // It has held up others, who have read on without it.
+        let Some(index) = next.and_then(|next| next.checked_sub(gone)) else {
+            return Poll::Ready(Next::Ended(Ended::Failed(F::default())));
+        };
+        match (state.pieces.get(index).map(Arc::clone), state.ended) {
             (Some(piece), _) => {
-                state.readers[self.slot] = Some(seen + 1);
+                if let Some(Some(place)) = state.readers.get_mut(self.slot) {
+                    place.next += 1;
+                }
                 state.let_go();
                 Poll::Ready(Next::Piece(piece))
             }
             (None, Some(ended)) => Poll::Ready(Next::Ended(ended)),
             (None, None) => {
-                state.wait(context);
+                state.wait(self.slot, context);
                 Poll::Pending
             }
         }
@@ -303,6 +318,7 @@ impl<H, F> Drop for Reader<H, F> {
         if let Some(place) = state.readers.get_mut(self.slot) {
             *place = None;
         }
+        state.free.push(self.slot);
         state.reading -= 1;
         state.is_left = state.reading == 0 && state.ended.is_none() && state.is_for_readers();
         state.let_go();
@@ -324,7 +340,7 @@ impl<H, F> State<H, F> {
         if self.is_kept {
             return;
         }
-        let least = self.readers.iter().flatten().copied().min().unwrap_or(usize::MAX);
+        let least = self.places().map(|place| place.next).min().unwrap_or(usize::MAX);
         let mut freed = false;
         while self.gone < least
             && let Some(piece) = self.pieces.pop_front()
@@ -338,9 +354,34 @@ impl<H, F> State<H, F> {
         }
     }
 
-    fn wait(&mut self, context: &Context<'_>) {
-        if !self.waiting.iter().any(|waker| waker.will_wake(context.waker())) {
-            self.waiting.push(context.waker().clone());
+    /// Who is so far behind that the others wait, though they have read all there is, is left behind: nobody
+    /// slows down many. False: nobody is.
+    fn cut_off_the_slowest(&mut self) -> bool {
+        let end = self.gone + self.pieces.len();
+        if !self.places().any(|place| place.next == end) {
+            return false;
+        }
+        // Those that are left behind count no more; their next piece is gone.
+        let Some(piece) = self.pieces.pop_front() else { return false };
+        self.gone += 1;
+        self.held_bytes -= piece.len() as u64;
+        self.let_go();
+        true
+    }
+
+    /// Readers that are not left behind.
+    fn places(&self) -> impl Iterator<Item = &Place> {
+        let gone = self.gone;
+        self.readers.iter().flatten().filter(move |place| place.next >= gone)
+    }
+
+    fn take_waiting(&mut self) -> Vec<Waker> {
+        self.readers.iter_mut().flatten().filter_map(|place| place.waker.take()).collect()
+    }
+
+    fn wait(&mut self, slot: usize, context: &Context<'_>) {
+        if let Some(Some(place)) = self.readers.get_mut(slot) {
+            place.waker = Some(context.waker().clone());
         }
     }
 }

@@ -70,6 +70,18 @@ impl<V> Memory<V> {
         shard.peek(key).is_some_and(|found| Arc::ptr_eq(&found, value)) && shard.remove(key).is_some()
     }
 
+    /// Puts a value in the place of this one, if it is still there.
+    pub fn replace(&self, key: Key, before: &Arc<V>, value: Arc<V>, bytes: u64) -> bool {
+        let mut shard = self.lock(key);
+        if !shard.peek(key).is_some_and(|found| Arc::ptr_eq(&found, before)) {
+            return false;
+        }
+        let (is_kept, gone) = shard.insert(key, value, bytes);
+        drop(shard);
+        drop(gone);
+        is_kept
+    }
+
     /// Changes the room; what does not fit any more goes.
     pub fn resize(&self, bytes: u64) {
         for shard in &self.shards {

@@ -68,9 +68,7 @@ pub(crate) struct Stored {
     pub(crate) validity: Validity,
     pub(crate) body: Box<[Arc<[u8]>]>,
     pub(crate) length: u64,
-    /// When its request went out, in the order of purges.
-    serial: u64,
-    /// Purges up to this one do not hit it.
+    /// Purges up to this one do not hit it: at first those before its request went out.
     passed: AtomicU64,
 }
 
@@ -103,8 +101,10 @@ impl Pass {
 #[derive(Debug)]
 pub(crate) struct Cache {
     memory: Memory<Entry>,
-    fills: [Mutex<HashMap<Key, Arc<Fill>>>; FILL_SHARDS],
+    fills: [Mutex<HashMap<Key, Flight>>; FILL_SHARDS],
     purges: purges::Purges,
+    /// Bytes of bodies that anybody holds: the table, fills, and clients that are slow.
+    held: Arc<AtomicU64>,
     /// Bytes in all, and of one answer.
     room: AtomicU64,
     answer_max: AtomicU64,
@@ -129,15 +129,27 @@ pub(crate) struct Counts {
 
 const FILL_SHARDS: usize = 16;
 
+/// A fill that goes on.
+#[derive(Debug)]
+struct Flight {
+    fill: Arc<Fill>,
+    /// The newest purge when it began.
+    serial: u64,
+}
+
 /// What the table has for a request.
 pub(crate) enum Found {
-    Stored(Key, Arc<Entry>),
-    Pass(Unstorable),
-    /// Nothing under this key; `is_variant`: but other variants.
-    Nothing {
-        key: Key,
-        is_variant: bool,
-    },
+    Stored(Slot, Arc<Entry>),
+    Pass(Slot, Unstorable),
+    Nothing(Slot),
+}
+
+/// Where in the table a response to a request is, or will be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Slot {
+    pub(crate) key: Key,
+    /// Of the index that says so: there are other variants.
+    pub(crate) generation: Option<u64>,
 }
 
 /// Somebody fetches it, or this request is to.
@@ -151,12 +163,13 @@ pub(crate) enum Joined {
 impl Cache {
     /// Room for so many bytes.
     pub(crate) fn new(memory: u64) -> Arc<Self> {
-        let mut secret = [0; 16];
-        fastrand::fill(&mut secret);
+        // Without randomness nothing of TLS works either.
+        let secret = sumun_host::random::random_bytes().unwrap_or_default();
         Arc::new(Self {
             memory: Memory::new(memory),
             fills: std::array::from_fn(|_| Mutex::default()),
             purges: purges::Purges::default(),
+            held: Arc::default(),
             room: AtomicU64::new(memory),
             answer_max: AtomicU64::new(memory / CACHE_ENTRY_PART),
             urls: Mutex::default(),
@@ -177,8 +190,21 @@ impl Cache {
         self.answer_max.load(Relaxed)
     }
 
+    /// So much is held besides what is in the table that nothing more is kept for now.
+    fn is_crowded(&self) -> bool {
+        let room = self.room.load(Relaxed);
+        self.held.load(Relaxed) > room + room / 2
+    }
+
     pub(crate) fn key(&self, text: &[u8]) -> Key {
         let mut hasher = SipHasher13::new_with_key(&self.secret);
+        hasher.write(text);
+        hasher.finish128().as_u128()
+    }
+
+    fn key_in(&self, scope: u64, text: &[u8]) -> Key {
+        let mut hasher = SipHasher13::new_with_key(&self.secret);
+        hasher.write_u64(scope);
         hasher.write(text);
         hasher.finish128().as_u128()
     }
@@ -193,72 +219,77 @@ impl Cache {
 
     /// What is there for a URL. `select` writes what a request says to the names it is given.
     pub(crate) fn find(&self, url: Key, now_s: u64, select: impl Fn(&[u8]) -> Vec<u8>) -> Found {
-        let Some(entry) = self.memory.get(url) else { return Found::Nothing { key: url, is_variant: false } };
-        let Entry::Index(index) = &*entry else { return self.found(url, entry, now_s, false) };
+        let whole = Slot { key: url, generation: None };
+        let Some(entry) = self.memory.get(url) else { return Found::Nothing(whole) };
+        let Entry::Index(index) = &*entry else { return self.found(whole, entry, now_s) };
         let key = self.variant_key(url, index, &select(&index.names));
+        let slot = Slot { key, generation: Some(index.generation) };
         match self.memory.get(key) {
-            Some(entry) => self.found(key, entry, now_s, true),
-            None => Found::Nothing { key, is_variant: true },
+            Some(entry) => self.found(slot, entry, now_s),
+            None => Found::Nothing(slot),
         }
     }
 
-    fn found(&self, key: Key, entry: Arc<Entry>, now_s: u64, is_variant: bool) -> Found {
+    fn found(&self, slot: Slot, entry: Arc<Entry>, now_s: u64) -> Found {
         match &*entry {
-            Entry::Pass(pass) if pass.until_s > now_s && !pass.claim_probe(now_s) => Found::Pass(pass.why),
+            Entry::Pass(pass) if pass.until_s > now_s && !pass.claim_probe(now_s) => Found::Pass(slot, pass.why),
             Entry::Stored(stored) => match self.judge(stored) {
-                Purge::None => Found::Stored(key, entry),
-                Purge::Soft => match self.expire(key, stored, now_s) {
-                    Some(entry) => Found::Stored(key, entry),
-                    None => Found::Nothing { key, is_variant },
+                (Purge::None, _) => Found::Stored(slot, entry),
+                (Purge::Soft, newest) => match self.expire(slot.key, &entry, stored, (now_s, newest)) {
+                    Some(entry) => Found::Stored(slot, entry),
+                    None => Found::Nothing(slot),
                 },
-                Purge::Hard => {
-                    self.memory.remove_this(key, &entry);
-                    Found::Nothing { key, is_variant }
+                (Purge::Hard, _) => {
+                    self.memory.remove_this(slot.key, &entry);
+                    Found::Nothing(slot)
                 }
             },
-            Entry::Pass(_) | Entry::Index(_) => Found::Nothing { key, is_variant },
+            Entry::Pass(_) | Entry::Index(_) => Found::Nothing(slot),
         }
     }
 
-    /// What purges say that came after it was asked for.
-    fn judge(&self, stored: &Stored) -> Purge {
+    /// What purges say that it was not looked at for yet, up to the newest one.
+    fn judge(&self, stored: &Stored) -> (Purge, u64) {
         let newest = self.purges.newest();
-        if stored.passed.load(Relaxed) >= newest {
-            return Purge::None;
+        let passed = stored.passed.load(Relaxed);
+        if passed >= newest {
+            return (Purge::None, newest);
         }
-        let verdict = self.purges.judge(&stored.url, self.key(&stored.url), &stored.response.tags, stored.serial);
+        let verdict = self.purges.judge(&stored.url, self.key(&stored.url), &stored.response.tags, passed);
         if verdict == Purge::None {
-            stored.passed.store(newest, Relaxed);
+            stored.passed.fetch_max(newest, Relaxed);
         }
-        verdict
+        (verdict, newest)
     }
 
     /// The same response, stale from now on.
-    fn expire(&self, key: Key, stored: &Stored, now_s: u64) -> Option<Arc<Entry>> {
+    fn expire(&self, key: Key, entry: &Arc<Entry>, stored: &Stored, (now_s, newest): (u64, u64)) -> Option<Arc<Entry>> {
         let mut validity = stored.validity;
         validity.expire(now_s);
-        let newest = self.purges.newest();
         let stale = Stored {
             url: Arc::clone(&stored.url),
             response: Arc::clone(&stored.response),
             validity,
             body: stored.body.clone(),
             length: stored.length,
-            serial: newest,
             passed: AtomicU64::new(newest),
         };
-        self.insert(key, stale)
+        let bytes = stale.bytes();
+        let stale = Arc::new(Entry::Stored(stale));
+        self.memory.replace(key, entry, Arc::clone(&stale), bytes).then_some(stale)
     }
 
     /// The fill of this key: one that goes on, or a new one that the caller has to see to.
     pub(crate) fn join(&self, key: Key) -> Joined {
         let mut fills = self.fills(key);
-        if let Some(fill) = fills.get(&key) {
-            return fill.join(false).map_or(Joined::Alone, Joined::Waiting);
+        let serial = self.purges.newest();
+        // What was asked for before a purge is not for those who come after it.
+        if let Some(flight) = fills.get(&key).filter(|flight| flight.serial == serial) {
+            return flight.fill.join(false).map_or(Joined::Alone, Joined::Waiting);
         }
         let (fill, writer) = Fill::begin(self.answer_max(), false);
         let Some(reader) = fill.join(true) else { return Joined::Alone };
-        fills.insert(key, fill);
+        fills.insert(key, Flight { fill, serial });
         Joined::Fetching(reader, writer)
     }
 
@@ -269,42 +300,49 @@ impl Cache {
             return None;
         }
         let (fill, writer) = Fill::begin(self.answer_max(), true);
-        fills.insert(key, fill);
+        fills.insert(key, Flight { fill, serial: self.purges.newest() });
         Some(writer)
     }
 
     /// The fill is over, or not for others. False: what was stored for its URL was made invalid meanwhile.
     fn leave(&self, key: Key, fill: &Arc<Fill>) -> bool {
+        self.take_flight(key, fill).is_some()
+    }
+
+    fn take_flight(&self, key: Key, fill: &Arc<Fill>) -> Option<Flight> {
         let mut fills = self.fills(key);
-        let is_there = fills.get(&key).is_some_and(|found| Arc::ptr_eq(found, fill));
-        if is_there {
-            fills.remove(&key);
-        }
-        is_there
+        let is_there = fills.get(&key).is_some_and(|found| Arc::ptr_eq(&found.fill, fill));
+        if is_there { fills.remove(&key) } else { None }
     }
 
     /// The fill is found under another key from now on. False: what was stored for its URL was made invalid.
     fn move_fill(&self, from: Key, to: Key, fill: &Arc<Fill>) -> bool {
-        let was_there = self.leave(from, fill);
-        if was_there {
-            self.fills(to).entry(to).or_insert_with(|| Arc::clone(fill));
+        let flight = self.take_flight(from, fill);
+        let was_there = flight.is_some();
+        if let Some(flight) = flight {
+            self.fills(to).entry(to).or_insert(flight);
         }
         was_there
     }
 
-    /// Takes a response in; `None`: it is too large.
-    fn insert(&self, key: Key, stored: Stored) -> Option<Arc<Entry>> {
+    /// Takes a response in.
+    fn insert(&self, key: Key, stored: Stored) {
         let bytes = stored.bytes();
-        let entry = Arc::new(Entry::Stored(stored));
         self.counts.stored.fetch_add(1, Relaxed);
-        self.memory.insert(key, Arc::clone(&entry), bytes).then_some(entry)
+        self.memory.insert(key, Arc::new(Entry::Stored(stored)), bytes);
+    }
+
+    /// The index of a URL is still the one that it was, or there was none.
+    fn is_current(&self, url: Key, generation: Option<u64>) -> bool {
+        let Some(generation) = generation else { return true };
+        matches!(self.memory.peek(url).as_deref(), Some(Entry::Index(index)) if index.generation == generation)
     }
 
     /// Where a response to this URL is stored that varies by `names`: under the URL's own key where these
     /// are none, else under a key of its own, once the index says so.
-    fn place(&self, url: Key, names: &[u8], select: impl Fn(&[u8]) -> Vec<u8>) -> Key {
+    fn place(&self, url: Key, names: &[u8], select: impl Fn(&[u8]) -> Vec<u8>) -> Slot {
         if names.is_empty() {
-            return url;
+            return Slot { key: url, generation: None };
         }
         let before = self.memory.peek(url);
         let known = match before.as_deref() {
@@ -314,15 +352,17 @@ impl Cache {
         if let Some(index) = known
             && has_all(&index.names, names)
         {
-            return self.variant_key(url, index, &select(&index.names));
+            let key = self.variant_key(url, index, &select(&index.names));
+            return Slot { key, generation: Some(index.generation) };
         }
         // Names that only some of the responses list count for all of them.
         let names = known.map_or_else(|| names.to_vec(), |index| union(&index.names, names));
         let index = Index { names: names.into(), generation: self.next_generation.fetch_add(1, Relaxed) };
-        let key = self.variant_key(url, &index, &select(&index.names));
+        let slot =
+            Slot { key: self.variant_key(url, &index, &select(&index.names)), generation: Some(index.generation) };
         let bytes = (size_of::<Entry>() + index.names.len()) as u64;
         self.memory.insert(url, Arc::new(Entry::Index(index)), bytes);
-        key
+        slot
     }
 
     fn pass(&self, key: Key, now_s: u64, why: Unstorable) {
@@ -330,16 +370,25 @@ impl Cache {
         self.memory.insert(key, Arc::new(Entry::Pass(pass)), size_of::<Entry>() as u64);
     }
 
-    /// What is stored for a URL is wrong from now on, and so is what is on its way.
-    pub(crate) fn invalidate(&self, url: Key) {
-        self.memory.remove(url);
+    /// What is stored under a URL's key is wrong from now on, and so is what is on its way: that first, or it
+    /// could come in behind us. Variants are not found without their index, and stored no more without it.
+    fn invalidate(&self, url: Key) {
         self.fills(url).remove(&url);
+        self.memory.remove(url);
+    }
+
+    /// The same for all keys that routes make of a URL, as clients ask for it.
+    pub(crate) fn invalidate_url(&self, scheme: &[u8], host: &[u8], path: &[u8], query: Option<&[u8]>) {
+        for rules in &*self.urls.lock().unwrap_or_else(PoisonError::into_inner) {
+            let mut text = Vec::new();
+            rules.write(scheme, host, path, query, &mut text);
+            self.invalidate(rules.key(self, &text));
+        }
     }
 
     /// Purges whatever `scope` says; at once, for all workers.
     fn purge(&self, scope: &Scope, is_soft: bool) {
         match scope {
-            Scope::Url(text) if !is_soft => self.invalidate(self.key(text)),
             Scope::Url(text) => self.purges.add_url(self.key(text), is_soft),
             Scope::Prefix(text) => self.purges.add_prefix(text, is_soft),
             Scope::Tag(tag) => self.purges.add_tag(response::tag_of(tag), is_soft),
@@ -347,7 +396,7 @@ impl Cache {
         }
     }
 
-    fn fills(&self, key: Key) -> MutexGuard<'_, HashMap<Key, Arc<Fill>>> {
+    fn fills(&self, key: Key) -> MutexGuard<'_, HashMap<Key, Flight>> {
         self.fills[key as usize % FILL_SHARDS].lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -433,7 +433,12 @@ impl LocalGateway {
                 route.limits = limits.map(|limit| self.gateway.limiting.limit(limit, metrics, index)).collect();
                 route.pace = self.gateway.route_pace(&listener.name, &route.config);
                 let cache = &self.gateway.cache;
-                route.caching = route.config.cache.as_ref().map(|config| Rc::new(Caching::new(cache, config)));
+                route.caching = route.config.cache.as_ref().map(|cached| {
+                    let copied = route.config.forward_auth.iter().flat_map(|auth| auth.copy.iter().cloned());
+                    let subjects = subject_headers.iter().map(|name| name.to_string());
+                    let own_names = copied.chain(subjects).chain([listener.request_id.to_string()]);
+                    Rc::new(Caching::new(cache, (&listener.name, &route.config), cached, own_names))
+                });
                 let settings = route.config.waiting_room.as_ref();
                 route.room = settings.map(|settings| {
                     let gateway = &self.gateway;
@@ -444,6 +449,8 @@ impl LocalGateway {
                 Some(Rc::new(route))
             })
             .collect();
+        let all_routes = || config.listeners.values().flat_map(|listener| &listener.routes);
+        let has_cache = all_routes().any(|route| route.cache.is_some());
         Site {
             priority: routes.iter().map(|route| route.config.priority).min().unwrap_or_default(),
             matches_hosts: listener.routes.iter().any(|route| !route.hosts.is_empty()),
@@ -461,6 +468,7 @@ impl LocalGateway {
             pace: self.gateway.listener_pace(listener),
             traffic: Rc::clone(&self.traffic),
             blocks: blocks.map(Rc::clone),
+            cache: has_cache.then(|| Arc::clone(&self.gateway.cache)),
             config: Arc::clone(listener),
         }
     }

@@ -17,7 +17,7 @@ use sumun_traffic::Priority;
 use sumun_traffic::pacer::Pacer;
 
 use crate::blocks::Guard;
-use crate::cache::Caching;
+use crate::cache::{Cache, Caching};
 use crate::challenge::Challenge;
 use crate::files::{FileCache, FileRoot};
 use crate::limiting::Limit;
@@ -57,6 +57,8 @@ pub(crate) struct Site {
     pub(crate) pace: Option<Arc<ListenerPace>>,
     /// Counts who asks for what.
     pub(crate) traffic: Rc<Watcher>,
+    /// Where routes keep answers; `None`: nowhere.
+    pub(crate) cache: Option<Arc<Cache>>,
     /// `None`: there are no rules by which clients are blocked.
     pub(crate) blocks: Option<Rc<Guard>>,
 }
@@ -189,7 +191,7 @@ impl Route {
 
 /// Fields by which applications take a request for another one than it is, or name themselves. None of them
 /// is part of a key. Those that the gateway writes itself are not among them.
-const REFLECTED: [&str; 16] = [
+const REFLECTED: [&str; 21] = [
     "X-Original-URL",
     "X-Original-URI",
     "X-Original-Host",
@@ -206,6 +208,11 @@ const REFLECTED: [&str; 16] = [
     "X-Forwarded-SSL",
     "X-URL-Scheme",
     "Front-End-Https",
+    "X-HTTP-Host-Override",
+    "X-Forwarded-Uri",
+    "X-Forwarded-Method",
+    "X-Envoy-Original-Path",
+    "X-Script-Name",
 ];
 
 fn without_reflected(mut edits: Edits) -> Edits {

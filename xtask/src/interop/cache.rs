@@ -30,7 +30,7 @@ const KNOWN: [(&str, &str); 19] = [
     ("method-POST", "answers to POST are not stored"),
     ("partial-store-partial-*", "parts are not stored, wholes are"),
     ("vary-normalise-lang-select", "the cache does not choose a language for the server"),
-    ("conditional-lm-fresh-no-lm", "the date that the client names is before the stored answer's"),
+    ("conditional-lm-fresh-no-lm", "without Last-Modified there is nothing to compare with"),
     ("age-parse-dup-0", AGE),
     ("age-parse-dup-0-twoline", AGE),
     ("age-parse-dup-old", AGE),

@@ -20,7 +20,7 @@ pub struct RouteCache {
     pub default_ttl: Option<Duration>,
     /// Where nobody says anything, a tenth of the time since the last change.
     pub heuristic: bool,
-    /// The same of answers that there is nothing (404, 410 and others from 400 on).
+    /// The same of answers that there is nothing (404, 410 and others), and of failures.
     pub negative_ttl: Option<Duration>,
     /// At most, of these.
     pub negative_most: Option<Duration>,

@@ -30,9 +30,9 @@ pub(crate) static ROUTE_CACHE: Map = Map {
         key("heuristic", ON_OR_OFF,
             "Where nobody says anything, an answer is fresh for a tenth of the time for which it has not changed, a day at most (RFC 9111 section 4.2.2).")
             .default("off"),
-        key("negative_ttl", SPAN, "Answers of status 400 and above (404, 410, 503 and others) are fresh for so long where the server says nothing.")
+        key("negative_ttl", SPAN, "Answers of status 404, 405, 410, 414, 451 and from 500 on are fresh for so long where the server says nothing.")
             .by_default("not stored"),
-        key("negative_most", SPAN, "And never longer than this, whatever the server says.").by_default("no bound"),
+        key("negative_most", SPAN, "Answers of status 400 and above are never fresh for longer than this, whatever the server says.").by_default("no bound"),
         key("stale_while_revalidate", SPAN, "Given out for so long after it went stale while it is fetched anew, where the server does not say so itself (RFC 5861).")
             .by_default("what the server says"),
         key("stale_if_error", SPAN, "Given out for so long after it went stale where the server fails or cannot be reached, where the server does not say so itself (RFC 5861).")

@@ -84,10 +84,12 @@ fn what_is_beyond_the_bound_waits_for_the_slowest_reader() {
     assert_eq!(writer.poll_room(&mut idle()), Poll::Ready(Ok(())));
     writer.push(Arc::clone(&large));
     assert!(fill.join(false).is_none(), "it is not to be had as a whole any more");
-    assert!(writer.poll_room(&mut idle()).is_pending());
+    assert!(writer.poll_room(&mut idle()).is_pending(), "nobody has read it");
     assert_eq!(one.poll_piece(&mut idle()), Poll::Ready(Next::Piece(Arc::clone(&large))));
-    assert!(writer.poll_room(&mut idle()).is_pending(), "the other has not read it");
-    assert_eq!(other.poll_piece(&mut idle()), Poll::Ready(Next::Piece(large)));
+    assert_eq!(writer.poll_room(&mut idle()), Poll::Ready(Ok(())), "who has read all does not wait for the other");
+    assert_eq!(other.poll_piece(&mut idle()), Poll::Ready(Next::Ended(Ended::Failed(0))), "which is left behind");
+    writer.push(Arc::clone(&large));
+    assert_eq!(one.poll_piece(&mut idle()), Poll::Ready(Next::Piece(large)));
     assert_eq!(writer.poll_room(&mut idle()), Poll::Ready(Ok(())));
     assert!(writer.poll_unwanted(&mut idle()).is_pending());
     drop((one, other));

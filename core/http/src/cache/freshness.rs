@@ -119,6 +119,11 @@ pub(super) fn is_negative(status: u16) -> bool {
     status >= 400
 }
 
+/// That there is nothing, or that the server cannot, holds for everybody; what is wrong with a request does not.
+fn is_for_all(status: u16) -> bool {
+    matches!(status, 404 | 405 | 410 | 414 | 451 | 500..)
+}
+
 fn lifetime_s(status: u16, response: Fields<'_>, control: &ResponseControl, rules: &Rules, answered_s: u64) -> u32 {
     let negative = is_negative(status);
     let heuristic_s = || rules.is_heuristic.then(|| heuristic_s(status, response, control, answered_s)).flatten();
@@ -126,7 +131,7 @@ fn lifetime_s(status: u16, response: Fields<'_>, control: &ResponseControl, rule
     let lifetime_s = match (negative, rules.ttl) {
         (false, Some(ttl)) => ttl,
         (false, None) => said.or(rules.default_ttl).unwrap_or(0),
-        (true, _) => said.or(rules.negative_ttl).unwrap_or(0),
+        (true, _) => said.or_else(|| rules.negative_ttl.filter(|_| is_for_all(status))).unwrap_or(0),
     };
     if negative { lifetime_s.min(rules.negative_most.unwrap_or(u32::MAX)) } else { lifetime_s }
 }

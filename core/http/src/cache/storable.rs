@@ -70,7 +70,11 @@ pub fn storable(
     if request.method != Method::Get {
         return Err(Unstorable::Method);
     }
-    if status < 200 || matches!(status, 206 | 304) || (control.must_understand && !is_understood(status)) {
+    // RFC 6585: answers 428, 429, 431 and 511 are for one client.
+    if status < 200
+        || matches!(status, 206 | 304 | 428 | 429 | 431 | 511)
+        || (control.must_understand && !is_understood(status))
+    {
         return Err(Unstorable::Status);
     }
     // Section 5.2.2.3: who understands the status need not heed a no-store beside must-understand.

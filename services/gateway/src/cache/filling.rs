@@ -19,8 +19,8 @@ use sumun_http::field::Field;
 use sumun_http::{Method, ResponseBody, ResponseHead};
 use sumun_store::{Ended, Key, Writer};
 
-use super::response::{Lines, parsed, write_line};
-use super::{Cache, Caching, Entry, Failed, Response, Stored};
+use super::response::{Held, Lines, parsed, write_line};
+use super::{Cache, Caching, Entry, Failed, Response, Slot, Stored};
 use crate::events::Reason;
 use crate::io::Gone;
 use crate::limits::CACHE_PIECE_BYTES;
@@ -32,8 +32,8 @@ pub(crate) struct Wanted {
     /// The text that its key is made of, and the key.
     pub(crate) url: Arc<[u8]>,
     pub(crate) url_key: Key,
-    /// Under which the fill stands.
-    pub(crate) key: Key,
+    /// Where the fill stands.
+    pub(crate) slot: Slot,
     /// The fields of the client's request.
     pub(crate) bytes: Vec<u8>,
     pub(crate) fields: Vec<Field>,
@@ -133,11 +133,15 @@ impl Filling {
             ResponseBody::Chunked | ResponseBody::UntilClose => None,
         };
         let is_too_large = response.length.is_some_and(|length| length > self.cache().answer_max());
-        if response.stored.is_ok() && is_too_large {
+        if response.stored.is_ok() && (is_too_large || self.cache().is_crowded()) {
             response.stored = Err(Unstorable::Size);
         }
         match response.stored {
             Ok(()) => self.settle(&response.vary),
+            // That there is no room now says nothing of the next one, nor does a failure; and what is stored
+            // may still be of use.
+            Err(Unstorable::Size) if !is_too_large => drop(self.leave()),
+            Err(Unstorable::NoLifetime) if head.status >= 500 => drop(self.leave()),
             Err(why) => self.pass(why, now_s),
         }
         let is_shared = response.stored.is_ok();
@@ -166,9 +170,15 @@ impl Filling {
             has_authorization: self.wanted.has_identity,
         };
         let stored = storable(&request, status, fields, &control, rules, &validity);
-        let mut response = Response::without_validators(status, lines, (validity, now_s), stored);
+        let names = vary::names(fields);
+        let stored = match stored {
+            Ok(()) if self.wanted.caching.varies_by_own(&names) => Err(Unstorable::VaryAny),
+            stored => stored,
+        };
+        let held = Held::new(&self.cache().held, 0);
+        let mut response = Response::without_validators(status, lines, (validity, now_s), stored, held);
         response.note_validators();
-        response.vary = vary::names(fields).into();
+        response.vary = names.into();
         response.selection = self.select(&response.vary).into();
         response.server.clone_from(&self.server);
         response
@@ -188,11 +198,13 @@ impl Filling {
         let merged = Fields { bytes: &bytes, fields: &head.fields };
         let mut response = self.judge(status, merged, lines, now_s);
         response.length = Some(length);
+        response.held.add(length);
         response.server_status = Some(304);
         self.cache().counts.revalidated.fetch_add(1, Relaxed);
         let response = Arc::new(response);
-        if let Err(why) = response.stored {
-            self.pass(why, now_s);
+        match response.stored {
+            Ok(()) => self.settle(&response.vary),
+            Err(why) => self.pass(why, now_s),
         }
         self.writer.begin(Arc::clone(&response), response.stored.is_ok(), true);
         self.writer.end_with(&body);
@@ -209,25 +221,31 @@ impl Filling {
         self.writer.begin(Arc::clone(&response), true, true);
         self.writer.end_with(&old.body);
         self.response = Some(response);
-        self.cache().leave(self.wanted.key, self.writer.fill());
+        self.leave();
+    }
+
+    fn leave(&self) -> bool {
+        self.cache().leave(self.wanted.slot.key, self.writer.fill())
     }
 
     /// Now that it is known what the response varies by, the fill goes where requests look that are alike.
     fn settle(&mut self, names: &[u8]) {
         let cache = Arc::clone(&self.wanted.caching.cache);
         let place = cache.place(self.wanted.url_key, names, |names| self.select(names));
-        if place != self.wanted.key && cache.move_fill(self.wanted.key, place, self.writer.fill()) {
-            self.wanted.key = place;
+        if place != self.wanted.slot && cache.move_fill(self.wanted.slot.key, place.key, self.writer.fill()) {
+            self.wanted.slot = place;
         }
     }
 
     /// Others do not wait for what is not for them.
     fn pass(&self, why: Unstorable, now_s: u64) {
-        let is_there = self.cache().leave(self.wanted.key, self.writer.fill());
-        // Of the request alone, or not: only the latter holds for the next one.
-        let is_of_request = matches!(why, Unstorable::RequestNoStore | Unstorable::Authorization | Unstorable::Method);
+        let is_there = self.leave();
+        // Of the request alone, or not: only the latter holds for the next one. What is stored is worth more
+        // than to know that those with credentials have to ask by themselves.
+        let is_of_request = matches!(why, Unstorable::RequestNoStore | Unstorable::Method)
+            || (why == Unstorable::Authorization && self.wanted.old.is_some());
         if is_there && !is_of_request {
-            self.cache().pass(self.wanted.key, now_s, why);
+            self.cache().pass(self.wanted.slot.key, now_s, why);
         }
     }
 
@@ -239,19 +257,14 @@ impl Filling {
                 if self.old().is_some_and(|old| old.validity.covers_errors(now_s)) {
                     self.stand_in(None);
                 } else {
-                    self.cache().leave(self.wanted.key, self.writer.fill());
                     self.writer.end(Ended::Failed(Failed(reason)));
                 }
             }
-            Err(reason) => {
-                self.cache().leave(self.wanted.key, self.writer.fill());
-                self.writer.end(Ended::Failed(Failed(reason)));
-            }
+            Err(reason) => drop(self.writer.end(Ended::Failed(Failed(reason)))),
             Ok(()) => {
                 let response = self.response.take().filter(|response| response.stored.is_ok());
-                match (self.writer.end(Ended::Complete), response) {
-                    (Some(pieces), Some(response)) => self.store(response, joined(pieces)),
-                    _ => drop(self.cache().leave(self.wanted.key, self.writer.fill())),
+                if let (Some(pieces), Some(response)) = (self.writer.end(Ended::Complete), response) {
+                    self.store(response, joined(pieces));
                 }
             }
         }
@@ -265,18 +278,41 @@ impl Filling {
             validity: response.validity,
             length: body.iter().map(|piece| piece.len() as u64).sum(),
             body,
-            serial: self.serial,
             passed: AtomicU64::new(self.serial),
             response: Arc::clone(&response),
         };
-        // Its fill is gone where somebody has changed the resource since.
-        let mut fills = cache.fills(self.wanted.key);
-        if !fills.get(&self.wanted.key).is_some_and(|fill| Arc::ptr_eq(fill, self.writer.fill())) {
-            return;
+        // Its fill, or the index, is gone where somebody has changed the resource since.
+        let mut fills = cache.fills(self.wanted.slot.key);
+        let is_there =
+            fills.get(&self.wanted.slot.key).is_some_and(|flight| Arc::ptr_eq(&flight.fill, self.writer.fill()));
+        if is_there && cache.is_current(self.wanted.url_key, self.wanted.slot.generation) {
+            cache.insert(self.wanted.slot.key, stored);
+            fills.remove(&self.wanted.slot.key);
         }
-        let place = cache.place(self.wanted.url_key, &response.vary, |names| self.select(names));
-        cache.insert(place, stored);
-        fills.remove(&self.wanted.key);
+    }
+
+    /// A piece of the body.
+    fn push(&mut self, piece: &[u8]) {
+        let is_kept = self.writer.push(Arc::from(piece));
+        let Some(response) = self.response.as_ref().filter(|response| response.stored.is_ok()) else { return };
+        if !is_kept {
+            // It has turned out to be too large: others need not find that out again.
+            self.response = None;
+            return self.pass(Unstorable::Size, self.wanted.worker.clock.unix_seconds());
+        }
+        response.held.add(piece.len() as u64);
+        if self.cache().is_crowded() {
+            self.response = None;
+            self.leave();
+            self.writer.give_up_keeping();
+        }
+    }
+}
+
+/// However it ends, it is not found any more.
+impl Drop for Filling {
+    fn drop(&mut self) {
+        self.leave();
     }
 }
 
@@ -357,17 +393,16 @@ impl FillStream {
     }
 
     fn take_body(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let writer = &self.filling.writer;
         match &mut self.phase {
             Phase::Head => Ok(0),
             Phase::Swallow => Ok(bytes.len()),
             Phase::UntilEnd => {
-                writer.push(Arc::from(bytes));
+                self.filling.push(bytes);
                 Ok(bytes.len())
             }
             Phase::Length(left) => {
                 let piece = bytes.get(..usize::try_from(*left).unwrap_or(usize::MAX)).unwrap_or(bytes);
-                writer.push(Arc::from(piece));
+                self.filling.push(piece);
                 *left -= piece.len() as u64;
                 if *left == 0 {
                     self.phase = Phase::Swallow;
@@ -376,7 +411,7 @@ impl FillStream {
             }
             Phase::Chunked(decoder) => {
                 let step = decoder.decode(bytes).map_err(|_| io::ErrorKind::InvalidData)?;
-                writer.push(Arc::from(bytes.get(step.data).unwrap_or_default()));
+                self.filling.push(bytes.get(step.data).unwrap_or_default());
                 if decoder.is_done() {
                     self.phase = Phase::Swallow;
                 }

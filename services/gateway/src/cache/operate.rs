@@ -7,6 +7,7 @@ use sumun_config::checked::Config;
 use sumun_http::cache::{Fields, Use, Validity};
 use sumun_http::field::Field;
 use sumun_http::{Method, ResponseHead, target};
+use sumun_store::Key;
 
 use super::rules::UrlRules;
 use super::{Cache, Entry, Purge, Scope, Stored};
@@ -102,11 +103,16 @@ impl Gateway {
 impl Cache {
     /// Takes over what a config says.
     pub(crate) fn follow(&self, config: &Config) {
-        let caches =
-            || config.listeners.values().flat_map(|listener| &listener.routes).filter_map(|route| route.cache.as_ref());
+        let caches = || {
+            let routes = config
+                .listeners
+                .values()
+                .flat_map(|listener| listener.routes.iter().map(move |route| (listener, route)));
+            routes.filter_map(|(listener, route)| Some((listener, route, route.cache.as_ref()?)))
+        };
         self.resize(if caches().next().is_some() { config.cache.memory } else { 0 });
         let mut rules: Vec<UrlRules> = Vec::new();
-        for one in caches().map(UrlRules::of) {
+        for one in caches().map(|(listener, route, cache)| UrlRules::of(&listener.name, route, cache)) {
             if !rules.contains(&one) {
                 rules.push(one);
             }
@@ -132,24 +138,29 @@ impl Cache {
         }
     }
 
-    /// The texts that keys of this URL are made of.
-    fn texts(&self, url: &str) -> Result<Vec<Vec<u8>>, String> {
+    /// The texts that keys of this URL are made of, and the keys.
+    fn texts(&self, url: &str) -> Result<Vec<(Vec<u8>, Key)>, String> {
         let parts = parts_of(url).ok_or_else(|| format!("{url} is no URL such as https://www.example.com/path"))?;
         let rules = self.urls.lock().unwrap_or_else(PoisonError::into_inner);
-        Ok(rules.iter().map(|rules| parts.text(rules)).collect())
+        let with_key = |rules: &UrlRules| {
+            let text = parts.text(rules);
+            let key = rules.key(self, &text);
+            (text, key)
+        };
+        Ok(rules.iter().map(with_key).collect())
     }
 
     fn get(&self, url: &str, headers: &[(String, String)], now_s: u64) -> Result<Vec<(String, Finding)>, String> {
         let (bytes, fields) = request_of(headers)?;
         let request = Fields { bytes: &bytes, fields: &fields };
-        let found = self.texts(url)?.into_iter().map(|text| {
-            let finding = self.look(self.key(&text), now_s, request);
+        let found = self.texts(url)?.into_iter().map(|(text, key)| {
+            let finding = self.look(key, now_s, request);
             (String::from_utf8_lossy(&text).into_owned(), finding)
         });
         Ok(found.collect())
     }
 
-    fn look(&self, url: sumun_store::Key, now_s: u64, request: Fields<'_>) -> Finding {
+    fn look(&self, url: Key, now_s: u64, request: Fields<'_>) -> Finding {
         let arriving = |key| if self.fills(key).contains_key(&key) { Finding::Arriving } else { Finding::Nothing };
         match self.memory.peek(url).as_deref() {
             None => arriving(url),
@@ -172,8 +183,8 @@ impl Cache {
             Entry::Pass(pass) if pass.until_s > now_s => Finding::Passed { why: pass.why.as_str() },
             Entry::Pass(_) | Entry::Index(_) => Finding::Nothing,
             Entry::Stored(stored) => match self.judge(stored) {
-                Purge::Hard => Finding::Nothing,
-                purge => described(stored, purge == Purge::Soft, now_s),
+                (Purge::Hard, _) => Finding::Nothing,
+                (purge, _) => described(stored, purge == Purge::Soft, now_s),
             },
         }
     }
@@ -181,12 +192,15 @@ impl Cache {
     fn purge_by_operator(&self, scope: &PurgeScope, is_soft: bool) -> Result<(), String> {
         match scope {
             PurgeScope::Url(url) => {
-                for text in self.texts(url)? {
+                for (text, key) in self.texts(url)? {
                     self.purge(&Scope::Url(text), is_soft);
+                    if !is_soft {
+                        self.invalidate(key);
+                    }
                 }
             }
             PurgeScope::Prefix(prefix) => {
-                for text in self.texts(prefix)? {
+                for (text, _) in self.texts(prefix)? {
                     self.purge(&Scope::Prefix(text), is_soft);
                 }
             }

@@ -1,6 +1,9 @@
 //! What is kept of a response besides its body.
 
 use std::hash::Hasher;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
 
 use siphasher::sip::SipHasher13;
 use sumun_config::checked::Name;
@@ -37,6 +40,35 @@ pub(crate) struct Response {
     pub(crate) server_status: Option<u16>,
     /// Who was asked.
     pub(crate) server: Option<Name>,
+    /// The server says `Strict-Transport-Security`.
+    pub(crate) has_hsts: bool,
+    /// Bytes of its body that are held for as long as anybody has it.
+    pub(super) held: Held,
+}
+
+/// Counts bytes in a sum until it goes.
+#[derive(Debug)]
+pub(super) struct Held {
+    all: Arc<AtomicU64>,
+    own: AtomicU64,
+}
+
+impl Held {
+    pub(super) fn new(all: &Arc<AtomicU64>, bytes: u64) -> Self {
+        all.fetch_add(bytes, Relaxed);
+        Self { all: Arc::clone(all), own: AtomicU64::new(bytes) }
+    }
+
+    pub(super) fn add(&self, bytes: u64) {
+        self.own.fetch_add(bytes, Relaxed);
+        self.all.fetch_add(bytes, Relaxed);
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.all.fetch_sub(*self.own.get_mut(), Relaxed);
+    }
 }
 
 /// Field lines of a response, parted.
@@ -116,9 +148,8 @@ impl Response {
     /// Looks up in `lines` what is asked for again and again.
     pub(super) fn note_validators(&mut self) {
         let etag = self.value("etag").map(|value| Span::of(&self.lines, value));
-        // Without it the date stands in (RFC 9111 section 4.3.2).
-        let modified = self.value("last-modified").or_else(|| self.value("date"));
-        self.last_modified_s = modified.and_then(date::parse);
+        self.last_modified_s = self.value("last-modified").and_then(date::parse);
+        self.has_hsts = self.value("strict-transport-security").is_some();
         self.etag = etag.unwrap_or_default();
     }
 
@@ -127,6 +158,7 @@ impl Response {
         lines: Lines,
         (validity, answered_s): (Validity, u64),
         stored: Result<(), Unstorable>,
+        held: Held,
     ) -> Self {
         Self {
             status,
@@ -143,11 +175,14 @@ impl Response {
             tags: lines.tags.into(),
             server_status: None,
             server: None,
+            has_hsts: false,
+            held,
         }
     }
 
     /// The same one, given out because the server failed or did not answer.
     pub(super) fn in_place_of(&self, server_status: Option<u16>, server: Option<Name>) -> Self {
+        let length = self.held.own.load(Relaxed);
         Self {
             status: self.status,
             lines: self.lines.clone(),
@@ -163,6 +198,8 @@ impl Response {
             tags: self.tags.clone(),
             server_status,
             server,
+            has_hsts: self.has_hsts,
+            held: Held::new(&self.held.all, length),
         }
     }
 }

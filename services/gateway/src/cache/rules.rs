@@ -1,11 +1,14 @@
 //! What a route caches, as one worker sees it.
 
+use std::hash::Hasher;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sumun_config::checked::{CacheKey, CookieMatch, RouteCache};
+use siphasher::sip::SipHasher13;
+use sumun_config::checked::{CacheKey, CookieMatch, Name, Route, RouteCache};
 use sumun_http::cache::Rules;
 use sumun_http::cache::query::{Names, QueryRules};
+use sumun_store::Key;
 
 use super::Cache;
 
@@ -18,12 +21,20 @@ pub(crate) struct Caching {
     pub(crate) drops_cookies: bool,
     /// In lower case.
     pub(crate) tags: Option<Box<str>>,
+    /// In lower case.
+    own_names: Vec<String>,
     bypass_cookies: Vec<CookieMatch>,
     pub(crate) bypass_headers: Vec<String>,
 }
 
 impl Caching {
-    pub(crate) fn new(cache: &Arc<Cache>, config: &RouteCache) -> Self {
+    /// `own_names`: fields of requests that the gateway writes, besides those of forwarding.
+    pub(crate) fn new(
+        cache: &Arc<Cache>,
+        (listener, route): (&Name, &Route),
+        config: &RouteCache,
+        own_names: impl Iterator<Item = String>,
+    ) -> Self {
         Self {
             cache: Arc::clone(cache),
             rules: Rules {
@@ -36,12 +47,22 @@ impl Caching {
                 is_heuristic: config.heuristic,
                 stores_set_cookie: config.drops_set_cookie,
             },
-            urls: UrlRules::of(config),
+            urls: UrlRules::of(listener, route, config),
+            own_names: own_names.map(|name| name.to_ascii_lowercase()).collect(),
             drops_cookies: config.drops_cookies,
             tags: config.tags.as_deref().map(Box::from),
             bypass_cookies: config.bypass.cookies.clone(),
             bypass_headers: config.bypass.headers.clone(),
         }
+    }
+
+    /// The server tells requests apart by what is not the client's to say and in no key, such as its address or
+    /// who it has proved to be: what is stored could be for anybody.
+    pub(crate) fn varies_by_own(&self, names: &[u8]) -> bool {
+        const FORWARDING: [&[u8]; 5] = [b"x-forwarded-for", b"x-real-ip", b"forwarded", b"via", b"x-forwarded-port"];
+        names
+            .split(|&byte| byte == b',')
+            .any(|name| FORWARDING.contains(&name) || self.own_names.iter().any(|own| own.as_bytes() == name))
     }
 
     /// There are cookies whose bearers go past the cache.
@@ -58,22 +79,36 @@ impl Caching {
     }
 }
 
-/// What of a URL tells answers apart.
+/// What tells answers apart: whose they are, and what of a URL.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct UrlRules {
+    /// The route, as far as what it answers hangs on it: another one, or this one behind another listener
+    /// with other guards, has answers of its own.
+    scope: u64,
     key: CacheKey,
     query: QueryRules,
 }
 
 impl Default for UrlRules {
     fn default() -> Self {
-        Self { key: CacheKey { host: true, path: true, query: true }, query: QueryRules::default() }
+        Self { scope: 0, key: CacheKey { host: true, path: true, query: true }, query: QueryRules::default() }
     }
 }
 
 impl UrlRules {
-    pub(crate) fn of(config: &RouteCache) -> Self {
-        Self { key: config.key, query: query_rules(config) }
+    pub(crate) fn of(listener: &Name, route: &Route, config: &RouteCache) -> Self {
+        let mut hasher = SipHasher13::new();
+        // Numbers or a bound changed in the config leave what is stored alone.
+        let conditions = (&route.hosts, &route.path, &route.methods, &route.headers, &route.query);
+        let asked = (&route.action, route.strip_prefix, &route.rewrite, &route.request_headers);
+        let guards = (&route.access, &route.basic_auth, &route.forward_auth);
+        hasher.write(format!("{:?}", (listener, &route.name, conditions, asked, guards)).as_bytes());
+        Self { scope: hasher.finish(), key: config.key, query: query_rules(config) }
+    }
+
+    /// The key of a URL whose text was written by these rules.
+    pub(crate) fn key(&self, cache: &Cache, text: &[u8]) -> Key {
+        cache.key_in(self.scope, text)
     }
 
     /// Appends the text that a URL's key is made of. `path` is normalised; `host` as the client wrote it.

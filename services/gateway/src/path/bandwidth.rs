@@ -7,6 +7,7 @@ use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::Poll;
 
+use sumun_engine::limits::LARGE_BUFFER_BYTES;
 use sumun_engine::pace::{Lane, Pace};
 use sumun_engine::{Deadline, Worker};
 
@@ -100,7 +101,8 @@ pub(super) async fn write_all(
     };
     let (mut head, mut rest) = (head, bytes);
     while !rest.is_empty() {
-        let most = if paced.is_on() { share(exchange, paced).await? } else { usize::MAX };
+        // In pieces: a client that takes each of them in time is not idle.
+        let most = if paced.is_on() { share(exchange, paced).await? } else { LARGE_BUFFER_BYTES };
         let (piece, behind) = rest.split_at(rest.len().min(most.saturating_add(head)));
         exchange.set_deadline(exchange.site.config.bounds.idle);
         io::write_all(exchange.stream, exchange.deadline, piece).await.map_err(stopped)?;

@@ -15,7 +15,7 @@ use sumun_http::{Known, Method, ResponseHead, Version, target};
 use sumun_store::{First, Key, NoHead};
 
 use super::{Ended, Exchange, answer, proxy};
-use crate::cache::{self, Caching, Entry, Failed, Found, Joined, Reader, Response, Stored};
+use crate::cache::{self, Caching, Entry, Failed, Found, Joined, Reader, Response, Slot, Stored};
 use crate::events::Reason;
 use crate::io::{self, Gone};
 use crate::limits::CACHE_TRIES;
@@ -41,8 +41,8 @@ pub(super) async fn serve(
         Err(why) => return Box::pin(past(exchange, route, pool, (why, None))).await,
     };
     let found = find(exchange, caching, &asked);
-    if let Found::Stored(key, entry) = &found
-        && let Some(stored) = given_out(exchange, route, pool, caching, (*key, entry, &asked))
+    if let Found::Stored(slot, entry) = &found
+        && let Some(stored) = given_out(exchange, route, pool, caching, (*slot, entry, &asked))
     {
         return send::stored(exchange, route, stored).await;
     }
@@ -62,7 +62,7 @@ fn given_out<'a>(
     route: &Rc<Route>,
     pool: &Rc<LocalPool>,
     caching: &Rc<Caching>,
-    (key, entry, asked): (Key, &'a Arc<Entry>, &Asked),
+    (slot, entry, asked): (Slot, &'a Arc<Entry>, &Asked),
 ) -> Option<&'a Stored> {
     let Entry::Stored(stored) = &**entry else { return None };
     match stored.validity.use_now(exchange.worker.clock.unix_seconds()) {
@@ -72,9 +72,9 @@ fn given_out<'a>(
         }
         Use::WhileRevalidating => {
             caching.cache.counts.stale_hits.fetch_add(1, Relaxed);
-            if let Some(writer) = caching.cache.renew(key) {
-                let wanted = fetch::wanted(exchange, route, caching, asked, key, Some(Arc::clone(entry)));
-                fetch::begin(exchange, route, pool, wanted, writer, false);
+            if let Some(writer) = caching.cache.renew(slot.key) {
+                let wanted = fetch::wanted(exchange, route, caching, asked, slot, Some(Arc::clone(entry)));
+                fetch::begin(exchange, route, pool, wanted, writer);
             }
             Some(stored)
         }
@@ -98,16 +98,20 @@ async fn serve_through(
     let mut next = Some(first);
     for _ in 0..CACHE_TRIES {
         let found = next.take().unwrap_or_else(|| find(exchange, caching, &asked));
-        let (key, old, why) = match found {
-            Found::Stored(key, entry) => {
-                if let Some(stored) = given_out(exchange, route, pool, caching, (key, &entry, &asked)) {
+        let (slot, old, why) = match found {
+            Found::Stored(slot, entry) => {
+                if let Some(stored) = given_out(exchange, route, pool, caching, (slot, &entry, &asked)) {
                     return send::stored(exchange, route, stored).await;
                 }
-                (key, Some(entry), Forwarded::Stale)
+                (slot, Some(entry), Forwarded::Stale)
             }
-            Found::Pass(why) => return past(exchange, route, pool, (Forwarded::UriMiss, Some(why))).await,
-            Found::Nothing { key, is_variant: true } => (key, None, Forwarded::VaryMiss),
-            Found::Nothing { key, is_variant: false } => (key, None, Forwarded::UriMiss),
+            // Those without credentials may get what all may have.
+            Found::Pass(slot, Unstorable::Authorization) if !fetch::has_identity(exchange, route) => {
+                (slot, None, Forwarded::UriMiss)
+            }
+            Found::Pass(_, why) => return past(exchange, route, pool, (Forwarded::UriMiss, Some(why))).await,
+            Found::Nothing(slot) if slot.generation.is_some() => (slot, None, Forwarded::VaryMiss),
+            Found::Nothing(slot) => (slot, None, Forwarded::UriMiss),
         };
         if asked.control.only_if_cached {
             // RFC 9111 section 5.2.1.7.
@@ -116,7 +120,11 @@ async fn serve_through(
         if exchange.head.method == Method::Head {
             return past(exchange, route, pool, (why, Some(Unstorable::Method))).await;
         }
-        let reader = match caching.cache.join(key) {
+        if asked.control.no_store {
+            // Nobody is to wait for what is not stored.
+            return past(exchange, route, pool, (why, Some(Unstorable::RequestNoStore))).await;
+        }
+        let reader = match caching.cache.join(slot.key) {
             Joined::Alone => break,
             Joined::Waiting(reader) => {
                 counts.collapsed.fetch_add(1, Relaxed);
@@ -124,14 +132,8 @@ async fn serve_through(
             }
             Joined::Fetching(reader, writer) => {
                 counts.misses.fetch_add(1, Relaxed);
-                fetch::begin(
-                    exchange,
-                    route,
-                    pool,
-                    fetch::wanted(exchange, route, caching, &asked, key, old),
-                    writer,
-                    true,
-                );
+                let wanted = fetch::wanted(exchange, route, caching, &asked, slot, old);
+                fetch::begin(exchange, route, pool, wanted, writer);
                 reader
             }
         };
@@ -141,9 +143,11 @@ async fn serve_through(
                     continue;
                 }
                 // What is not kept is better asked for in parts than thrown away up to the part.
-                if response.stored == Err(Unstorable::Size) && exchange.head.has(Known::Range) {
+                if let Err(unstorable) = response.stored
+                    && exchange.head.has(Known::Range)
+                {
                     drop(reader);
-                    return past(exchange, route, pool, (why, Some(Unstorable::Size))).await;
+                    return past(exchange, route, pool, (why, Some(unstorable))).await;
                 }
                 if reader.is_asker() {
                     exchange.record.pool = Some(Rc::clone(pool));
@@ -166,20 +170,28 @@ fn ask(exchange: &Exchange<'_>, caching: &Caching) -> Result<Asked, Forwarded> {
         return Err(Forwarded::Method);
     }
     let host = head.host_value(exchange.bytes);
+    // These conditions guard a change, and are for the server (RFC 9111 section 4.3.2).
+    let is_guarded = head.has(Known::IfMatch) || head.has(Known::IfUnmodifiedSince);
     // A body would count for the server, and not for the key.
-    if head.has_body() || head.websocket || head.asterisk || host.is_empty() || is_bypassed(exchange, caching) {
+    if is_guarded
+        || head.has_body()
+        || head.websocket
+        || head.asterisk
+        || host.is_empty()
+        || is_bypassed(exchange, caching)
+    {
         return Err(Forwarded::Bypass);
     }
     let url = url_text(exchange, caching, exchange.path, head.query.map(|span| span.of_bytes(exchange.bytes)));
     let fields = Fields { bytes: exchange.bytes, fields: &head.fields };
     let control = if head.has(Known::CacheControl) { RequestControl::of(fields) } else { RequestControl::default() };
-    Ok(Asked { url_key: caching.cache.key(&url), url, control })
+    Ok(Asked { url_key: caching.urls.key(&caching.cache, &url), url, control })
 }
 
 fn url_text(exchange: &Exchange<'_>, caching: &Caching, path: &[u8], query: Option<&[u8]>) -> Vec<u8> {
-    let host = exchange.head.host_value(exchange.bytes);
+    let host = exchange.host_for_servers();
     let mut url = Vec::with_capacity(16 + host.len() + path.len() + query.map_or(0, <[u8]>::len));
-    caching.urls.write(exchange.scheme_for_servers(), host, path, query, &mut url);
+    caching.urls.write(exchange.scheme_for_servers(), &host, path, query, &mut url);
     url
 }
 
@@ -266,23 +278,22 @@ async fn wait_for_first(exchange: &mut Exchange<'_>, reader: &Reader) -> Result<
 }
 
 /// A server has answered a request that may have changed something (RFC 9111 section 4.4).
-pub(super) fn note_change(exchange: &Exchange<'_>, route: &Route, response: &ResponseHead, bytes: &[u8]) {
-    let Some(caching) = &route.caching else { return };
-    if !invalidates(exchange.head.method, response.status) {
+pub(super) fn note_change(exchange: &Exchange<'_>, response: &ResponseHead, bytes: &[u8]) {
+    let Some(cache) = exchange.site.cache.as_ref().filter(|_| invalidates(exchange.head.method, response.status))
+    else {
         return;
-    }
+    };
+    let (scheme, host) = (exchange.scheme_for_servers(), exchange.host_for_servers());
     let query = exchange.head.query.map(|span| span.of_bytes(exchange.bytes));
-    let own = url_text(exchange, caching, exchange.path, query);
-    caching.cache.invalidate(caching.cache.key(&own));
-    let scheme = std::str::from_utf8(exchange.scheme_for_servers()).unwrap_or_default();
-    let host = exchange.head.host_value(exchange.bytes);
+    cache.invalidate_url(scheme, &host, exchange.path, query);
+    let scheme_text = std::str::from_utf8(scheme).unwrap_or_default();
     for name in [&b"location"[..], b"content-location"] {
         let reference = response.value(bytes, name);
-        if let Some(found) = reference.and_then(|reference| same_origin_path(reference, scheme, host, exchange.path)) {
+        let found = reference.and_then(|reference| same_origin_path(reference, scheme_text, &host, exchange.path));
+        if let Some(found) = found {
             let mut parts = found.splitn(2, |&byte| byte == b'?');
             let path = target::normalize(parts.next().unwrap_or_default());
-            let other = url_text(exchange, caching, &path, parts.next());
-            caching.cache.invalidate(caching.cache.key(&other));
+            cache.invalidate_url(scheme, &host, &path, parts.next());
         }
     }
 }

@@ -1,5 +1,7 @@
 //! What a request knows of itself, and how long it may take.
 
+use std::borrow::Cow;
+
 use sumun_http::{Known, Method};
 
 use super::Exchange;
@@ -8,6 +10,17 @@ impl<'a> Exchange<'a> {
     /// As it stands in `X-Forwarded-Proto`.
     pub(crate) fn scheme(&self) -> &'static [u8] {
         if self.security.is_some() { b"https" } else { b"http" }
+    }
+
+    /// The host, as servers are told it: with the one that a trusted proxy names before it, where that is
+    /// another one.
+    pub(crate) fn host_for_servers(&self) -> Cow<'a, [u8]> {
+        let host = self.head.host_value(self.bytes);
+        let said = if self.trusted { self.head.known(self.bytes, Known::XForwardedHost) } else { None };
+        match said {
+            Some(said) if !said.eq_ignore_ascii_case(host) => Cow::Owned([said, b",", host].concat()),
+            _ => Cow::Borrowed(host),
+        }
     }
 
     /// As servers are told it: of trusted proxies it is believed.

@@ -392,7 +392,7 @@ async fn hear(
             Received::Final(head_length) => {
                 let head_bytes = lease.filled().get(..head_length).unwrap_or_default();
                 note_for_log(exchange, server, response, head_bytes);
-                cache::note_change(exchange, route, response, head_bytes);
+                cache::note_change(exchange, response, head_bytes);
                 server.report(Outcome::Status(response.status), exchange.worker.clock.coarse_ms());
                 exchange.places.answered(response.status, exchange.worker.clock.now_us());
                 let response = incoming.response;

@@ -9,13 +9,13 @@ use sumun_engine::Worker;
 use sumun_http::cache::Fields;
 use sumun_http::forward::Edits;
 use sumun_http::limits::FIELDS_MAX;
-use sumun_http::{BodyLength, Known};
-use sumun_store::{Key, Writer};
+use sumun_http::{BodyLength, Field, Known};
+use sumun_store::Writer;
 
 use super::super::body::Body;
 use super::super::{Exchange, Record, proxy, queue};
 use super::Asked;
-use crate::cache::{Caching, Entry, Failed, FillStream, Filling, Response, Wanted};
+use crate::cache::{Caching, Entry, Failed, FillStream, Filling, Response, Slot, Wanted};
 use crate::client::ClientText;
 use crate::events::Reason;
 use crate::heads::HeadLease;
@@ -47,7 +47,7 @@ pub(super) fn wanted(
     route: &Route,
     caching: &Rc<Caching>,
     asked: &Asked,
-    key: Key,
+    slot: Slot,
     old: Option<Arc<Entry>>,
 ) -> Wanted {
     Wanted {
@@ -55,25 +55,28 @@ pub(super) fn wanted(
         worker: Rc::clone(exchange.worker),
         url: asked.url.as_slice().into(),
         url_key: asked.url_key,
-        key,
+        slot,
         bytes: exchange.bytes.to_vec(),
         fields: exchange.head.fields.clone(),
-        // So is what forward authentication or a certificate has told about the client.
-        has_identity: exchange.head.has(Known::Authorization)
-            || route.config.forward_auth.as_ref().is_some_and(|auth| !auth.copy.is_empty())
-            || exchange.client_subject().is_some(),
+        has_identity: has_identity(exchange, route),
         old,
     }
 }
 
-/// Has a response fetched. `is_for_client`: within the time that this request has.
+/// The request carries who the client is, or what forward authentication or a certificate has told about it.
+pub(super) fn has_identity(exchange: &Exchange<'_>, route: &Route) -> bool {
+    exchange.head.has(Known::Authorization)
+        || route.config.forward_auth.as_ref().is_some_and(|auth| !auth.copy.is_empty())
+        || exchange.client_subject().is_some()
+}
+
+/// Has a response fetched, within all the time that the route has: who waits for it has a limit of its own.
 pub(super) fn begin(
     exchange: &Exchange<'_>,
     route: &Rc<Route>,
     pool: &Rc<LocalPool>,
     wanted: Wanted,
     writer: Writer<Response, Failed>,
-    is_for_client: bool,
 ) {
     let of_route =
         route.config.deadline.map_or(u64::MAX, |limit| exchange.deadline.now_ms() + limit.as_millis() as u64);
@@ -89,7 +92,7 @@ pub(super) fn begin(
         extra_edits: exchange.extra_edits.clone(),
         bytes: write_head(exchange, &wanted),
         path: exchange.path.to_vec(),
-        limit_ms: if is_for_client { exchange.limit_ms } else { of_route },
+        limit_ms: of_route,
         filling: Filling::new(wanted, writer),
     };
     tokio::task::spawn_local(run(work));
@@ -117,12 +120,24 @@ fn write_head(exchange: &Exchange<'_>, wanted: &Wanted) -> Vec<u8> {
         | Known::Expect
         | Known::Te
         | Known::ContentLength
-        | Known::TransferEncoding => true,
+        | Known::TransferEncoding
+        | Known::Connection
+        | Known::KeepAlive
+        | Known::ProxyConnection
+        | Known::Upgrade
+        | Known::Trailer
+        | Known::SecWebSocketKey => true,
         Known::Cookie => caching.drops_cookies,
         _ => false,
     };
     let fields = Fields { bytes: exchange.bytes, fields: &exchange.head.fields };
-    for field in fields.fields.iter().filter(|field| !field.name.is_empty() && !is_dropped(field.known)) {
+    let nominated = &exchange.head.nominated;
+    let is_nominated =
+        |name: &[u8]| nominated.iter().any(|span| span.of_bytes(fields.bytes).eq_ignore_ascii_case(name));
+    let is_passed_on = |field: &&Field| {
+        !field.name.is_empty() && !is_dropped(field.known) && !is_nominated(field.name.of_bytes(fields.bytes))
+    };
+    for field in fields.fields.iter().filter(is_passed_on) {
         for part in [field.name.of_bytes(fields.bytes), b": ", field.value.of_bytes(fields.bytes), b"\r\n"] {
             out.extend_from_slice(part);
         }
@@ -164,8 +179,7 @@ async fn run(work: Work) {
     if !matches!(head.parse(&bytes, FIELDS_MAX), Ok(Some(_))) {
         return filling.finish(Err(Reason::ServerProtocol));
     }
-    let mut fill = FillStream::new(filling);
-    let mut stream = Stream::Fill(Box::new(fill));
+    let mut stream = Stream::Fill(Box::new(FillStream::new(filling)));
     let mut exchange = Exchange {
         stream: &mut stream,
         deadline: &deadline,
@@ -201,8 +215,7 @@ async fn run(work: Work) {
         Err(reason) => Err(reason),
     };
     drop(exchange);
-    if let Stream::Fill(stream) = stream {
-        fill = *stream;
+    if let Stream::Fill(fill) = stream {
         fill.into_filling().finish(ended);
     }
 }

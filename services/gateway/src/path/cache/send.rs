@@ -111,7 +111,7 @@ impl Plan {
             output.extend_from_slice(part);
         }
         let start = output.len();
-        self.write_lines(output, response);
+        self.write_lines(output, response, exchange.hsts().is_some());
         if self.is_asker {
             output.extend_from_slice(&response.asker_lines);
         }
@@ -131,9 +131,12 @@ impl Plan {
         output.extend_from_slice(b"\r\n");
     }
 
-    fn write_lines(&self, output: &mut Vec<u8>, response: &Response) {
+    fn write_lines(&self, output: &mut Vec<u8>, response: &Response, has_own_hsts: bool) {
         // Others say what is here, or what the whole is.
         let is_left_out: fn(&[u8]) -> bool = match (self.status, &self.part) {
+            _ if self.status == response.status && has_own_hsts && response.has_hsts => {
+                |name| name.eq_ignore_ascii_case(b"strict-transport-security")
+            }
             _ if self.status == response.status => {
                 output.extend_from_slice(&response.lines);
                 return;
@@ -187,8 +190,8 @@ impl Plan {
 }
 
 fn has_conditions(exchange: &Exchange<'_>) -> bool {
-    const FIELDS: [Known; 5] =
-        [Known::Range, Known::IfNoneMatch, Known::IfModifiedSince, Known::IfMatch, Known::IfUnmodifiedSince];
+    // Requests with others go past.
+    const FIELDS: [Known; 3] = [Known::Range, Known::IfNoneMatch, Known::IfModifiedSince];
     FIELDS.iter().any(|known| exchange.head.has(*known))
 }
 

@@ -15,11 +15,9 @@
 //!   (*dip*). Where the answers got slower for good, a dip comes at once, and the base follows.
 //! - Answers that take many times as long as the others are of another kind (reports, long polls) and
 //!   tell nothing of waiting, unless most answers have become so slow.
-//! - A pool of which nothing is known begins with few requests and doubles them in each answer's time,
-//!   or in two of them where the times vary.
-//! - Timeouts and refusals take off a tenth in each window in which they are a twentieth of the answers or
-//!   more; when they are over it doubles until it is where it was. While no answer comes at all, nothing
-//!   follows from how long those inside have waited.
+//! - A pool of which nothing is known begins with few requests and doubles them in each answer's time.
+//! - Timeouts and refusals take off a tenth in each window; when they are over it doubles until it is
+//!   where it was. While no answer comes at all, nothing follows from how long those inside have waited.
 
 use crate::limits::{
     BLIND_MOST, DIP_EVERY_US, DIP_PAUSE, DIP_SHARE, ERROR_MOST, FAULT_SHARE, LIMIT_FIRST, LIMIT_LEAST, LIMIT_MOST,
@@ -262,11 +260,7 @@ impl Limiter {
                 let is_fair = f64::from(times.samples) >= 2.0 * level && age_us >= 3 * window_us;
                 (is_fair && times.error() <= ERROR_MOST) || age_us > 6 * window_us
             }
-            // Where times vary, a few answers that happen to agree are no sign of anything.
-            Stage::Start => {
-                let least = if times.error() <= MUCH / 2.0 { self.limit / 2.0 } else { 2.0 * self.limit };
-                f64::from(times.samples) >= least.max(f64::from(SAMPLES_LEAST)) || age_us >= WINDOW_MOST_US || is_faulty
-            }
+            Stage::Start => f64::from(times.samples) >= self.limit / 2.0 || age_us >= WINDOW_MOST_US || is_faulty,
             Stage::Steady => (is_telling && age_us >= window_us) || is_faulty || age_us >= 10 * window_us,
         };
         if !is_done {

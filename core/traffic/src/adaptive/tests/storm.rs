@@ -39,9 +39,6 @@ struct Storm {
     /// A share of the requests takes another time.
     slow: (f64, u64),
     slow_until_us: u64,
-    /// What the way of an answer back takes at first, exponentially, and until when: it keeps no worker
-    /// busy.
-    way: (u64, u64),
     rate: u64,
     /// Who was refused or got no answer in time tries again at once.
     retries: bool,
@@ -60,8 +57,6 @@ struct Storm {
     /// In the line of the server, and at work: end, id.
     line: VecDeque<u64>,
     working: BinaryHeap<Reverse<(u64, u64)>>,
-    /// Answers on their way: end, id.
-    away: BinaryHeap<Reverse<(u64, u64)>>,
     /// When clients give up: time, id.
     deadlines: VecDeque<(u64, u64)>,
     /// First attempt, time of the answer since then.
@@ -85,7 +80,6 @@ impl Storm {
             noise_us: 500,
             slow: (0.0, 0),
             slow_until_us: u64::MAX,
-            way: (0, 0),
             rate,
             retries: false,
             stall_us: 0..0,
@@ -102,7 +96,6 @@ impl Storm {
             next_id: 0,
             line: VecDeque::new(),
             working: BinaryHeap::new(),
-            away: BinaryHeap::new(),
             deadlines: VecDeque::new(),
             good: Vec::new(),
             offered: Vec::new(),
@@ -118,7 +111,7 @@ impl Storm {
     }
 
     fn inside(&self) -> u32 {
-        (self.line.len() + self.working.len() + self.away.len()) as u32
+        (self.line.len() + self.working.len()) as u32
     }
 
     fn exponential_us(&mut self, mean_us: f64) -> u64 {
@@ -130,17 +123,10 @@ impl Storm {
         let mut now_us = 0;
         while now_us < end_us {
             let next_end_us = self.working.peek().map_or(u64::MAX, |Reverse((end_us, _))| *end_us);
-            let next_answer_us = self.away.peek().map_or(u64::MAX, |Reverse((end_us, _))| *end_us);
             let next_deadline_us = self.deadlines.front().map_or(u64::MAX, |(at_us, _)| *at_us);
-            now_us = next_end_us.min(next_answer_us).min(next_deadline_us).min(next_arrival_us);
-            now_us = now_us.min(self.stall_end(now_us));
+            now_us = next_end_us.min(next_deadline_us).min(next_arrival_us).min(self.stall_end(now_us));
             if now_us == next_end_us
                 && let Some(Reverse((_, id))) = self.working.pop()
-            {
-                let way_us = if now_us < self.way.1 { self.exponential_us(self.way.0 as f64) } else { 0 };
-                self.away.push(Reverse((now_us + way_us, id)));
-            } else if now_us == next_answer_us
-                && let Some(Reverse((_, id))) = self.away.pop()
             {
                 self.answer(now_us, id);
             } else if now_us == next_deadline_us
@@ -416,28 +402,4 @@ fn the_beginning_is_no_matter_of_luck() {
         most = most.max(storm.most_inside);
     }
     assert!(most < 128, "{most} were let in");
-}
-
-/// As on a machine that is busy with other things while the first answers come.
-#[test]
-fn noise_at_first_is_not_taken_for_free_hands() {
-    for seed in 1..=20 {
-        let mut storm = Storm::new(800, seed);
-        (storm.workers, storm.service_us, storm.noise_us) = (4, 20_000, 1_000);
-        storm.way = (100_000, 300_000);
-        let storm = storm.run_until(2 * SECOND_US);
-        assert!(storm.most_inside < 60, "{seed}: {} were let in", storm.most_inside);
-    }
-}
-
-/// Whoever stops too early grows slowly from there.
-#[test]
-fn noise_is_not_taken_for_waiting() {
-    let mut early = 0;
-    for seed in 1..=20 {
-        let mut storm = Storm::new(5_000, seed);
-        (storm.workers, storm.service_us, storm.noise_us) = (200, 100_000, 50_000);
-        early += u32::from(storm.run_until(2 * SECOND_US).most_inside < 200);
-    }
-    assert!(early <= 1, "{early} of 20");
 }

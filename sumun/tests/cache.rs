@@ -607,3 +607,29 @@ fn parts_of_what_is_not_kept_are_asked_for_as_they_are() {
         }
     });
 }
+
+#[test]
+fn what_breaks_off_is_not_made_whole_with_what_was_stored() {
+    everywhere(|place| {
+        let server = Server::start(place.ip, |peer| {
+            while let Some(request) = peer.request() {
+                if request.header("if-none-match").is_none() {
+                    peer.send(said("200 OK", "Cache-Control: max-age=0\r\nETag: \"a\"\r\n", &"o".repeat(900_000)));
+                    continue;
+                }
+                // Of no known length, and more than is kept together.
+                peer.send("HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\nTransfer-Encoding: chunked\r\n\r\n");
+                for _ in 0..30 {
+                    peer.send(format!("c350\r\n{}\r\n", "n".repeat(0xc350)));
+                }
+                return;
+            }
+        });
+        let gateway = caching(place, &server, "{ stale_if_error: 1h }");
+        assert_eq!(gateway.get("/").expect(200).body.len(), 900_000);
+        let mut client = gateway.connect();
+        client.send("GET / HTTP/1.1\r\nHost: test\r\n\r\n");
+        let cut = client.try_answer(false).expect_err("it was cut short");
+        assert!(cut.answer.body.iter().all(|byte| *byte == b'n'), "two answers in one");
+    });
+}

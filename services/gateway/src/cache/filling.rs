@@ -47,7 +47,10 @@ pub(crate) struct Wanted {
 pub(crate) struct Filling {
     wanted: Wanted,
     writer: Writer<Response, Failed>,
+    /// What is to be stored once it is complete.
     response: Option<Arc<Response>>,
+    /// Readers may have the head, and what of the body came behind it: nothing else can take its place.
+    has_head: bool,
     /// On the worker's clock.
     asked_us: u64,
     /// Of the newest purge when the server was asked.
@@ -92,7 +95,7 @@ impl Filling {
     pub(crate) fn new(wanted: Wanted, writer: Writer<Response, Failed>) -> Self {
         let serial = wanted.caching.cache.purges.newest();
         let asked_us = wanted.worker.clock.now_us();
-        Self { wanted, writer, response: None, asked_us, serial, server: None }
+        Self { wanted, writer, response: None, has_head: false, asked_us, serial, server: None }
     }
 
     fn cache(&self) -> &Cache {
@@ -113,6 +116,7 @@ impl Filling {
 
     /// The head is here. Gives what is to be done with the body.
     fn begin(&mut self, head: &ResponseHead, bytes: &[u8]) -> Phase {
+        self.has_head = true;
         let now_s = self.wanted.worker.clock.unix_seconds();
         let newer = Fields { bytes, fields: &head.fields };
         if let Some(old) = self.old() {
@@ -253,7 +257,7 @@ impl Filling {
     pub(crate) fn finish(mut self, ended: Result<(), Reason>) {
         let now_s = self.wanted.worker.clock.unix_seconds();
         match ended {
-            Err(reason) if self.response.is_none() => {
+            Err(reason) if !self.has_head => {
                 if self.old().is_some_and(|old| old.validity.covers_errors(now_s)) {
                     self.stand_in(None);
                 } else {

@@ -177,7 +177,7 @@ impl Plan {
                 Some(0)
             }
             Part::Nothing if self.status == 304 => None,
-            Part::Nothing | Part::Whole => self.length.filter(|_| self.status != 204),
+            Part::Nothing | Part::Whole => self.length.filter(|_| !matches!(self.status, 204 | 304)),
         };
         if let Some(length) = length {
             for part in [b"Content-Length: ", itoa::Buffer::new().format(length).as_bytes(), b"\r\n"] {

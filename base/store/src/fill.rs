@@ -10,7 +10,8 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
-use crate::limits::{FILL_AHEAD_BYTES, READERS_MAX};
+use crate::limits::{FILL_AHEAD_BYTES, FILL_DISK_BYTES, READERS_MAX};
+use crate::on_disk::OnDisk;
 
 /// `H` is what is known of the response before its body, `F` why there is none.
 #[derive(Debug)]
@@ -31,11 +32,15 @@ struct State<H, F> {
     is_shared: bool,
     /// All pieces since the first are here.
     is_kept: bool,
-    pieces: VecDeque<Arc<[u8]>>,
-    /// Pieces that are gone, which came before those.
-    gone: usize,
+    /// Each with the bytes before it.
+    pieces: VecDeque<(u64, Arc<[u8]>)>,
+    /// All that has come, and what of it is in the pieces.
     bytes: u64,
     held_bytes: u64,
+    /// Where pieces that are gone can be read.
+    disk: Option<OnDisk>,
+    /// No more comes there: who is behind reads what is there, and nobody joins any more.
+    is_cut_short: bool,
     ended: Option<Ended<F>>,
     readers: Vec<Option<Place>>,
     /// Places that nobody has.
@@ -49,8 +54,8 @@ struct State<H, F> {
 /// A reader, as the others know it.
 #[derive(Debug, Default)]
 struct Place {
-    /// The piece that it reads next.
-    next: usize,
+    /// Bytes that it has read.
+    at: u64,
     waker: Option<Waker>,
 }
 
@@ -78,9 +83,12 @@ pub enum NoHead<F> {
 }
 
 /// What a reader gets next.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub enum Next<F> {
     Piece(Arc<[u8]>),
+    /// It is behind: what comes next is on disk, from this byte of the body on. Who has read it there goes on
+    /// with [`Reader::skip_to`].
+    OnDisk(OnDisk, u64),
     Ended(Ended<F>),
 }
 
@@ -113,9 +121,10 @@ impl<H, F: Copy + Default> Fill<H, F> {
             is_shared: true,
             is_kept: true,
             pieces: VecDeque::new(),
-            gone: 0,
             bytes: 0,
             held_bytes: 0,
+            disk: None,
+            is_cut_short: false,
             ended: None,
             readers: Vec::new(),
             free: Vec::new(),
@@ -131,7 +140,7 @@ impl<H, F: Copy + Default> Fill<H, F> {
     #[must_use]
     pub fn join(self: &Arc<Self>, is_asker: bool) -> Option<Reader<H, F>> {
         let mut state = self.lock();
-        if !(state.is_kept || is_asker) || state.reading >= READERS_MAX || state.is_left {
+        if !(state.is_whole() || is_asker) || state.reading >= READERS_MAX || state.is_left {
             return None;
         }
         state.reading += 1;
@@ -181,6 +190,9 @@ impl<H, F: Copy + Default> Writer<H, F> {
         if state.is_kept {
             return Poll::Ready(Ok(()));
         }
+        if state.disk.is_some() && !state.is_cut_short {
+            return if state.has_room_on_disk(context) { Poll::Ready(Ok(())) } else { Poll::Pending };
+        }
         if state.reading == 0 {
             return Poll::Ready(Err(Unwanted));
         }
@@ -202,17 +214,15 @@ impl<H, F: Copy + Default> Writer<H, F> {
     }
 
     /// A piece of the body. False: what has come is not kept together, or not any more.
-    pub fn push(&self, piece: Arc<[u8]>) -> bool {
+    pub fn push(&self, piece: &[u8]) -> bool {
         let bytes_max = self.fill.bytes_max;
         self.fill.change(|state| {
-            if state.ended.is_none() && !piece.is_empty() {
-                state.bytes += piece.len() as u64;
-                state.held_bytes += piece.len() as u64;
-                state.pieces.push_back(piece);
+            if state.ended.is_none() {
+                state.push(piece);
                 state.is_kept &= state.bytes <= bytes_max;
                 state.let_go();
             }
-            state.is_kept
+            state.is_whole()
         })
     }
 
@@ -220,8 +230,28 @@ impl<H, F: Copy + Default> Writer<H, F> {
     pub fn give_up_keeping(&self) {
         self.fill.change(|state| {
             state.is_kept = false;
+            state.is_cut_short = true;
             state.let_go();
         });
+    }
+
+    /// From here on it is written to disk, too, from its first byte; gives what has come so far. `None`: not all
+    /// of that is here any more.
+    pub fn move_to_disk(&self, disk: OnDisk) -> Option<Vec<Arc<[u8]>>> {
+        self.fill.change(|state| {
+            if !state.is_kept {
+                return None;
+            }
+            state.is_kept = false;
+            let chunk_bytes = disk.chunk_bytes();
+            state.disk = Some(disk);
+            // Whoever goes on behind a chunk has to find a piece that begins there.
+            let pieces: Vec<Arc<[u8]>> = state.pieces.drain(..).map(|(_, piece)| piece).collect();
+            state.held_bytes = 0;
+            state.bytes = 0;
+            pieces.iter().for_each(|piece| state.push_in_parts(piece, chunk_bytes));
+            Some(pieces)
+        })
     }
 
     /// It is over. What was kept, if it is complete.
@@ -229,15 +259,25 @@ impl<H, F: Copy + Default> Writer<H, F> {
         self.fill.change(|state| {
             let is_complete = matches!(how, Ended::Complete) && state.ended.is_none();
             state.ended.get_or_insert(how);
-            (is_complete && state.is_kept && state.is_shared).then(|| state.pieces.iter().map(Arc::clone).collect())
+            let is_here = is_complete && state.is_kept && state.is_shared;
+            is_here.then(|| state.pieces.iter().map(|(_, piece)| Arc::clone(piece)).collect())
         })
     }
 
     /// All of the body is here already.
     pub fn end_with(&self, pieces: &[Arc<[u8]>]) {
         self.fill.change(|state| {
-            state.bytes = pieces.iter().map(|piece| piece.len() as u64).sum();
-            state.pieces = pieces.iter().map(Arc::clone).collect();
+            pieces.iter().for_each(|piece| state.push_piece(Arc::clone(piece)));
+            state.ended = Some(Ended::Complete);
+        });
+    }
+
+    /// All of the body is on disk already.
+    pub fn end_on_disk(&self, disk: OnDisk) {
+        self.fill.change(|state| {
+            state.bytes = disk.written();
+            state.is_kept = false;
+            state.disk = Some(disk);
             state.ended = Some(Ended::Complete);
         });
     }
@@ -283,18 +323,17 @@ impl<H, F: Copy + Default> Reader<H, F> {
     /// The next piece, once it is here.
     pub fn poll_piece(&self, context: &mut Context<'_>) -> Poll<Next<F>> {
         let mut state = self.fill.lock();
-        let gone = state.gone;
-        let next = state.readers.get(self.slot).and_then(Option::as_ref).map(|place| place.next);
-        // It has held up others, who have read on without it.
-        let Some(index) = next.and_then(|next| next.checked_sub(gone)) else {
-            return Poll::Ready(Next::Ended(Ended::Failed(F::default())));
-        };
-        match (state.pieces.get(index).map(Arc::clone), state.ended) {
+        let at = state.readers.get(self.slot).and_then(Option::as_ref).map_or(u64::MAX, |place| place.at);
+        if at < state.first_byte() {
+            return Poll::Ready(match &state.disk {
+                Some(disk) if at < disk.written() => Next::OnDisk(disk.clone(), at),
+                // It has held up others, who have read on without it.
+                _ => Next::Ended(Ended::Failed(F::default())),
+            });
+        }
+        match (state.piece_at(at), state.ended) {
             (Some(piece), _) => {
-                if let Some(Some(place)) = state.readers.get_mut(self.slot) {
-                    place.next += 1;
-                }
-                state.let_go();
+                state.move_reader(self.slot, at + piece.len() as u64);
                 Poll::Ready(Next::Piece(piece))
             }
             (None, Some(ended)) => Poll::Ready(Next::Ended(ended)),
@@ -303,6 +342,17 @@ impl<H, F: Copy + Default> Reader<H, F> {
                 Poll::Pending
             }
         }
+    }
+
+    /// It goes on with this byte of the body: what is before it was read from disk, or is not wanted.
+    pub fn skip_to(&self, at: u64) {
+        self.fill.lock().move_reader(self.slot, at);
+    }
+
+    /// Bytes of the body that have come.
+    #[must_use]
+    pub fn arrived(&self) -> u64 {
+        self.fill.lock().bytes
     }
 
     /// It was this reader's request.
@@ -332,21 +382,96 @@ impl<H, F> Drop for Reader<H, F> {
 impl<H, F> State<H, F> {
     /// Without readers there is no use in it.
     fn is_for_readers(&self) -> bool {
-        !self.is_kept || (self.head.is_none() && !self.is_wanted)
+        !self.is_whole() || (self.head.is_none() && !self.is_wanted)
     }
 
-    /// What all have read goes, where it need not stay together.
+    /// Whoever comes now can read all of it.
+    fn is_whole(&self) -> bool {
+        self.is_kept || self.disk.is_some() && !self.is_cut_short
+    }
+
+    /// Of the pieces that are here.
+    fn first_byte(&self) -> u64 {
+        self.bytes - self.held_bytes
+    }
+
+    fn push(&mut self, piece: &[u8]) {
+        match self.disk.as_ref().map(OnDisk::chunk_bytes) {
+            Some(chunk_bytes) => self.push_in_parts(piece, chunk_bytes),
+            None => self.push_piece(Arc::from(piece)),
+        }
+    }
+
+    /// No piece goes across the end of a chunk on disk.
+    fn push_in_parts(&mut self, mut piece: &[u8], chunk_bytes: u64) {
+        while !piece.is_empty() {
+            let room = (chunk_bytes - self.bytes % chunk_bytes) as usize;
+            let (part, rest) = piece.split_at(room.min(piece.len()));
+            self.push_piece(Arc::from(part));
+            piece = rest;
+        }
+    }
+
+    fn push_piece(&mut self, piece: Arc<[u8]>) {
+        if !piece.is_empty() {
+            let length = piece.len() as u64;
+            self.pieces.push_back((self.bytes, piece));
+            self.bytes += length;
+            self.held_bytes += length;
+        }
+    }
+
+    /// What is here from this byte on, as far as its piece goes.
+    fn piece_at(&self, at: u64) -> Option<Arc<[u8]>> {
+        let index = self.pieces.partition_point(|(start, _)| *start <= at).checked_sub(1)?;
+        let (start, piece) = self.pieces.get(index)?;
+        if *start == at {
+            return Some(Arc::clone(piece));
+        }
+        piece.get((at - start) as usize..).filter(|rest| !rest.is_empty()).map(Arc::from)
+    }
+
+    /// What waits to be written to disk is not too much. If it is, the writer is woken once less waits.
+    fn has_room_on_disk(&mut self, context: &Context<'_>) -> bool {
+        self.let_go();
+        if self.held_bytes >= FILL_DISK_BYTES
+            && let Some(disk) = &self.disk
+        {
+            // In this order: what is written from here on wakes.
+            disk.wake(context.waker());
+            self.let_go();
+        }
+        self.held_bytes < FILL_DISK_BYTES || self.disk.as_ref().is_some_and(OnDisk::has_failed)
+    }
+
+    fn move_reader(&mut self, slot: usize, at: u64) {
+        if let Some(Some(place)) = self.readers.get_mut(slot) {
+            place.at = at;
+        }
+        self.let_go();
+    }
+
+    /// What is not needed here any more goes: what is on disk, once all have read it or it is too much;
+    /// what does not get there, once all have read it.
     fn let_go(&mut self) {
         if self.is_kept {
             return;
         }
-        let least = self.places().map(|place| place.next).min().unwrap_or(usize::MAX);
+        let written = self.disk.as_ref().map(OnDisk::written);
+        let least = self.places().map(|place| place.at).min().unwrap_or(u64::MAX);
         let mut freed = false;
-        while self.gone < least
-            && let Some(piece) = self.pieces.pop_front()
-        {
-            self.gone += 1;
-            self.held_bytes -= piece.len() as u64;
+        while let Some((start, piece)) = self.pieces.front() {
+            let end = start + piece.len() as u64;
+            let is_read = end <= least;
+            let is_on_disk = written.is_some_and(|written| end <= written);
+            let goes = match self.is_whole() {
+                true => is_on_disk && (is_read || self.held_bytes > FILL_AHEAD_BYTES),
+                false => is_on_disk || is_read,
+            };
+            if !goes {
+                break;
+            }
+            self.drop_first();
             freed = true;
         }
         if freed && let Some(writer) = self.writer.take() {
@@ -354,25 +479,29 @@ impl<H, F> State<H, F> {
         }
     }
 
+    fn drop_first(&mut self) {
+        if let Some((_, piece)) = self.pieces.pop_front() {
+            self.held_bytes -= piece.len() as u64;
+        }
+    }
+
     /// Who is so far behind that the others wait, though they have read all there is, is left behind: nobody
     /// slows down many. False: nobody is.
     fn cut_off_the_slowest(&mut self) -> bool {
-        let end = self.gone + self.pieces.len();
-        if !self.places().any(|place| place.next == end) {
+        if self.pieces.is_empty() || !self.places().any(|place| place.at == self.bytes) {
             return false;
         }
         // Those that are left behind count no more; their next piece is gone.
-        let Some(piece) = self.pieces.pop_front() else { return false };
-        self.gone += 1;
-        self.held_bytes -= piece.len() as u64;
+        self.drop_first();
         self.let_go();
         true
     }
 
     /// Readers that are not left behind.
     fn places(&self) -> impl Iterator<Item = &Place> {
-        let gone = self.gone;
-        self.readers.iter().flatten().filter(move |place| place.next >= gone)
+        let first = self.first_byte();
+        let written = self.disk.as_ref().map_or(0, OnDisk::written);
+        self.readers.iter().flatten().filter(move |place| place.at >= first || place.at < written)
     }
 
     fn take_waiting(&mut self) -> Vec<Waker> {

@@ -9,7 +9,9 @@
 mod fill;
 pub mod limits;
 mod memory;
+mod on_disk;
 pub mod pool;
 
 pub use fill::{Ended, Fill, First, Next, NoHead, Reader, Unwanted, Writer};
 pub use memory::{Key, Memory, Usage};
+pub use on_disk::OnDisk;

@@ -16,6 +16,9 @@ pub const ENTRY_BYTES: u64 = 128;
 /// So much of a response that is not kept together is here before its slowest reader has read it.
 pub const FILL_AHEAD_BYTES: u64 = 256 * 1024;
 
+/// So much of a response that is written to disk as it comes waits here to be written, before its server waits.
+pub const FILL_DISK_BYTES: u64 = 8 * 1024 * 1024;
+
 /// Readers that wait for one response that is on its way. Those beyond are told at once that they have to
 /// ask by themselves.
 pub const READERS_MAX: usize = 100_000;
@@ -49,12 +52,22 @@ pub const NAME_BYTES: usize = 64;
 /// Bytes that wait to be written to one physical volume. Where it is full an object is not stored.
 pub const QUEUE_BYTES: usize = 64 << 20;
 
+/// What something in that queue counts besides its own bytes.
+pub const JOB_BYTES: usize = 128;
+
+/// Bytes beyond those for removals alone: what is out of date has to be forgotten where nothing new is stored.
+pub const REMOVALS_BYTES: usize = 16 << 20;
+
 /// Removals that share one sync of the device.
 pub const REMOVALS_TOGETHER: usize = 1024;
 
 /// How long the oldest extent may be held up by who reads it, in milliseconds, before what waits to be
 /// written is given up instead.
 pub const PINNED_MS: u64 = 2000;
+
+/// How often an object is tried to be moved off a device that is to be let go, and the milliseconds between.
+pub const MOVE_TRIES: usize = 3;
+pub const MOVE_WAIT_MS: u64 = 20;
 
 /// A write or sync that takes longer makes its device a slow one, in milliseconds.
 pub const SLOW_MS: u64 = 5000;

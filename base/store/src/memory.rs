@@ -59,6 +59,18 @@ impl<V> Memory<V> {
         is_kept
     }
 
+    /// Puts a value in where there is none; else the one that is there.
+    pub fn insert_new(&self, key: Key, value: Arc<V>, bytes: u64) -> Option<Arc<V>> {
+        let mut shard = self.lock(key);
+        if let Some(found) = shard.peek(key) {
+            return Some(found);
+        }
+        let (_, gone) = shard.insert(key, value, bytes);
+        drop(shard);
+        drop(gone);
+        None
+    }
+
     /// Takes a value out.
     pub fn remove(&self, key: Key) -> Option<Arc<V>> {
         self.lock(key).remove(key)
@@ -86,14 +98,6 @@ impl<V> Memory<V> {
     pub fn resize(&self, bytes: u64) {
         for shard in &self.shards {
             let gone = lock(shard).resize(bytes / SHARDS as u64);
-            drop(gone);
-        }
-    }
-
-    /// Forgets everything.
-    pub fn clear(&self) {
-        for shard in &self.shards {
-            let gone = lock(shard).clear();
             drop(gone);
         }
     }

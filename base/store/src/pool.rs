@@ -2,8 +2,11 @@
 //! extents and joined to a group, out of which come logical volumes with names and sizes.
 //!
 //! ```text
-//! Volume::writer --> queue of the device --> its thread --> log of the volume on the device
-//! Volume::find   --> directory in memory --> Handle::open --> Object::chunk, Object::range
+//! Volume::writer   --> queue of the device --> its thread --> log of the volume on the device
+//! Writer::arriving --> Arriving::chunk, Arriving::range: what is written so far
+//! Volume::find     --> directory in memory --> Handle::open --> Object::chunk, Object::range
+//! Volume::forget   --> directory and queues at once, the log in its turn
+//! Volume::keep     --> the logs of all devices, durable
 //! ```
 //!
 //! Each volume has a part of every device, and each part is a log in a ring of extents. Writing never
@@ -12,155 +15,56 @@
 //! what has been read once can be sent from the page cache with sendfile.
 //!
 //! An object is there when its head is, which is written last. Whatever is read is checked first, so that a
-//! crash may cost objects and never mixes two. Not here: moving what a device holds to others before it is
-//! taken out, and making a physical volume larger.
+//! crash may cost objects and never mixes two. Not here: making a physical volume larger.
 
+mod arriving;
+mod config;
 mod device;
 mod directory;
 mod disk;
+mod error;
+mod evacuate;
 mod group;
 mod label;
 mod layout;
 mod log;
+mod notes;
 mod object;
 mod record;
 #[cfg(test)]
 mod sim;
+mod ticket;
+mod usage;
 mod volume;
 
-use std::fmt;
 use std::io;
-use std::path::{Path, PathBuf};
-use std::sync::atomic::Ordering::Relaxed;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
+pub use arriving::Arriving;
+pub use config::{Config, PhysicalVolumeConfig, VolumeConfig};
 pub use device::State;
 use device::{Device, Job, Source, lock};
 pub use disk::{Disk, FileDisk};
-use group::{Assembled, Maps};
+pub use error::Error;
+use group::{Absent, Assembled, Maps};
 pub use label::Uuid;
 pub use object::{Handle, Object, Range};
+pub use ticket::Commit;
+pub use usage::{PhysicalVolumeUsage, PoolUsage, VolumeUsage};
 pub use volume::{Volume, Writer};
 
-use crate::limits::{NAME_BYTES, PHYSICAL_VOLUMES_MAX};
-
-/// What a pool is to be.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Config {
-    pub physical_volumes: Vec<PhysicalVolumeConfig>,
-    /// Bytes of an extent of a physical volume that is new; the others keep theirs. A power of two from
-    /// 1 MiB to 64 MiB.
-    pub extent_bytes: u64,
-    pub volumes: Vec<VolumeConfig>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PhysicalVolumeConfig {
-    pub path: PathBuf,
-    /// Bytes of a file that is not there yet.
-    pub size: u64,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct VolumeConfig {
-    pub name: String,
-    /// Bytes, over all devices.
-    pub size: u64,
-    /// The name it had: what is in it stays.
-    pub formerly: Option<String>,
-}
-
-/// Why a pool cannot be opened, or something in it not be had.
-#[derive(Debug)]
-pub enum Error {
-    /// The host refuses.
-    Io { path: PathBuf, error: io::Error },
-    /// Another process has the device open as a physical volume.
-    Locked { path: PathBuf },
-    /// There is something on the device, and it is not a physical volume. It stays as it is.
-    Foreign { path: PathBuf },
-    /// The device belongs to another group than those before it.
-    OtherGroup { path: PathBuf },
-    /// The same device by two paths, or a copy of one.
-    Twice { path: PathBuf },
-    /// The device has no room for two extents, or is smaller than its label says.
-    TooSmall { path: PathBuf },
-    /// The config contradicts itself or the devices.
-    Config(&'static str),
-    /// The object was overtaken by newer ones, or cannot be read.
-    Gone,
-    /// It could not be made durable.
-    NotDurable,
-}
-
-impl Error {
-    fn io(path: impl AsRef<Path>, error: io::Error) -> Self {
-        Self::Io { path: path.as_ref().to_owned(), error }
-    }
-}
-
-impl fmt::Display for Error {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Io { path, error } => write!(out, "{}: {error}", path.display()),
-            Self::Locked { path } => write!(out, "{}: another process uses it", path.display()),
-            Self::Foreign { path } => write!(
-                out,
-                "{}: neither empty nor a physical volume, so it is left as it is; `wipefs -a` or zeros at its \
-                 beginning and end make it empty",
-                path.display()
-            ),
-            Self::OtherGroup { path } => {
-                write!(out, "{}: belongs to another group than the first physical volume", path.display())
-            }
-            Self::Twice { path } => write!(out, "{}: the same physical volume as another one", path.display()),
-            Self::TooSmall { path } => write!(out, "{}: too small", path.display()),
-            Self::Config(what) => out.write_str(what),
-            Self::Gone => out.write_str("not there any more"),
-            Self::NotDurable => out.write_str("could not be written to disk for good"),
-        }
-    }
-}
-
-impl std::error::Error for Error {}
-
-/// What there is, for listings and alarms.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PoolUsage {
-    pub group: Uuid,
-    pub physical_volumes: Vec<PhysicalVolumeUsage>,
-    pub volumes: Vec<VolumeUsage>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PhysicalVolumeUsage {
-    pub path: PathBuf,
-    pub uuid: Uuid,
-    pub state: State,
-    pub extent_bytes: u64,
-    pub extents: u64,
-    /// Extents that no volume has.
-    pub free_extents: u64,
-    pub read_errors: u64,
-    pub slow_writes: u64,
-    /// Objects that were not stored, since this one did not keep up or has failed.
-    pub not_stored: u64,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct VolumeUsage {
-    pub name: String,
-    pub uuid: Uuid,
-    pub bytes: u64,
-    pub objects: u64,
-}
+use crate::limits::PHYSICAL_VOLUMES_MAX;
 
 #[derive(Debug)]
 struct Shared {
     devices: Vec<Arc<Device>>,
     maps: Mutex<Maps>,
+    /// Somebody has been asked to do that.
+    is_excluding: AtomicBool,
 }
 
 /// An open pool. This process has its devices for itself until it is closed.
@@ -169,68 +73,109 @@ pub struct Pool {
     group: Uuid,
     shared: Arc<Shared>,
     names: Vec<(String, Uuid)>,
+    /// Devices of the config that are not there.
+    absent: Vec<Absent>,
     threads: Vec<JoinHandle<()>>,
+    /// Devices that another pool goes on with.
+    passed_on: Vec<Uuid>,
 }
 
 impl Pool {
-    /// Opens the devices, makes new ones part of the group, and reads where everything is.
+    /// Opens the devices by their paths, as [`open_on`](Self::open_on) does with those that are open already.
     ///
     /// # Errors
-    /// A device is not to be had, or not ours, or the volumes do not fit.
+    /// As there, and a device that is not to be had.
     pub fn open(config: &Config) -> Result<Self, Error> {
-        Self::open_with(config, Vec::new())
-    }
-
-    /// The same pool by another config: devices that come or go, volumes that grow, shrink or are renamed.
-    /// The others keep what they hold. Handles from before go on to read; writers from before store nothing
-    /// more.
-    ///
-    /// # Errors
-    /// As [`open`](Self::open); the pool is closed then, and can be opened again by the config before.
-    pub fn apply(mut self, config: &Config) -> Result<Self, Error> {
-        self.stop();
-        let source = |device: &Arc<Device>| {
-            let (path, disk, lives) = (device.path.clone(), Arc::clone(&device.disk), Arc::clone(&device.lives));
-            Source { path, disk, lives: Some(lives) }
-        };
-        Self::open_with(config, self.shared.devices.iter().map(source).collect())
-    }
-
-    fn open_with(config: &Config, open: Vec<Source>) -> Result<Self, Error> {
-        let source = |PhysicalVolumeConfig { path, size }: &PhysicalVolumeConfig| {
-            if let Some(source) = open.iter().find(|source| source.path == *path) {
-                return Ok(source.clone());
-            }
+        let disk = |PhysicalVolumeConfig { path, size, .. }: &PhysicalVolumeConfig| {
             let disk = FileDisk::open(path, *size).map_err(|error| match error.kind() {
                 io::ErrorKind::WouldBlock => Error::Locked { path: path.clone() },
                 _ => Error::io(path, error),
             })?;
-            Ok(Source { path: path.clone(), disk: Arc::new(disk), lives: None })
+            Ok((path.clone(), Arc::new(disk) as Arc<dyn Disk>))
         };
-        Self::start(config.physical_volumes.iter().map(source).collect::<Result<_, _>>()?, config)
+        Self::open_on(config.physical_volumes.iter().map(disk).collect::<Result<_, _>>()?, config)
     }
 
-    /// Opens a pool on these devices, whatever they are, in place of those in the config.
+    /// Opens a pool on these devices: makes new ones part of the group, and reads where everything is. Waits
+    /// for the disk.
+    ///
+    /// One that the config names and that is not among them, or that cannot be read or written, has failed:
+    /// the pool does without it, leaves its share of the volumes to it, and empties it when it is back.
     ///
     /// # Errors
-    /// As [`open`](Self::open).
+    /// There is no device that works, one is not ours, or the volumes do not fit.
     pub fn open_on(disks: Vec<(PathBuf, Arc<dyn Disk>)>, config: &Config) -> Result<Self, Error> {
-        let source = |(path, disk)| Source { path, disk, lives: None };
-        Self::start(disks.into_iter().map(source).collect(), config)
+        Self::start(
+            disks.into_iter().map(|(path, disk)| Source { path, disk, lives: None, is_leaving: false }).collect(),
+            config,
+        )
     }
 
-    fn start(sources: Vec<Source>, config: &Config) -> Result<Self, Error> {
-        check(config, sources.len())?;
-        let Assembled { group, devices, volumes, maps } =
-            group::assemble(sources, config.extent_bytes, &config.volumes)?;
+    /// The same pool by another config: devices that come or go, volumes that grow, shrink or are renamed.
+    /// The others keep what they hold. Handles from before go on to read; writers from before store nothing
+    /// more. The devices of the config are those that were open before, or among `added`, which come first.
+    ///
+    /// One that was open and is not in the config any more is let go only by a later `apply`, once it is
+    /// [`evacuated`](Self::evacuated): until then what it has is found, and moves to the others.
+    ///
+    /// # Errors
+    /// As [`open_on`](Self::open_on); the pool is closed then, and can be opened again by the config before.
+    pub fn apply(mut self, config: &Config, added: Vec<(PathBuf, Arc<dyn Disk>)>) -> Result<Self, Error> {
+        self.stop();
+        let mut sources: Vec<_> = added
+            .into_iter()
+            .map(|(path, disk)| {
+                // Who has said all devices has said those that are open, too.
+                let is_it = |device: &&Arc<Device>| std::ptr::addr_eq(Arc::as_ptr(&device.disk), Arc::as_ptr(&disk));
+                let lives = self.shared.devices.iter().find(is_it).map(|device| Arc::clone(&device.lives));
+                Source { path, disk, lives, is_leaving: false }
+            })
+            .collect();
+        for device in &self.shared.devices {
+            let is_leaving = config.physical_volumes.iter().all(|named| named.path != device.path);
+            let is_over = is_leaving && device.is_evacuated();
+            if !is_over && sources.iter().all(|source| source.path != device.path) {
+                let (path, disk) = (device.path.clone(), Arc::clone(&device.disk));
+                sources.push(Source { path, disk, lives: Some(Arc::clone(&device.lives)), is_leaving });
+            }
+        }
+        let pool = Self::start(sources, config)?;
+        let goes_on =
+            |device: &&Arc<Device>| pool.shared.devices.iter().any(|new| Arc::ptr_eq(&new.lives, &device.lives));
+        self.passed_on = self.shared.devices.iter().filter(goes_on).map(|device| device.uuid).collect();
+        Ok(pool)
+    }
+
+    fn start(mut sources: Vec<Source>, config: &Config) -> Result<Self, Error> {
+        config::check(config, sources.iter().filter(|source| !source.is_leaving).count())?;
+        // In the order of the config, and then those that leave. The maps have places for so many.
+        let place = |source: &Source| config.physical_volumes.iter().position(|named| named.path == source.path);
+        sources.sort_by_key(|source| place(source).unwrap_or(usize::MAX));
+        sources.truncate(PHYSICAL_VOLUMES_MAX);
+        let is_missing = |named: &&PhysicalVolumeConfig| sources.iter().all(|source| source.path != named.path);
+        let absent = config.physical_volumes.iter().filter(is_missing).map(Absent::named).collect();
+        let Assembled { group, devices, volumes, maps, absent } =
+            group::assemble(sources, absent, config.extent_bytes, &config.volumes)?;
         let names = config.volumes.iter().map(|volume| volume.name.clone()).zip(volumes).collect();
         let start = maps.sequence;
         let (devices, logs): (Vec<_>, Vec<_>) = devices.into_iter().unzip();
-        let shared = Arc::new(Shared { devices, maps: Mutex::new(maps) });
-        let mut pool = Self { group, shared, names, threads: Vec::new() };
+        let shared = Arc::new(Shared { devices, maps: Mutex::new(maps), is_excluding: AtomicBool::new(false) });
+        let mut pool = Self { group, shared, names, absent, threads: Vec::new(), passed_on: Vec::new() };
+        let spawn = |work: Box<dyn FnOnce() + Send>| std::thread::Builder::new().name("store".into()).spawn(work);
         for (device, logs) in pool.shared.devices.iter().zip(logs) {
             let thread = log::Thread::new(Arc::clone(device), logs, start);
-            let spawned = std::thread::Builder::new().name("store".into()).spawn(move || thread.run());
+            let spawned = spawn(Box::new(move || thread.run()));
+            pool.threads.push(spawned.map_err(|error| Error::io(&device.path, error))?);
+        }
+        // Before anything moves that they may be about.
+        let has_notes = |volume: &&VolumeConfig| volume.size == 0;
+        let notes = config.volumes.iter().filter(has_notes).filter_map(|volume| pool.volume(&volume.name));
+        if notes.fold(false, |is_any, volume| volume.give_notes() | is_any) {
+            pool.flush();
+        }
+        for device in pool.shared.devices.iter().filter(|device| device.leaving.is_some()) {
+            let (shared, from) = (Arc::clone(&pool.shared), Arc::clone(device));
+            let spawned = spawn(Box::new(move || evacuate::run(&shared, &from)));
             pool.threads.push(spawned.map_err(|error| Error::io(&device.path, error))?);
         }
         Ok(pool)
@@ -241,6 +186,13 @@ impl Pool {
     pub fn volume(&self, name: &str) -> Option<Volume> {
         let number = self.names.iter().position(|(known, _)| known == name)?;
         Some(Volume { shared: Arc::clone(&self.shared), number })
+    }
+
+    /// Nothing has to move any more off a device that is not in the config: the next
+    /// [`apply`](Self::apply) lets it go. True where there is none.
+    #[must_use]
+    pub fn evacuated(&self) -> bool {
+        self.shared.devices.iter().all(|device| device.leaving.is_none() || device.is_evacuated())
     }
 
     /// What was committed before is durable. Waits for the disk. False: a device has failed.
@@ -256,36 +208,11 @@ impl Pool {
         waiting.into_iter().all(|told| told.recv().unwrap_or(false))
     }
 
-    /// What there is and how it does.
-    #[must_use]
-    pub fn usage(&self) -> PoolUsage {
-        let devices = &self.shared.devices;
-        let physical_volumes = devices.iter().map(|device| PhysicalVolumeUsage {
-            path: device.path.clone(),
-            uuid: device.uuid,
-            state: device.health.state(),
-            extent_bytes: device.layout.extent_bytes,
-            extents: device.layout.extents,
-            free_extents: device.layout.extents - device.stripes.iter().map(|stripe| stripe.extents).sum::<u64>(),
-            read_errors: device.health.read_errors.load(Relaxed),
-            slow_writes: device.health.slow_writes.load(Relaxed),
-            not_stored: device.health.not_stored.load(Relaxed),
-        });
-        let volumes = self.names.iter().enumerate().map(|(number, (name, uuid))| {
-            let stripes = || devices.iter().map(|device| (&device.stripes[number], device.layout.extent_bytes));
-            VolumeUsage {
-                name: name.clone(),
-                uuid: *uuid,
-                bytes: stripes().map(|(stripe, extent)| stripe.extents * extent).sum(),
-                objects: stripes().map(|(stripe, _)| lock(&stripe.directory).len() as u64).sum(),
-            }
-        });
-        PoolUsage { group: self.group, physical_volumes: physical_volumes.collect(), volumes: volumes.collect() }
-    }
-
-    /// Writes what is in the queues, makes it durable, and lets go of the devices once nobody reads any more.
-    pub fn close(mut self) {
-        self.stop();
+    /// Writes what is in the queues, makes it durable, and waits until no range of a device is held, within
+    /// [`PINNED_MS`](crate::limits::PINNED_MS). Handles go on to read, whoever has the devices then, as long
+    /// as what they read is still there; of ranges there are no more.
+    pub fn close(self) {
+        drop(self);
     }
 
     fn stop(&mut self) {
@@ -302,6 +229,9 @@ impl Pool {
 impl Drop for Pool {
     fn drop(&mut self) {
         self.stop();
+        for device in self.shared.devices.iter().filter(|device| !self.passed_on.contains(&device.uuid)) {
+            device.lives.close();
+        }
     }
 }
 
@@ -315,6 +245,9 @@ impl Shared {
                 |(index, device): (usize, &Arc<Device>)| device.health.has_failed() && !maps.members[index].is_excluded;
             let failed: Vec<usize> = (0..).zip(&self.devices).filter(|&pair| is_new(pair)).map(|pair| pair.0).collect();
             if failed.is_empty() {
+                for (device, member) in self.devices.iter().zip(&maps.members) {
+                    device.is_excluded.store(member.is_excluded, Ordering::SeqCst);
+                }
                 return maps.members.iter().any(|member| !member.is_excluded);
             }
             for index in failed {
@@ -329,21 +262,19 @@ impl Shared {
             }
         }
     }
-}
 
-fn check(config: &Config, devices: usize) -> Result<(), Error> {
-    if devices == 0 || devices > PHYSICAL_VOLUMES_MAX {
-        return Err(Error::Config("a group has between 1 and 64 physical volumes"));
-    }
-    for (index, volume) in config.volumes.iter().enumerate() {
-        if volume.name.is_empty() || volume.name.len() > NAME_BYTES {
-            return Err(Error::Config("a volume's name has between 1 and 64 bytes"));
+    /// The same, done by who writes a device that works. Does not wait. False: there is none.
+    fn exclude_failed_soon(self: &Arc<Self>) -> bool {
+        let is_new = |device: &Arc<Device>| device.health.has_failed() && !device.is_excluded.load(Ordering::SeqCst);
+        if !self.devices.iter().any(is_new) || self.is_excluding.swap(true, Ordering::SeqCst) {
+            return true;
         }
-        if config.volumes[..index].iter().any(|other| other.name == volume.name) {
-            return Err(Error::Config("two volumes have the same name"));
+        let is_asked = self.devices.iter().any(|device| device.ask(Job::Exclude { shared: Arc::clone(self) }));
+        if !is_asked {
+            self.is_excluding.store(false, Ordering::SeqCst);
         }
+        is_asked
     }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -4,13 +4,14 @@
 //! environment. It says on its standard output what has been removed for good.
 
 use std::collections::HashMap;
-use std::io::{BufRead, BufReader, Write};
+use std::fs::File;
+use std::io::{BufRead, BufReader, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use sumun_store::Key;
-use sumun_store::pool::{Config, PhysicalVolumeConfig, Pool, Volume, VolumeConfig};
+use sumun_store::pool::{Config, Disk, FileDisk, PhysicalVolumeConfig, Pool, Volume, VolumeConfig};
 
 const MIB: u64 = 1 << 20;
 const OBJECTS: u64 = 300;
@@ -18,12 +19,12 @@ const FOLDER: &str = "SUMUN_STORE_KILL_FOLDER";
 const ROUND: &str = "SUMUN_STORE_KILL_ROUND";
 
 fn config(folder: &Path) -> Config {
-    let file = |name| PhysicalVolumeConfig { path: folder.join(name), size: 24 * MIB };
-    let volume = |name: &str| VolumeConfig { name: name.into(), size: 20 * MIB, formerly: None };
+    let file = |name| PhysicalVolumeConfig { path: folder.join(name), size: 24 * MIB, missing: None };
+    let volume = |name: &str, size| VolumeConfig { name: name.into(), size, formerly: None };
     Config {
         physical_volumes: vec![file("one"), file("two")],
         extent_bytes: MIB,
-        volumes: vec![volume("pages"), volume("media")],
+        volumes: vec![volume("pages", 18 * MIB), volume("media", 18 * MIB), volume("notes", 0)],
     }
 }
 
@@ -43,10 +44,17 @@ fn body(number: u64, version: u64) -> Vec<u8> {
 
 fn put(volume: &Volume, number: u64, version: u64) {
     let meta = [number, version].iter().flat_map(|value| value.to_le_bytes()).collect();
+    let body = body(number, version);
     if let Some(mut writer) = volume.writer(key(number), meta)
-        && body(number, version).chunks(50_000).all(|piece| writer.push(piece))
+        && body.chunks(50_000).all(|piece| writer.push(piece))
     {
+        let arriving = writer.arriving();
         writer.commit();
+        // Whoever reads it meanwhile gets what is right, or learns that it is gone.
+        for (chunk, piece) in body[..arriving.written() as usize].chunks(arriving.chunk_bytes() as usize).enumerate() {
+            let is_right = arriving.chunk(chunk).map_or(true, |bytes| bytes == piece);
+            assert!(is_right, "chunk {chunk} of {number}, {version}");
+        }
     }
 }
 
@@ -73,6 +81,7 @@ fn first_version(round: u64) -> u64 {
 fn write_until_killed(folder: &Path, round: u64) {
     let pool = Pool::open(&config(folder)).unwrap();
     let volumes = ["pages", "media"].map(|name| pool.volume(name).unwrap());
+    let notes = pool.volume("notes").unwrap();
     let mut random = fastrand::Rng::new();
     let mut out = std::io::stdout().lock();
     writeln!(out, "open").unwrap();
@@ -88,6 +97,19 @@ fn write_until_killed(folder: &Path, round: u64) {
             writeln!(out, "removed {number} {version}").unwrap();
             out.flush().unwrap();
         }
+        if random.u32(..10) == 0 {
+            notes.keep(number.into(), &version.to_le_bytes()).unwrap();
+            writeln!(out, "kept {number} {version}").unwrap();
+            out.flush().unwrap();
+        }
+        if random.u32(..10) == 0 {
+            let number = random.u64(..OBJECTS);
+            let volume = &volumes[number as usize % 2];
+            put(volume, number, version);
+            assert!(volume.forget(key(number)) && volume.find(key(number)).is_none());
+            read(volume, random.u64(..OBJECTS) / 2 * 2 + number % 2);
+            assert!(volume.find(key(number)).is_none(), "{number} is back");
+        }
     }
 }
 
@@ -97,6 +119,7 @@ fn rounds(count: u64) {
     let gone = Folder(folder.clone());
     let mut random = fastrand::Rng::new();
     let mut removed: HashMap<u64, u64> = HashMap::new();
+    let mut kept: HashMap<u64, u64> = HashMap::new();
     let mut served = 0;
     for round in 0..count {
         let mut child = Command::new(std::env::current_exe().unwrap())
@@ -114,15 +137,26 @@ fn rounds(count: u64) {
         for line in lines {
             // The last line may have been cut off.
             let mut words = line.split(' ');
-            if let (Some("removed"), Some(Ok(number)), Some(Ok(version))) =
+            if let (Some(what), Some(Ok(number)), Some(Ok(version))) =
                 (words.next(), words.next().map(str::parse), words.next().map(str::parse))
                 && version >= first_version(round)
             {
-                removed.insert(number, version);
+                if what == "kept" { &mut kept } else { &mut removed }.insert(number, version);
             }
         }
         let pool = Pool::open(&config(&folder)).unwrap();
         let volumes = ["pages", "media"].map(|name| pool.volume(name).unwrap());
+        let notes: HashMap<Key, Vec<u8>> = pool
+            .volume("notes")
+            .unwrap()
+            .kept()
+            .into_iter()
+            .map(|(key, note)| (key, note.expect("a note that can be read")))
+            .collect();
+        for (number, version) in &kept {
+            let found = notes.get(&Key::from(*number)).map(|note| u64::from_le_bytes(note[..].try_into().unwrap()));
+            assert!(found >= Some(*version), "round {round}: note {number} of {version} is {found:?}");
+        }
         for number in 0..OBJECTS {
             if let Some(version) = read(&volumes[number as usize % 2], number) {
                 served += 1;
@@ -132,7 +166,7 @@ fn rounds(count: u64) {
         }
     }
     drop(gone);
-    println!("{count} rounds, {served} objects served, {} removed for good", removed.len());
+    println!("{count} rounds, {served} objects served, {} removed for good, {} notes", removed.len(), kept.len());
     assert!(served > count * 20, "only {served} objects came back in {count} rounds");
 }
 
@@ -174,7 +208,13 @@ fn one_process_has_it_and_ranges_are_whole() {
     let volume = pool.volume("media").unwrap();
     let whole: Vec<u8> = (0..600_000_u32).map(|number| (number % 251) as u8).collect();
     let mut writer = volume.writer(key(1), b"meta".to_vec()).unwrap();
-    assert!(writer.push(&whole) && writer.commit() && pool.flush());
+    assert!(writer.push(&whole) && writer.commit().is_some() && pool.flush());
+    let object = volume.find(key(1)).unwrap().open().unwrap();
+    assert!(object.range(0).is_some(), "this process has just written it");
+    pool.close();
+    drop((object, volume));
+    let pool = Pool::open(&config).unwrap();
+    let volume = pool.volume("media").unwrap();
     let object = volume.find(key(1)).unwrap().open().unwrap();
     assert!(object.range(0).is_none(), "nobody has checked it yet");
     let first = object.chunk(0).unwrap();
@@ -186,11 +226,23 @@ fn one_process_has_it_and_ranges_are_whole() {
     drop(range);
     // Another config, while somebody reads.
     config.volumes[0].size = 4 * MIB;
-    let pool = pool.apply(&config).unwrap();
+    let pool = pool.apply(&config, Vec::new()).unwrap();
     assert!((0..object.chunks()).flat_map(|number| object.chunk(number).unwrap()).eq(whole.iter().copied()));
     assert!(pool.volume("media").unwrap().find(key(1)).is_some());
     assert!(volume.remove(key(1)).is_err(), "a volume of the pool before promises nothing");
     pool.close();
     drop((object, volume));
-    Pool::open(&config).unwrap();
+    Pool::open(&config).unwrap().close();
+    // The lock is the open file's, and can be passed on.
+    let path = folder.join("one");
+    let [one, other] = [(), ()].map(|()| File::options().read(true).write(true).open(&path).unwrap());
+    let one = FileDisk::new(one, 0).unwrap();
+    assert_eq!(one.size(), 24 * MIB);
+    assert_eq!(FileDisk::new(other.try_clone().unwrap(), 0).unwrap_err().kind(), ErrorKind::WouldBlock);
+    one.unlock();
+    let other = FileDisk::new(other, 30 * MIB).unwrap();
+    assert_eq!(other.size(), 24 * MIB, "what is in use stays as large as it is");
+    assert_eq!(one.lock().unwrap_err().kind(), ErrorKind::WouldBlock);
+    drop(other);
+    one.lock().unwrap();
 }

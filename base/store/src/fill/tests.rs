@@ -19,6 +19,15 @@ fn piece(bytes: &[u8]) -> Arc<[u8]> {
     Arc::from(bytes)
 }
 
+/// A piece, or the end.
+fn got(polled: Poll<Next<u8>>) -> Poll<Result<Arc<[u8]>, Ended<u8>>> {
+    polled.map(|next| match next {
+        Next::Piece(piece) => Ok(piece),
+        Next::Ended(ended) => Err(ended),
+        Next::OnDisk(..) => panic!("nothing is on disk"),
+    })
+}
+
 fn idle() -> Context<'static> {
     Context::from_waker(Waker::noop())
 }
@@ -38,19 +47,19 @@ fn readers_see_the_same_whenever_they_come() {
     assert_eq!(woken.0.load(Relaxed), 1);
     assert_eq!(early.poll_head(&mut context), Poll::Ready(Ok(First::Head(Arc::new("head")))));
     assert!(early.poll_piece(&mut context).is_pending());
-    writer.push(piece(b"one"));
+    writer.push(b"one");
     assert_eq!(woken.0.load(Relaxed), 2);
-    writer.push(piece(b""));
+    writer.push(b"");
     let late = fill.join(false).unwrap();
-    writer.push(piece(b"two"));
+    writer.push(b"two");
     for reader in [&early, &late] {
-        assert_eq!(reader.poll_piece(&mut context), Poll::Ready(Next::Piece(piece(b"one"))));
-        assert_eq!(reader.poll_piece(&mut context), Poll::Ready(Next::Piece(piece(b"two"))));
+        assert_eq!(got(reader.poll_piece(&mut context)), Poll::Ready(Ok(piece(b"one"))));
+        assert_eq!(got(reader.poll_piece(&mut context)), Poll::Ready(Ok(piece(b"two"))));
     }
     assert_eq!(writer.end(Ended::Complete), Some(vec![piece(b"one"), piece(b"two")]));
     assert_eq!(writer.end(Ended::Failed(1)), None, "the first end counts");
-    writer.push(piece(b"late"));
-    assert_eq!(late.poll_piece(&mut context), Poll::Ready(Next::Ended(Ended::Complete)));
+    writer.push(b"late");
+    assert_eq!(got(late.poll_piece(&mut context)), Poll::Ready(Err(Ended::Complete)));
 }
 
 #[test]
@@ -62,8 +71,8 @@ fn what_is_not_shared_is_seen_by_the_asker_alone() {
     assert_eq!(asker.poll_head(&mut idle()), Poll::Ready(Ok(First::Head(Arc::new("head")))));
     assert!(fill.join(false).is_none());
     drop(other);
-    writer.push(piece(b"x"));
-    assert_eq!(asker.poll_piece(&mut idle()), Poll::Ready(Next::Piece(piece(b"x"))));
+    writer.push(b"x");
+    assert_eq!(got(asker.poll_piece(&mut idle())), Poll::Ready(Ok(piece(b"x"))));
     assert_eq!(writer.end(Ended::Complete), None);
 }
 
@@ -82,14 +91,14 @@ fn what_is_beyond_the_bound_waits_for_the_slowest_reader() {
     writer.begin(Arc::new("head"), true, true);
     let large = Arc::<[u8]>::from(vec![7; FILL_AHEAD_BYTES as usize]);
     assert_eq!(writer.poll_room(&mut idle()), Poll::Ready(Ok(())));
-    writer.push(Arc::clone(&large));
+    writer.push(&large);
     assert!(fill.join(false).is_none(), "it is not to be had as a whole any more");
     assert!(writer.poll_room(&mut idle()).is_pending(), "nobody has read it");
-    assert_eq!(one.poll_piece(&mut idle()), Poll::Ready(Next::Piece(Arc::clone(&large))));
+    assert_eq!(got(one.poll_piece(&mut idle())), Poll::Ready(Ok(Arc::clone(&large))));
     assert_eq!(writer.poll_room(&mut idle()), Poll::Ready(Ok(())), "who has read all does not wait for the other");
-    assert_eq!(other.poll_piece(&mut idle()), Poll::Ready(Next::Ended(Ended::Failed(0))), "which is left behind");
-    writer.push(Arc::clone(&large));
-    assert_eq!(one.poll_piece(&mut idle()), Poll::Ready(Next::Piece(large)));
+    assert_eq!(got(other.poll_piece(&mut idle())), Poll::Ready(Err(Ended::Failed(0))), "which is left behind");
+    writer.push(&large);
+    assert_eq!(got(one.poll_piece(&mut idle())), Poll::Ready(Ok(large)));
     assert_eq!(writer.poll_room(&mut idle()), Poll::Ready(Ok(())));
     assert!(writer.poll_unwanted(&mut idle()).is_pending());
     drop((one, other));
@@ -117,7 +126,7 @@ fn a_thousand_readers_in_other_threads() {
         .collect();
     writer.begin(Arc::new("head"), true, true);
     for number in 0..100_u8 {
-        writer.push(piece(&[number; 10]));
+        writer.push(&[number; 10]);
         std::thread::yield_now();
     }
     writer.end(Ended::Complete);

@@ -143,13 +143,6 @@ impl<V> Shard<V> {
         gone
     }
 
-    pub(super) fn clear(&mut self) -> Gone<V> {
-        let evicted = self.evicted;
-        let before = std::mem::replace(self, Self::new(self.room));
-        self.evicted = evicted;
-        before.entries.into_values().map(|entry| entry.value).collect()
-    }
-
     pub(super) fn usage(&self) -> Usage {
         Usage { entries: self.entries.len() as u64, bytes: self.bytes, evicted: self.evicted }
     }

@@ -23,9 +23,8 @@ fn what_was_put_in_last_comes_out() {
     assert!(!memory.remove_this(key(1), &Arc::new("another")), "it looks alike and is not it");
     assert!(memory.remove_this(key(1), &value));
     assert_eq!(memory.usage(), Usage::default());
-    memory.insert(key(2), Arc::new("two"), 1);
-    memory.clear();
-    assert!(memory.remove(key(2)).is_none());
+    assert!(memory.insert_new(key(2), Arc::new("two"), 1).is_none());
+    assert_eq!(memory.insert_new(key(2), Arc::new("three"), 1).as_deref(), Some(&"two"));
 }
 
 #[test]

@@ -5,15 +5,17 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use super::directory::{Directory, Place};
+use super::Shared;
+use super::directory::{Directory, Place, Tag};
 use super::disk::Disk;
+use super::evacuate::Leaving;
 use super::label::Uuid;
 use super::layout::Layout;
-use super::record::ChunkAt;
+use super::ticket::{Commits, Ticket};
 use crate::Key;
-use crate::limits::{QUEUE_BYTES, READ_ERRORS_MAX, SLOW_MS};
+use crate::limits::{JOB_BYTES, PINNED_MS, QUEUE_BYTES, READ_ERRORS_MAX, REMOVALS_BYTES, SLOW_MS};
 
 /// How a physical volume is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,7 +36,15 @@ pub(super) struct Device {
     /// One for each volume of the pool, in the order of its config.
     pub(super) stripes: Box<[Stripe]>,
     pub(super) lives: Arc<Lives>,
+    /// It has pages that can be sent, and be let go of before others are written in their place.
+    pub(super) can_send: bool,
+    /// Nothing new goes there, and what it holds moves away.
+    pub(super) leaving: Option<Leaving>,
     pub(super) health: Health,
+    /// Something that was forgotten could not be queued: what the directory does not know may be on disk.
+    pub(super) has_missed: AtomicBool,
+    /// The maps of the others say that it does not belong to the group any more.
+    pub(super) is_excluded: AtomicBool,
     queue: Mutex<Queue>,
     arrived: Condvar,
 }
@@ -46,6 +56,7 @@ pub(super) struct Source {
     pub(super) path: PathBuf,
     pub(super) disk: Arc<dyn Disk>,
     pub(super) lives: Option<Arc<Lives>>,
+    pub(super) is_leaving: bool,
 }
 
 /// What is going on in the extents of a device.
@@ -55,17 +66,55 @@ pub(super) struct Lives {
     pub(super) generations: Box<[AtomicU64]>,
     /// Who reads in each extent.
     pub(super) pins: Box<[AtomicU32]>,
-    /// Chunks that were whole when somebody read them, by extent.
+    /// By extent: pages of it may be in a socket, from this process or from one before.
+    pub(super) lent: Box<[AtomicBool]>,
+    /// Somebody else may write there.
+    pub(super) is_closed: AtomicBool,
+    /// Chunks that were written, or were whole when somebody read them, by extent.
     pub(super) verified: Mutex<HashMap<u32, Vec<u16>>>,
 }
 
 impl Lives {
     pub(super) fn new(extents: u64) -> Self {
         Self {
+            lent: (0..extents).map(|_| AtomicBool::new(true)).collect(),
+            is_closed: AtomicBool::new(false),
             generations: (0..extents).map(|_| AtomicU64::new(0)).collect(),
             pins: (0..extents).map(|_| AtomicU32::new(0)).collect(),
             verified: Mutex::default(),
         }
+    }
+
+    /// From here on nothing is lent. Waits until nobody reads, within a bound.
+    pub(super) fn close(&self) {
+        self.is_closed.store(true, Ordering::SeqCst);
+        let until = Instant::now() + Duration::from_millis(PINNED_MS);
+        for pins in &self.pins {
+            while pins.load(Ordering::SeqCst) > 0 && Instant::now() < until {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        }
+    }
+
+    /// What lies there is whole; as long as the extent lives this life, for what is verified is forgotten when
+    /// that ends.
+    pub(super) fn verify(&self, place: Place, generation: u64) {
+        let mut verified = lock(&self.verified);
+        if self.generations[place.extent as usize].load(Ordering::SeqCst) == generation {
+            let slots = verified.entry(place.extent).or_default();
+            if let Err(at) = slots.binary_search(&place.slot) {
+                slots.insert(at, place.slot);
+            }
+        }
+    }
+
+    /// The extent lives this life.
+    pub(super) fn is_alive(&self, place: Place, generation: u64) -> bool {
+        self.generations.get(place.extent as usize).is_some_and(|life| life.load(Ordering::SeqCst) == generation)
+    }
+
+    pub(super) fn is_verified(&self, place: Place) -> bool {
+        lock(&self.verified).get(&place.extent).is_some_and(|slots| slots.binary_search(&place.slot).is_ok())
     }
 }
 
@@ -76,6 +125,8 @@ pub(super) struct Stripe {
     pub(super) seed: u64,
     pub(super) extents: u64,
     pub(super) directory: Mutex<Directory>,
+    /// Those of the volume, on whichever device.
+    pub(super) commits: Arc<Commits>,
 }
 
 #[derive(Debug, Default)]
@@ -101,33 +152,42 @@ pub(super) enum Job {
         meta: Vec<u8>,
         rest: Vec<u8>,
     },
-    /// Told true once it is durable; false if it could not be made so.
     Remove {
         volume: usize,
         key: Key,
+        /// It was there when it was asked for, and the directory does not know it any more.
+        is_forgotten: bool,
+        /// Told true once it is durable; false if it could not be made so.
+        done: Option<SyncSender<bool>>,
+    },
+    /// A note: as a head, and told as with a removal.
+    Keep {
+        volume: usize,
+        key: Key,
+        ticket: Arc<Ticket>,
+        meta: Vec<u8>,
         done: Option<SyncSender<bool>>,
     },
     /// Told true once everything before is durable.
     Flush {
         done: SyncSender<bool>,
     },
+    /// Notes on the devices that work which ones have failed.
+    Exclude {
+        shared: Arc<Shared>,
+    },
 }
 
 impl Job {
     pub(super) fn bytes(&self) -> usize {
         match self {
-            Self::Chunk { bytes, .. } => bytes.len(),
-            Self::Head { meta, rest, .. } => meta.len() + rest.len(),
-            Self::Remove { .. } | Self::Flush { .. } => 0,
+            Self::Chunk { bytes, .. } => JOB_BYTES + bytes.len(),
+            Self::Head { meta, rest, .. } => JOB_BYTES + meta.len() + rest.len(),
+            Self::Keep { meta, .. } => JOB_BYTES + meta.len(),
+            Self::Remove { .. } => JOB_BYTES,
+            Self::Flush { .. } | Self::Exclude { .. } => 0,
         }
     }
-}
-
-/// An object on its way to disk.
-#[derive(Debug, Default)]
-pub(super) struct Ticket {
-    pub(super) has_failed: AtomicBool,
-    pub(super) chunks: Mutex<Vec<ChunkAt>>,
 }
 
 #[derive(Debug)]
@@ -150,7 +210,11 @@ impl Device {
         layout: Layout,
         stripes: Box<[Stripe]>,
         lives: Arc<Lives>,
+        can_send: bool,
+        is_leaving: bool,
     ) -> Self {
+        let objects = || stripes.iter().map(|stripe| lock(&stripe.directory).len() as u64).sum();
+        let leaving = is_leaving.then(|| Leaving { left: AtomicU64::new(objects()), ..Leaving::default() });
         Self {
             uuid,
             path,
@@ -158,6 +222,8 @@ impl Device {
             layout,
             stripes,
             lives,
+            can_send,
+            leaving,
             health: Health {
                 started: Instant::now(),
                 writing_since: AtomicU64::new(0),
@@ -167,6 +233,8 @@ impl Device {
                 slow_writes: AtomicU64::new(0),
                 not_stored: AtomicU64::new(0),
             },
+            has_missed: AtomicBool::new(false),
+            is_excluded: AtomicBool::new(false),
             queue: Mutex::default(),
             arrived: Condvar::new(),
         }
@@ -176,7 +244,8 @@ impl Device {
     pub(super) fn ask(&self, job: Job) -> bool {
         let mut queue = lock(&self.queue);
         let bytes = job.bytes();
-        if queue.is_stopped || self.health.has_failed() || bytes > 0 && queue.bytes + bytes > QUEUE_BYTES {
+        let most = if matches!(job, Job::Remove { .. }) { QUEUE_BYTES + REMOVALS_BYTES } else { QUEUE_BYTES };
+        if queue.is_stopped || self.health.has_failed() || bytes > 0 && queue.bytes + bytes > most {
             return false;
         }
         queue.bytes += bytes;
@@ -201,17 +270,53 @@ impl Device {
         lock(&self.queue).bytes -= bytes;
     }
 
+    pub(super) fn queued_bytes(&self) -> usize {
+        lock(&self.queue).bytes
+    }
+
+    pub(super) fn is_stopped(&self) -> bool {
+        lock(&self.queue).is_stopped
+    }
+
     /// What is in the queue is still done, and nothing more comes into it.
     pub(super) fn stop(&self) {
         lock(&self.queue).is_stopped = true;
         self.arrived.notify_all();
     }
 
+    /// Forgets what is there, and has it removed; where somebody is to be told, in any case. False: on disk it
+    /// stays.
+    pub(super) fn forget(&self, volume: usize, key: Key, is_queued: bool, done: Option<SyncSender<bool>>) -> bool {
+        let is_forgotten = lock(&self.stripes[volume].directory).remove(Tag::of(key)) || is_queued;
+        let is_needed = is_forgotten || done.is_some();
+        let is_done = !is_needed || self.ask(Job::Remove { volume, key, is_forgotten, done });
+        if !is_done {
+            self.has_missed.store(true, Ordering::SeqCst);
+        }
+        is_done
+    }
+
+    /// More than half of the log would come upon itself while the object is read.
+    pub(super) fn object_max(&self, volume: usize) -> u64 {
+        self.stripes[volume].extents * self.layout.extent_bytes / 2
+    }
+
+    /// There is nothing on it that could be moved.
+    pub(super) fn is_evacuated(&self) -> bool {
+        let is_moved = self.leaving.as_ref().is_some_and(|leaving| leaving.is_done.load(Ordering::Acquire));
+        is_moved || self.health.has_failed()
+    }
+
+    /// By how much it is preferred as the home of a key.
+    pub(super) fn weight(&self, volume: usize) -> u64 {
+        if self.leaving.is_some() { 0 } else { self.stripes[volume].extents }
+    }
+
     pub(super) fn find(&self, volume: usize, key: Key) -> Option<Place> {
         if !self.health.is_working() {
             return None;
         }
-        lock(&self.stripes[volume].directory).find(super::directory::Tag::of(key))
+        lock(&self.stripes[volume].directory).find(Tag::of(key))
     }
 }
 
@@ -227,7 +332,7 @@ impl Health {
         self.has_failed.load(Ordering::Acquire)
     }
 
-    fn is_working(&self) -> bool {
+    pub(super) fn is_working(&self) -> bool {
         !self.has_failed() && !self.is_slow()
     }
 

@@ -17,6 +17,12 @@ impl Tag {
         Self([a, b, c, d, e, f])
     }
 
+    /// The key, if it has no more bits than a tag.
+    pub(super) fn key(self) -> Key {
+        let [a, b, c, d, e, f] = self.0;
+        Key::from(u64::from_le_bytes([a, b, c, d, e, f, 0, 0]))
+    }
+
     pub(super) fn to_bytes(self) -> [u8; 6] {
         self.0
     }
@@ -83,6 +89,10 @@ impl Directory {
         if self.find(tag) == Some(place) {
             self.remove(tag);
         }
+    }
+
+    pub(super) fn all(&self) -> Vec<(Tag, Place)> {
+        self.table.iter().map(|known| (known.tag, Place { extent: known.extent, slot: known.slot })).collect()
     }
 
     pub(super) fn len(&self) -> usize {

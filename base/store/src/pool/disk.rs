@@ -6,6 +6,9 @@ use std::os::unix::fs::{FileExt, FileTypeExt};
 use std::path::Path;
 
 use rustix::fs::{FallocateFlags, fallocate};
+use rustix::io::Errno;
+
+use super::label::{self, Found};
 
 /// Places that can be read and written, and be made durable. Several threads read while one writes.
 pub trait Disk: std::fmt::Debug + Send + Sync {
@@ -15,6 +18,10 @@ pub trait Disk: std::fmt::Debug + Send + Sync {
     fn write_at(&self, bytes: &[u8], at: u64) -> io::Result<()>;
     /// What was written before is durable.
     fn sync(&self) -> io::Result<()>;
+    /// What is written here from now on does not change what sendfile has taken from here: a socket holds the
+    /// pages of the file itself until its peer has them, also when the process that sent is gone. What was
+    /// here is lost. Multiples of 4096.
+    fn detach(&self, at: u64, length: u64) -> io::Result<()>;
     /// Bytes there are.
     fn size(&self) -> u64;
     /// The file, for sendfile, where there is one.
@@ -29,33 +36,60 @@ pub struct FileDisk {
 }
 
 impl FileDisk {
-    /// Opens it and locks it. A file that is not there is made, and one that is shorter than `size` grows to
-    /// it; a block device, and a longer file, keep the size they have.
+    /// Locks the file, which is open for reading and writing. A regular file with nothing in it that is shorter
+    /// than `size` bytes grows to it; all others keep the size they have.
     ///
     /// # Errors
-    /// It cannot be opened or grown, or another process has it ([`io::ErrorKind::WouldBlock`]).
-    pub fn open(path: &Path, size: u64) -> io::Result<Self> {
-        let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                return Err(io::Error::new(io::ErrorKind::WouldBlock, "another process uses it"));
-            }
-            Err(TryLockError::Error(error)) => return Err(error),
+    /// It cannot be grown, or is locked by another open of the same file, by whomever
+    /// ([`io::ErrorKind::WouldBlock`]).
+    pub fn new(mut file: File, size: u64) -> io::Result<Self> {
+        lock(&file)?;
+        let metadata = file.metadata()?;
+        if metadata.file_type().is_block_device() {
+            let size = file.seek(SeekFrom::End(0))?;
+            return Ok(Self { file, size });
         }
-        let found = if file.metadata()?.file_type().is_block_device() {
-            file.seek(SeekFrom::End(0))?
-        } else {
-            let found = file.metadata()?.len();
-            if found < size {
-                // Space that is there from the start cannot be missing in the middle of a write.
-                fallocate(&file, FallocateFlags::empty(), 0, size)?;
-                file.sync_all()?;
+        let mut disk = Self { file, size: metadata.len() };
+        if disk.size < size && label::find(&disk)? == Found::Empty {
+            // Space that is there from the start cannot be missing in the middle of a write.
+            match fallocate(&disk.file, FallocateFlags::empty(), 0, size) {
+                Err(Errno::OPNOTSUPP | Errno::NOSYS) => disk.file.set_len(size)?,
+                other => other?,
             }
-            found.max(size)
-        };
-        Ok(Self { file, size: found })
+            disk.file.sync_all()?;
+            disk.size = size;
+        }
+        Ok(disk)
     }
+
+    /// The file of this path, which is made if it is not there.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new), and that it cannot be opened.
+    pub fn open(path: &Path, size: u64) -> io::Result<Self> {
+        Self::new(OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?, size)
+    }
+
+    /// Takes the lock again, before a pool is opened on it again.
+    ///
+    /// # Errors
+    /// Another has it meanwhile ([`io::ErrorKind::WouldBlock`]).
+    pub fn lock(&self) -> io::Result<()> {
+        lock(&self.file)
+    }
+
+    /// Lets another process have it, once the pool is closed; who still reads goes on to.
+    pub fn unlock(&self) {
+        // Of a file that is open this does not fail.
+        self.file.unlock().ok();
+    }
+}
+
+fn lock(file: &File) -> io::Result<()> {
+    file.try_lock().map_err(|error| match error {
+        TryLockError::WouldBlock => io::Error::new(io::ErrorKind::WouldBlock, "another process uses it"),
+        TryLockError::Error(error) => error,
+    })
 }
 
 impl Disk for FileDisk {
@@ -69,6 +103,16 @@ impl Disk for FileDisk {
 
     fn sync(&self) -> io::Result<()> {
         self.file.sync_data()
+    }
+
+    fn detach(&self, at: u64, length: u64) -> io::Result<()> {
+        // Either lets go of the pages. The first keeps the space; tmpfs has the second alone.
+        let flags =
+            [FallocateFlags::ZERO_RANGE, FallocateFlags::PUNCH_HOLE].map(|flag| flag | FallocateFlags::KEEP_SIZE);
+        match fallocate(&self.file, flags[0], at, length) {
+            Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => Ok(fallocate(&self.file, flags[1], at, length)?),
+            other => Ok(other?),
+        }
     }
 
     fn size(&self) -> u64 {

@@ -14,7 +14,8 @@ use super::label::{self, Entry, Found, Label, Map, Uuid};
 use super::layout::Layout;
 use super::log::Log;
 use super::record::{self, Note};
-use super::{Error, VolumeConfig};
+use super::ticket::Commits;
+use super::{Error, PhysicalVolumeConfig, VolumeConfig};
 use crate::limits::VOLUMES_MAX;
 
 /// A group that is ready to be written to.
@@ -25,6 +26,23 @@ pub(super) struct Assembled {
     pub(super) devices: Vec<(Arc<Device>, Vec<Log>)>,
     pub(super) volumes: Vec<Uuid>,
     pub(super) maps: Maps,
+    pub(super) absent: Vec<Absent>,
+}
+
+/// A device that belongs to the group and is not to be had.
+#[derive(Debug, Clone)]
+pub(super) struct Absent {
+    pub(super) path: PathBuf,
+    pub(super) reason: String,
+    /// What its share of the volumes is reckoned by; 0 where nobody knows.
+    bytes: u64,
+}
+
+impl Absent {
+    pub(super) fn named(config: &PhysicalVolumeConfig) -> Self {
+        let reason = config.missing.clone().unwrap_or_else(|| "it is not there".into());
+        Self { path: config.path.clone(), reason, bytes: config.size }
+    }
 }
 
 /// What the devices' maps say, to write it again when a device fails.
@@ -54,6 +72,14 @@ struct Part {
     slot: u64,
     /// It has missed something: nothing on it counts.
     is_void: bool,
+    can_detach: bool,
+    is_leaving: bool,
+}
+
+impl Part {
+    fn kind(&self) -> (Layout, bool) {
+        (self.label.layout, self.is_leaving)
+    }
 }
 
 /// An extent of a volume as it is found.
@@ -63,9 +89,41 @@ struct Extent {
     notes: Vec<Note>,
 }
 
-/// Puts the group together, and makes empty devices part of it.
-pub(super) fn assemble(sources: Vec<Source>, extent_bytes: u64, config: &[VolumeConfig]) -> Result<Assembled, Error> {
+/// Puts the group together, and makes empty devices part of it. It does without a device that fails, or is none
+/// of ours, as long as there is another.
+pub(super) fn assemble(
+    mut sources: Vec<Source>,
+    mut absent: Vec<Absent>,
+    extent_bytes: u64,
+    config: &[VolumeConfig],
+) -> Result<Assembled, Error> {
+    loop {
+        // What an attempt has written does not change what the next one finds.
+        match put_together(sources.clone(), &absent, extent_bytes, config) {
+            Err(error) => {
+                let Some(path) = error.of_one_device() else { return Err(error) };
+                let is_another = sources.iter().any(|source| source.path != path && !source.is_leaving);
+                let at = sources.iter().position(|source| source.path == path).filter(|_| is_another);
+                let Some(at) = at else { return Err(error) };
+                let source = sources.remove(at);
+                if !source.is_leaving {
+                    let (path, reason) = (path.to_owned(), error.without_path());
+                    absent.push(Absent { path, reason, bytes: source.disk.size() });
+                }
+            }
+            other => return other.map(|assembled| Assembled { absent, ..assembled }),
+        }
+    }
+}
+
+fn put_together(
+    sources: Vec<Source>,
+    absent: &[Absent],
+    extent_bytes: u64,
+    config: &[VolumeConfig],
+) -> Result<Assembled, Error> {
     let (group, mut parts, mut newest) = read_parts(sources, extent_bytes)?;
+    let before = newest.volumes.clone();
     rename(&mut newest, config)?;
     let uuids = config
         .iter()
@@ -76,7 +134,13 @@ pub(super) fn assemble(sources: Vec<Source>, extent_bytes: u64, config: &[Volume
     for part in &parts {
         stripes.push(read_stripes(part, &newest, &uuids).map_err(|error| Error::io(&part.path, error))?);
     }
-    share_out(&mut parts, &mut stripes, &mut newest, &uuids, config)?;
+    // A device that is away has what it has: without it nobody knows how much that is.
+    let keeps = |(uuid, volume): (&Uuid, &VolumeConfig)| {
+        !absent.is_empty() && before.iter().any(|entry| entry.uuid == *uuid && entry.size == volume.size)
+    };
+    let keeps: Vec<bool> = uuids.iter().zip(config).map(keeps).collect();
+    let away: u64 = absent.iter().map(|absent| bytes_of(absent, &parts, extent_bytes)).sum();
+    share_out(&mut parts, &mut stripes, &mut newest, &uuids, &Sizes { config, keeps: &keeps, away })?;
     newest.sequence += 1;
     let mut maps = Maps { sequence: newest.sequence, volumes: newest.volumes, members: Vec::new() };
     maps.members.extend(parts.iter().map(|part| Member {
@@ -89,11 +153,16 @@ pub(super) fn assemble(sources: Vec<Source>, extent_bytes: u64, config: &[Volume
     let mut order: Vec<usize> = (0..parts.len()).collect();
     order.sort_by_key(|&index| !parts[index].is_void);
     for index in order {
-        let part = &parts[index];
+        let part = &mut parts[index];
+        // Tried where nothing is, before the map comes there.
+        let layout = part.label.layout;
+        part.can_detach = part.disk.detach(layout.map_at(part.slot), layout.map_bytes()).is_ok();
         maps.write(index, &*part.disk, part.label.layout).map_err(|error| Error::io(&part.path, error))?;
     }
-    let devices = parts.into_iter().zip(stripes).map(|(part, stripes)| build(part, stripes, &uuids)).collect();
-    Ok(Assembled { group, devices, volumes: uuids, maps })
+    let volumes: Vec<_> =
+        uuids.iter().zip(config).map(|(&uuid, volume)| (uuid, Arc::default(), volume.size == 0)).collect();
+    let devices = parts.into_iter().zip(stripes).map(|(part, stripes)| build(part, stripes, &volumes)).collect();
+    Ok(Assembled { group, devices, volumes: uuids, maps, absent: Vec::new() })
 }
 
 impl Maps {
@@ -136,7 +205,7 @@ fn read_parts(sources: Vec<Source>, extent_bytes: u64) -> Result<(Uuid, Vec<Part
         }
     }
     let mut parts: Vec<(Part, Option<Map>)> = Vec::new();
-    for (Source { path, disk, lives }, what) in found {
+    for (Source { path, disk, lives, is_leaving }, what) in found {
         let read = || -> io::Result<(Label, Option<(Map, u64)>)> {
             if let Found::Ours(label) = what {
                 return Ok((label, Map::find(&*disk, label.layout)?));
@@ -151,7 +220,10 @@ fn read_parts(sources: Vec<Source>, extent_bytes: u64) -> Result<(Uuid, Vec<Part
             return Err(Error::Twice { path });
         }
         let (map, slot) = map.map_or((None, 0), |(map, slot)| (Some(map), 1 - slot));
-        parts.push((Part { path, disk, lives, label, owners: Vec::new(), slot, is_void: false }, map));
+        parts.push((
+            Part { path, disk, lives, label, owners: Vec::new(), slot, is_void: false, can_detach: false, is_leaving },
+            map,
+        ));
     }
     let newest = parts.iter().filter_map(|(_, map)| map.as_ref()).max_by_key(|map| map.sequence).cloned();
     let newest = newest.unwrap_or(Map { sequence: 0, members: Vec::new(), volumes: Vec::new(), owners: Vec::new() });
@@ -221,7 +293,7 @@ fn read_stripes(part: &Part, newest: &Map, uuids: &[Uuid]) -> io::Result<Vec<Vec
                 Some(notes) => notes,
                 None => {
                     part.disk.read_at(&mut whole, layout.extent_at(number))?;
-                    record::walk(&whole, generation, seed, layout)
+                    record::walk(&whole, generation, seed, layout).0
                 }
             };
             stripes[volume].push(Extent { number, generation, notes });
@@ -233,6 +305,27 @@ fn read_stripes(part: &Part, newest: &Map, uuids: &[Uuid]) -> io::Result<Vec<Vec
     Ok(stripes.into_iter().map(VecDeque::from).collect())
 }
 
+/// What the volumes are to have.
+struct Sizes<'a> {
+    config: &'a [VolumeConfig],
+    /// By volume: a device that has some of it keeps just that.
+    keeps: &'a [bool],
+    /// Bytes of the devices that are away, which have their share of all.
+    away: u64,
+}
+
+fn bytes_of(absent: &Absent, parts: &[Part], extent_bytes: u64) -> u64 {
+    match Layout::fit(absent.bytes, extent_bytes) {
+        Some(layout) => layout.bytes(),
+        None => stay(parts).map(Layout::bytes).sum::<u64>() / stay(parts).count().max(1) as u64,
+    }
+}
+
+/// Those that are not going to be let go.
+fn stay(parts: &[Part]) -> impl Iterator<Item = &Layout> {
+    parts.iter().filter(|part| !part.is_leaving).map(|part| &part.label.layout)
+}
+
 /// Gives each volume the extents that its size asks for, spread over the devices by their sizes. Who has too
 /// many gives up the oldest; a volume that is not in the config gives up all it has, if somebody needs it.
 fn share_out(
@@ -240,19 +333,22 @@ fn share_out(
     stripes: &mut [Vec<VecDeque<Extent>>],
     newest: &mut Map,
     uuids: &[Uuid],
-    config: &[VolumeConfig],
+    sizes: &Sizes<'_>,
 ) -> Result<(), Error> {
-    let total: u64 = parts.iter().map(|part| part.label.layout.extents * part.label.layout.extent_bytes).sum();
-    let wanted = |volume: &VolumeConfig, layout: Layout| {
-        let share = u128::from(volume.size) * u128::from(layout.extents) / u128::from(total.max(1));
+    let total: u64 = stay(parts).map(Layout::bytes).sum::<u64>() + sizes.away;
+    let wanted = |volume: usize, stripe: &VecDeque<Extent>, (layout, is_leaving): (Layout, bool)| {
+        if is_leaving || sizes.keeps[volume] && !stripe.is_empty() {
+            return stripe.len();
+        }
+        let share = u128::from(sizes.config[volume].size) * u128::from(layout.extents) / u128::from(total.max(1));
         // One is written to while the other is read.
         (share as usize).max(2)
     };
     let owner_of =
         |newest: &Map, uuid| newest.volumes.iter().position(|entry| entry.uuid == uuid).map_or(0, |at| at as u8 + 1);
     for (part, stripes) in parts.iter_mut().zip(&mut *stripes) {
-        for (stripe, volume) in stripes.iter_mut().zip(config) {
-            while stripe.len() > wanted(volume, part.label.layout) {
+        for (volume, stripe) in stripes.iter_mut().enumerate() {
+            while stripe.len() > wanted(volume, stripe, part.kind()) {
                 let Some(extent) = stripe.pop_front() else { break };
                 part.owners[extent.number as usize] = 0;
             }
@@ -262,8 +358,8 @@ fn share_out(
         parts.iter().zip(stripes).any(|(part, stripes)| {
             let missing: usize = stripes
                 .iter()
-                .zip(config)
-                .map(|(stripe, volume)| wanted(volume, part.label.layout).saturating_sub(stripe.len()))
+                .enumerate()
+                .map(|(volume, stripe)| wanted(volume, stripe, part.kind()).saturating_sub(stripe.len()))
                 .sum();
             part.owners.iter().filter(|&&owner| owner == 0).count() < missing
         })
@@ -281,14 +377,16 @@ fn share_out(
             };
         }
     }
-    if is_short(parts, stripes) {
+    // While a device is away what is missing may be its own share, badly reckoned.
+    if is_short(parts, stripes) && sizes.away == 0 {
         return Err(Error::Config("the volumes are larger than the group"));
     }
     for (part, stripes) in parts.iter_mut().zip(stripes) {
         let layout = part.label.layout;
         let mut free = (0..layout.extents as usize).filter(|&at| part.owners[at] == 0).collect::<VecDeque<_>>();
-        for ((stripe, volume), &uuid) in stripes.iter_mut().zip(config).zip(uuids) {
-            while stripe.len() < wanted(volume, layout)
+        for ((volume, stripe), &uuid) in stripes.iter_mut().enumerate().zip(uuids) {
+            let wanted = wanted(volume, stripe, part.kind());
+            while stripe.len() < wanted
                 && let Some(at) = free.pop_front()
             {
                 part.owners[at] = owner_of(newest, uuid);
@@ -306,14 +404,19 @@ fn share_out(
 }
 
 /// The device and its logs, with the directory of each volume.
-fn build(part: Part, extents: Vec<VecDeque<Extent>>, uuids: &[Uuid]) -> (Arc<Device>, Vec<Log>) {
+fn build(
+    part: Part,
+    extents: Vec<VecDeque<Extent>>,
+    volumes: &[(Uuid, Arc<Commits>, bool)],
+) -> (Arc<Device>, Vec<Log>) {
     let layout = part.label.layout;
     let lives = part.lives.unwrap_or_else(|| Arc::new(Lives::new(layout.extents)));
     let mut generations = vec![0; layout.extents as usize];
     let (mut stripes, mut logs) = (Vec::new(), Vec::new());
-    for (extents, uuid) in extents.into_iter().zip(uuids) {
+    for (extents, (uuid, commits, has_notes)) in extents.into_iter().zip(volumes) {
         let mut directory = Directory::default();
         let mut log = Log::default();
+        log.has_notes = *has_notes;
         let count = extents.len() as u64;
         log.notes = HashMap::with_capacity(extents.len());
         for Extent { number, generation, notes } in extents {
@@ -331,12 +434,18 @@ fn build(part: Part, extents: Vec<VecDeque<Extent>>, uuids: &[Uuid]) -> (Arc<Dev
                 log.notes.insert(number, notes);
             }
         }
-        stripes.push(Stripe { seed: uuid.seed(), extents: count, directory: Mutex::new(directory) });
+        stripes.push(Stripe {
+            seed: uuid.seed(),
+            extents: count,
+            directory: Mutex::new(directory),
+            commits: Arc::clone(commits),
+        });
         logs.push(log);
     }
     for (life, generation) in lives.generations.iter().zip(generations) {
         life.store(generation, Ordering::SeqCst);
     }
     let id = (part.label.volume, part.path);
-    (Arc::new(Device::new(id, part.disk, layout, stripes.into_boxed_slice(), lives)), logs)
+    let can_send = part.can_detach && part.disk.file().is_some();
+    (Arc::new(Device::new(id, part.disk, layout, stripes.into_boxed_slice(), lives, can_send, part.is_leaving)), logs)
 }

@@ -10,7 +10,7 @@
 
 use twox_hash::XxHash3_64;
 
-use crate::limits::{EXTENT_BYTES_MAX, EXTENT_BYTES_MIN, EXTENTS_MAX, PHYSICAL_VOLUMES_MAX, VOLUMES_MAX};
+use crate::limits::{CHUNK_BYTES, EXTENT_BYTES_MAX, EXTENT_BYTES_MIN, EXTENTS_MAX, PHYSICAL_VOLUMES_MAX, VOLUMES_MAX};
 
 /// Bytes that a device writes as one.
 pub(super) const SECTOR: usize = 512;
@@ -49,6 +49,16 @@ impl Layout {
         (layout.extents >= 2).then_some(layout)
     }
 
+    /// Bytes of a chunk.
+    pub(super) fn chunk_bytes(&self) -> usize {
+        CHUNK_BYTES.min(self.extent_bytes as usize / 4)
+    }
+
+    /// Bytes of all extents.
+    pub(super) fn bytes(&self) -> u64 {
+        self.extents * self.extent_bytes
+    }
+
     pub(super) fn map_bytes(&self) -> u64 {
         let most = 64 + PHYSICAL_VOLUMES_MAX as u64 * 16 + (VOLUMES_MAX * VOLUME_ENTRY) as u64 + self.extents;
         most.next_multiple_of(4096)
@@ -68,7 +78,8 @@ impl Layout {
     }
 
     pub(super) fn extent_at(&self, extent: u32) -> u64 {
-        let first = self.page_at(self.extents as u32).next_multiple_of(4096);
+        // The kernel's larger pages lie at multiples of their size: none has a part in two extents.
+        let first = self.page_at(self.extents as u32).next_multiple_of(self.extent_bytes);
         first + u64::from(extent) * self.extent_bytes
     }
 

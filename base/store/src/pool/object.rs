@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::Error;
-use super::device::{Device, lock};
+use super::device::Device;
 use super::directory::Place;
 use super::record::{ChunkAt, HEADER, Head, Header, Kind};
 use crate::Key;
@@ -16,17 +16,23 @@ const FIRST_READ: u64 = 16 << 10;
 /// An object that the directory knows. Nothing of it has been read yet.
 #[derive(Debug, Clone)]
 pub struct Handle {
-    pub(super) device: Arc<Device>,
-    pub(super) seed: u64,
-    pub(super) key: Key,
+    pub(super) records: Records,
     pub(super) place: Place,
 }
 
 /// An object whose head has been read.
 #[derive(Debug, Clone)]
 pub struct Object {
-    handle: Handle,
-    head: Head,
+    records: Records,
+    pub(super) head: Head,
+}
+
+/// What one key has in one volume on one device.
+#[derive(Debug, Clone)]
+pub(super) struct Records {
+    pub(super) device: Arc<Device>,
+    pub(super) seed: u64,
+    pub(super) key: Key,
 }
 
 /// A chunk that is whole, as a range of a file, which nobody writes over as long as this is held. Hold it for
@@ -40,17 +46,42 @@ pub struct Range {
 }
 
 impl Handle {
+    /// The same object, and not another one that has come in its place.
+    #[must_use]
+    pub fn is(&self, other: &Self) -> bool {
+        let is_same_place = self.place == other.place && Arc::ptr_eq(&self.records.device, &other.records.device);
+        is_same_place && self.records.key == other.records.key
+    }
+
     /// Reads the head: metadata, and with a small object the body as well. Waits for the disk.
     ///
     /// # Errors
     /// [`Error::Gone`]: it was overtaken, or is not the object of this key, or not whole.
     pub fn open(&self) -> Result<Object, Error> {
-        let (_, payload) = self.read(self.place, None, Kind::Head)?;
+        let payload = self.records.read(self.place, None, Kind::Head)?;
         let head = Head::read(&payload).ok_or(Error::Gone)?;
-        Ok(Object { handle: self.clone(), head })
+        // Chunks may be older than their head.
+        let is_whole =
+            head.chunks.iter().all(|chunk| self.records.device.lives.is_alive(chunk.place, chunk.generation));
+        if is_whole { Ok(Object { records: self.records.clone(), head }) } else { Err(Error::Gone) }
+    }
+}
+
+impl Records {
+    pub(super) fn of(device: &Arc<Device>, volume: usize, key: Key) -> Self {
+        Self { device: Arc::clone(device), seed: device.stripes[volume].seed, key }
     }
 
-    fn read(&self, place: Place, generation: Option<u64>, kind: Kind) -> Result<(Header, Vec<u8>), Error> {
+    /// Whose head lies there.
+    pub(super) fn key_at(device: &Arc<Device>, volume: usize, place: Place) -> Option<Key> {
+        let pin = Pin::new(device, place.extent).ok()?;
+        let mut bytes = [0; HEADER];
+        device.disk.read_at(&mut bytes, device.layout.record_at(place)).ok()?;
+        let header = Header::read(&bytes, device.stripes[volume].seed)?;
+        (header.kind == Kind::Head && header.generation == pin.generation).then_some(header.key)
+    }
+
+    fn read(&self, place: Place, generation: Option<u64>, kind: Kind) -> Result<Vec<u8>, Error> {
         let layout = self.device.layout;
         let offset = u64::from(place.slot) * layout.unit();
         let room = layout.extent_bytes.saturating_sub(offset);
@@ -75,7 +106,31 @@ impl Handle {
         drop(pin);
         bytes.drain(..HEADER);
         let is_whole = super::layout::checksum(self.seed, &bytes) == header.payload_sum;
-        if is_whole { Ok((header, bytes)) } else { Err(Error::Gone) }
+        if is_whole { Ok(bytes) } else { Err(Error::Gone) }
+    }
+
+    pub(super) fn chunk(&self, ChunkAt { place, generation, length }: ChunkAt) -> Result<Vec<u8>, Error> {
+        let bytes = self.read(place, Some(generation), Kind::Chunk)?;
+        if bytes.len() != length as usize {
+            return Err(Error::Gone);
+        }
+        self.device.lives.verify(place, generation);
+        Ok(bytes)
+    }
+
+    pub(super) fn range(&self, chunk: ChunkAt) -> Option<Range> {
+        let device = &self.device;
+        let (lives, extent) = (&device.lives, chunk.place.extent);
+        let pin = Pin::new(device, extent).ok().filter(|pin| pin.generation == chunk.generation)?;
+        // While it is pinned, so that who closes or takes over waits, and sees it.
+        let is_closed = !device.can_send || lives.is_closed.load(Ordering::SeqCst);
+        // Of a page that could not be written the kernel may have forgotten what was in it.
+        if is_closed || device.health.has_failed() || !lives.is_verified(chunk.place) {
+            return None;
+        }
+        lives.lent[extent as usize].store(true, Ordering::SeqCst);
+        let at = device.layout.record_at(chunk.place) + HEADER as u64;
+        Some(Range { pin, at, length: u64::from(chunk.length) })
     }
 
     fn fill(&self, bytes: &mut [u8], at: u64) -> Result<(), Error> {
@@ -93,13 +148,48 @@ impl Object {
         &self.head.meta
     }
 
+    /// The same, which it does without from now on.
+    pub fn take_meta(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.head.meta)
+    }
+
+    /// Bytes of memory that it takes itself.
+    #[must_use]
+    pub fn bytes_of_memory(&self) -> u64 {
+        let Head { meta, chunks, rest } = &self.head;
+        (size_of::<Self>() + meta.len() + rest.len() + chunks.len() * size_of::<ChunkAt>()) as u64
+    }
+
+    pub(super) fn key(&self) -> Key {
+        self.records.key
+    }
+
+    pub(super) fn device(&self) -> &Arc<Device> {
+        &self.records.device
+    }
+
     /// Bytes of the body.
     #[must_use]
     pub fn size(&self) -> u64 {
         self.head.chunks.iter().map(|chunk| u64::from(chunk.length)).sum::<u64>() + self.head.rest.len() as u64
     }
 
-    /// In how many pieces the body comes; each but the last is [`crate::limits::CHUNK_BYTES`] long.
+    /// Bytes of each piece of the body but the last.
+    #[must_use]
+    pub fn chunk_bytes(&self) -> u64 {
+        let first = self.head.chunks.first().map(|chunk| u64::from(chunk.length));
+        first.unwrap_or_else(|| self.records.device.layout.chunk_bytes() as u64).max(1)
+    }
+
+    /// Its device works, and what is oldest of it, which goes first, has not been overtaken.
+    #[must_use]
+    pub fn is_there(&self) -> bool {
+        let Records { device, .. } = &self.records;
+        let oldest = self.head.chunks.first();
+        device.health.is_working() && oldest.is_none_or(|chunk| device.lives.is_alive(chunk.place, chunk.generation))
+    }
+
+    /// In how many pieces the body comes, each but the last of [`chunk_bytes`](Self::chunk_bytes).
     #[must_use]
     pub fn chunks(&self) -> usize {
         self.head.chunks.len() + usize::from(!self.head.rest.is_empty())
@@ -110,38 +200,18 @@ impl Object {
     /// # Errors
     /// [`Error::Gone`]: it was overtaken meanwhile, or is not whole.
     pub fn chunk(&self, number: usize) -> Result<Vec<u8>, Error> {
-        let Some(&ChunkAt { place, generation, length }) = self.head.chunks.get(number) else {
+        let Some(&chunk) = self.head.chunks.get(number) else {
             return Ok(if number == self.head.chunks.len() { self.head.rest.clone() } else { Vec::new() });
         };
-        let device = &self.handle.device;
-        let (_, bytes) = self.handle.read(place, Some(generation), Kind::Chunk)?;
-        if bytes.len() != length as usize {
-            return Err(Error::Gone);
-        }
-        let mut verified = lock(&device.lives.verified);
-        // Only while the extent lives this life: what is verified is forgotten when that ends.
-        if device.lives.generations[place.extent as usize].load(Ordering::SeqCst) == generation {
-            let slots = verified.entry(place.extent).or_default();
-            if let Err(at) = slots.binary_search(&place.slot) {
-                slots.insert(at, place.slot);
-            }
-        }
-        Ok(bytes)
+        self.records.chunk(chunk)
     }
 
-    /// A piece of the body as a range of the device, if it has been read and was whole since the start; none
+    /// A piece of the body as a range of the device, if it has been read and was whole, or was written, since
+    /// the start; none
     /// for the last piece where that lies with the head, and for what has not been read yet.
     #[must_use]
     pub fn range(&self, number: usize) -> Option<Range> {
-        let chunk = self.head.chunks.get(number)?;
-        let device = &self.handle.device;
-        device.disk.file()?;
-        let pin = Pin::new(device, chunk.place.extent).ok().filter(|pin| pin.generation == chunk.generation)?;
-        let is_verified = lock(&device.lives.verified)
-            .get(&chunk.place.extent)
-            .is_some_and(|slots| slots.binary_search(&chunk.place.slot).is_ok());
-        let at = device.layout.record_at(chunk.place) + HEADER as u64;
-        is_verified.then_some(Range { pin, at, length: u64::from(chunk.length) })
+        self.records.range(*self.head.chunks.get(number)?)
     }
 }
 

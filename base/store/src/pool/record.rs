@@ -201,8 +201,8 @@ pub(super) fn read_contents(page: &[u8], generation: u64, seed: u64) -> Option<V
     (from.u64()? == sum).then_some(notes)
 }
 
-/// What an extent holds, by walking it, up to where a record is not of this life.
-pub(super) fn walk(extent: &[u8], generation: u64, seed: u64, layout: Layout) -> Vec<Note> {
+/// What an extent holds, by walking it, up to where a record is not of this life, and where that is.
+pub(super) fn walk(extent: &[u8], generation: u64, seed: u64, layout: Layout) -> (Vec<Note>, u64) {
     let mut notes = Vec::new();
     let mut at = 0_u64;
     while let Some(header) = extent.get(at as usize..).and_then(|bytes| Header::read(bytes, seed))
@@ -216,5 +216,5 @@ pub(super) fn walk(extent: &[u8], generation: u64, seed: u64, layout: Layout) ->
         }
         at += header.span(layout);
     }
-    notes
+    (notes, at.min(extent.len() as u64))
 }

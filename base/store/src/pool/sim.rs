@@ -12,6 +12,8 @@ use super::layout::SECTOR;
 #[derive(Debug)]
 pub(super) struct SimDisk {
     inner: Mutex<Inner>,
+    /// Whoever writes waits as long as this is held.
+    stalled: Mutex<()>,
 }
 
 #[derive(Debug)]
@@ -28,13 +30,15 @@ struct Inner {
 }
 
 pub(super) const EIO: i32 = 5;
+/// Not an error, but a panic.
+pub(super) const PANIC: i32 = -1;
 pub(super) const ENOSPC: i32 = 28;
 
 impl SimDisk {
     pub(super) fn new(bytes: Vec<u8>) -> Self {
         let inner =
             Inner { seen: bytes.clone(), durable: bytes, pending: Vec::new(), fails_after: None, reads_fail: false };
-        Self { inner: Mutex::new(inner) }
+        Self { inner: Mutex::new(inner), stalled: Mutex::default() }
     }
 
     /// From so many writes and syncs on they fail.
@@ -44,6 +48,11 @@ impl SimDisk {
 
     pub(super) fn fail_reads(&self) {
         self.lock().reads_fail = true;
+    }
+
+    /// Writes and syncs take as long as this is held.
+    pub(super) fn stall(&self) -> MutexGuard<'_, ()> {
+        lock(&self.stalled)
     }
 
     /// What is found when the power is back.
@@ -75,6 +84,7 @@ impl SimDisk {
 impl Inner {
     fn step(&mut self) -> io::Result<()> {
         match &mut self.fails_after {
+            Some((0, PANIC)) => panic!("as told"),
             Some((0, error)) => Err(io::Error::from_raw_os_error(*error)),
             Some((left, _)) => {
                 *left -= 1;
@@ -98,6 +108,7 @@ impl Disk for SimDisk {
     }
 
     fn write_at(&self, bytes: &[u8], at: u64) -> io::Result<()> {
+        drop(self.stall());
         let mut inner = self.lock();
         let at = at as usize;
         let is_done = inner.step();
@@ -109,12 +120,17 @@ impl Disk for SimDisk {
     }
 
     fn sync(&self) -> io::Result<()> {
+        drop(self.stall());
         let inner = &mut *self.lock();
         inner.step()?;
         for (at, bytes) in inner.pending.drain(..) {
             inner.durable[at..at + bytes.len()].copy_from_slice(&bytes);
         }
         Ok(())
+    }
+
+    fn detach(&self, at: u64, length: u64) -> io::Result<()> {
+        self.write_at(&vec![0; length as usize], at)
     }
 
     fn size(&self) -> u64 {

@@ -1,5 +1,9 @@
-use std::collections::HashMap;
-use std::fs::File;
+mod evacuate;
+mod forget;
+mod pages;
+mod power;
+mod reading;
+mod start;
 
 use super::sim::{EIO, ENOSPC, SimDisk};
 use super::*;
@@ -42,7 +46,23 @@ fn body(number: u64, version: u64, size: usize) -> Vec<u8> {
 fn put(volume: &Volume, number: u64, version: u64, size: usize) -> bool {
     let meta = [number, version, size as u64].iter().flat_map(|value| value.to_le_bytes()).collect();
     let Some(mut writer) = volume.writer(key(number), meta) else { return false };
-    body(number, version, size).chunks(70_000).all(|piece| writer.push(piece)) && writer.commit()
+    let body = body(number, version, size);
+    let is_pushed = body.chunks(70_000).all(|piece| writer.push(piece));
+    let arriving = writer.arriving();
+    check_arriving(&arriving, &body);
+    let is_committed = is_pushed && writer.commit().is_some();
+    check_arriving(&arriving, &body);
+    is_committed
+}
+
+/// What is there of it is right, or gone.
+fn check_arriving(arriving: &Arriving, body: &[u8]) {
+    let size = arriving.chunk_bytes() as usize;
+    for (number, piece) in body[..arriving.written() as usize].chunks(size).enumerate() {
+        if let Ok(bytes) = arriving.chunk(number) {
+            assert!(bytes == piece, "chunk {number} of what arrives");
+        }
+    }
 }
 
 /// The version that is found, all of it checked.
@@ -168,7 +188,11 @@ fn what_is_not_ours_stays_as_it_is() {
         bytes[at] = 1;
         let foreign = Arc::new(SimDisk::new(bytes));
         foreign.fail_after(0, EIO);
-        assert!(matches!(open(&[disk(16 * MIB), foreign], &config), Err(Error::Foreign { .. })));
+        assert!(matches!(open(std::slice::from_ref(&foreign), &config), Err(Error::Foreign { .. })));
+        let usage = open(&[disk(16 * MIB), foreign], &config).unwrap().usage();
+        let states: Vec<_> = usage.physical_volumes.into_iter().map(|device| device.state).collect();
+        let [State::Working, State::Failed(why)] = &states[..] else { panic!("{states:?}") };
+        assert!(why.starts_with("neither empty"), "{why}");
     }
     let [one, other] = [disk(16 * MIB), disk(16 * MIB)];
     open(std::slice::from_ref(&one), &config).unwrap().close();
@@ -226,136 +250,51 @@ fn a_device_that_cannot_be_read_costs_what_is_on_it() {
     assert!(matches!(pool.usage().physical_volumes[0].state, State::Failed(_)));
 }
 
-/// What is known to a client of the pool: nothing else may come out of it.
-#[derive(Default)]
-struct Model {
-    /// The last version that was committed, by object.
-    latest: HashMap<u64, u64>,
-    /// Versions up to this one are gone for good.
-    removed: HashMap<u64, u64>,
-    version: u64,
-}
-
-impl Model {
-    fn check(&self, volume: &Volume, number: u64, why: &str) {
-        if let Some(version) = read(volume, number) {
-            assert!(version <= self.latest.get(&number).copied().unwrap_or(0), "{why}: never stored");
-            assert!(version > self.removed.get(&number).copied().unwrap_or(0), "{why}: removed {number} is back");
-        }
-    }
-}
-
-/// Random steps on two disks that lose power, fail and come back.
-fn torture(seed: u64) {
-    let mut random = fastrand::Rng::with_seed(seed);
-    let mut config = config(vec![volume("a", 4 * MIB), volume("b", 3 * MIB)]);
-    let mut disks: Vec<_> = (0..1 + seed % 2).map(|_| disk(9 * MIB + random.u64(..4) * MIB)).collect();
-    let mut model = Model::default();
-    for round in 0..5 {
-        let why = format!("seed {seed} round {round}");
-        let pool = open(&disks, &config).unwrap_or_else(|error| panic!("{why}: {error}"));
-        let a = pool.volume("a").unwrap();
-        (0..40).for_each(|number| model.check(&a, number, &why));
-        if random.bool() {
-            let disk = random.usize(..disks.len());
-            disks[disk].fail_after(random.u64(..150), if random.bool() { EIO } else { ENOSPC });
-        }
-        let mut must = None;
-        for _ in 0..random.usize(10..120) {
-            let number = random.u64(..40);
-            match random.u32(..20) {
-                0..12 => {
-                    model.version += 1;
-                    let size = match random.u32(..12) {
-                        0 => random.usize(..1_200_000),
-                        1..4 => random.usize(..200_000),
-                        _ => random.usize(..6000),
-                    };
-                    // Even if it is said that it is not stored it may have come through.
-                    model.latest.insert(number, model.version);
-                    put(&a, number, model.version, size);
-                    must = None;
-                }
-                12..15 => {
-                    if a.remove(key(number)).is_ok() {
-                        model.removed.insert(number, model.version);
-                        assert_eq!(read(&a, number), None, "{why}");
-                    }
-                }
-                15 => {
-                    model.version += 1;
-                    model.latest.insert(number, model.version);
-                    if put(&a, number, model.version, 3000) && pool.flush() {
-                        must = Some((number, model.version));
-                    }
-                }
-                16..19 => model.check(&a, number, &why),
-                _ => drop(pool.flush()),
-            }
-        }
-        if random.u32(..4) > 0 {
-            // All at once, in the middle of whatever it is.
-            disks.iter().for_each(|disk| disk.fail_after(random.u64(..3), EIO));
-            drop(pool);
-            disks.iter_mut().for_each(|disk| *disk = Arc::new(disk.lose_power(&mut random)));
-        } else {
-            pool.close();
-            disks.iter().for_each(|disk| disk.fail_after(u64::MAX, EIO));
-        }
-        if let Some((number, version)) = must.filter(|(number, _)| model.removed.get(number) < model.latest.get(number))
-        {
-            let pool = open(&disks, &config).unwrap_or_else(|error| panic!("{why}: {error}"));
-            let found = read(&pool.volume("a").unwrap(), number);
-            let was_whole = disks.len() == 1;
-            assert!(!was_whole || found == Some(version), "{why}: {found:?}, and {version} was durable");
-        }
-        if random.u32(..3) == 0 {
-            config.volumes.reverse();
-            config.volumes.iter_mut().for_each(|volume| volume.size = random.u64(4..9) * MIB / 2);
-        }
-    }
-}
-
 #[test]
-fn power_is_lost_at_any_moment() {
-    // SUMUN_SEED runs one again.
-    let one = std::env::var("SUMUN_SEED").ok().and_then(|seed| seed.parse().ok());
-    one.map_or(0..200, |seed: u64| seed..seed + 1).for_each(torture);
-}
-
-/// How long it takes to start with 100 GiB of objects of 64 KiB: what is read then is laid out on a file with
-/// holes, and nothing else is there.
-#[test]
-#[ignore = "a measurement: cargo test --release -p sumun-store a_hundred -- --ignored --nocapture"]
-fn a_hundred_gibibytes_start() {
-    let path = std::env::temp_dir().join(format!("sumun-store-large-{}", std::process::id()));
-    File::create(&path).unwrap().set_len(101 << 30).unwrap();
-    let physical_volumes = vec![PhysicalVolumeConfig { path: path.clone(), size: 1 }];
-    let config = Config { physical_volumes, extent_bytes: 4 * MIB, volumes: vec![volume("a", 100 << 30)] };
-    let pool = Pool::open(&config).unwrap();
-    let device = Arc::clone(&pool.shared.devices[0]);
-    pool.close();
-    let (layout, seed) = (device.layout, device.stripes[0].seed);
-    let mut random = fastrand::Rng::with_seed(1);
-    for extent in 0..device.stripes[0].extents as u32 {
-        let notes: Vec<_> =
-            (0..64).map(|slot| record::Note::new(directory::Tag::of(random.u128(..)), Some(slot * 1000))).collect();
-        let generation = u64::from(extent) + 1;
-        let contents = record::write_contents(generation, seed, &notes, layout).unwrap();
-        device.disk.write_at(&record::write_life(generation, seed), layout.page_at(extent)).unwrap();
-        device.disk.write_at(&contents, layout.page_at(extent) + layout::SECTOR as u64).unwrap();
-    }
-    drop(device);
-    let resident = || {
-        let status = std::fs::read_to_string("/proc/self/statm").unwrap();
-        status.split(' ').nth(1).unwrap().parse::<u64>().unwrap() * 4096
+fn a_device_that_is_away_costs_what_is_on_it() {
+    let mut config = config(vec![volume("a", 16 * MIB)]);
+    let named = |number: u64| {
+        let path = PathBuf::from(format!("disk {number}"));
+        PhysicalVolumeConfig { path, size: (16 + 8 * number) * MIB, missing: Some("no such device".into()) }
     };
-    let (began, before) = (std::time::Instant::now(), resident());
-    let pool = Pool::open(&config).unwrap();
-    let (took, grown) = (began.elapsed(), resident() - before);
-    let objects = pool.usage().volumes[0].objects;
-    println!("{objects} objects in {took:?}, {grown} bytes resident, {} an object", grown / objects);
+    config.physical_volumes = (0..2).map(named).collect();
+    let disks = [disk(16 * MIB), disk(24 * MIB)];
+    let count = |pool: &Pool| {
+        let volume = pool.volume("a").unwrap();
+        (0..100).filter(|&number| read(&volume, number).is_some()).count()
+    };
+    let pool = open(&disks, &config).unwrap();
+    (0..100).for_each(|number| assert!(put(&pool.volume("a").unwrap(), number, 1, 10_000)));
+    let whole = pool.usage();
     pool.close();
-    std::fs::remove_file(path).unwrap();
-    assert!(objects > 1_630_000, "{objects}");
+    let pool = open(&disks[..1], &config).unwrap();
+    let usage = pool.usage();
+    assert_eq!(usage.physical_volumes[0], whole.physical_volumes[0]);
+    assert_eq!(usage.physical_volumes[1].path, config.physical_volumes[1].path);
+    assert_eq!(usage.physical_volumes[1].state, State::Failed("no such device".into()));
+    let first = count(&pool);
+    assert!((10..80).contains(&first), "{first}");
+    // It comes back empty, as it has missed what happened, while the pool goes on.
+    let added = vec![(config.physical_volumes[1].path.clone(), Arc::clone(&disks[1]) as Arc<dyn Disk>)];
+    let pool = pool.apply(&config, added).unwrap();
+    let states = |pool: &Pool| pool.usage().physical_volumes.into_iter().map(|device| device.state).collect::<Vec<_>>();
+    assert_eq!((count(&pool), states(&pool)), (first, vec![State::Working, State::Working]));
+    let by_size: Vec<u64> =
+        pool.usage().physical_volumes.iter().map(|device| device.extents - device.free_extents).collect();
+    assert_eq!(by_size.iter().sum::<u64>(), whole.volumes[0].bytes / MIB);
+    (100..200).for_each(|number| assert!(put(&pool.volume("a").unwrap(), number, 1, 10_000)));
+    pool.close();
+    // As with one that cannot be read when the pool is opened.
+    disks[1].fail_reads();
+    let pool = open(&disks, &config).unwrap();
+    assert!(matches!(&states(&pool)[1], State::Failed(reason) if reason.contains("os error 5")));
+    assert_eq!((count(&pool), pool.usage().physical_volumes.len()), (first, 2));
+    // A new size is shared with who is away.
+    config.volumes[0].size = 20 * MIB;
+    let pool = pool.apply(&config, Vec::new()).unwrap();
+    let bytes = pool.usage().volumes[0].bytes;
+    assert!((6 * MIB..=8 * MIB).contains(&bytes), "{bytes}");
+    drop(pool);
+    assert!(matches!(open(&[], &config), Err(Error::Config(_))));
+    assert!(matches!(open(&disks[1..], &config), Err(Error::Io { .. })));
 }

@@ -2,15 +2,18 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::sync_channel;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::Duration;
 
-use super::device::{Device, Job, Ticket};
+use super::arriving::Arriving;
+use super::device::{Device, Job};
 use super::layout::checksum;
-use super::object::Handle;
+use super::object::{Handle, Object, Records};
+use super::record::Head;
+use super::ticket::{Commit, Commits, Ticket};
 use super::{Error, Shared};
 use crate::Key;
-use crate::limits::{CHUNK_BYTES, CHUNKS_MAX, INLINE_BYTES, META_BYTES, REMOVE_MS};
+use crate::limits::{CHUNKS_MAX, INLINE_BYTES, META_BYTES, REMOVE_MS};
 
 /// A part of the pool with a name and a size.
 #[derive(Debug, Clone)]
@@ -30,15 +33,20 @@ impl Volume {
         let others = devices.iter().filter(|device| device.uuid != first.uuid);
         std::iter::once(first).chain(others).find_map(|device| {
             let place = device.find(self.number, key)?;
-            let seed = device.stripes[self.number].seed;
-            Some(Handle { device: Arc::clone(device), seed, key, place })
+            Some(Handle { records: Records::of(device, self.number, key), place })
         })
     }
 
-    /// Begins to store an object. None: the metadata is too large, or there is no device that works.
+    /// Bytes that a body of this key may have.
+    #[must_use]
+    pub fn object_max(&self, key: Key) -> Option<u64> {
+        self.home(key).map(|device| device.object_max(self.number))
+    }
+
+    /// Begins to store an object. None: the metadata is too large, or its device does not work.
     #[must_use]
     pub fn writer(&self, key: Key, meta: Vec<u8>) -> Option<Writer> {
-        let device = self.home(key).filter(|device| !device.health.has_failed() && meta.len() <= META_BYTES)?;
+        let device = self.home(key).filter(|device| device.health.is_working() && meta.len() <= META_BYTES)?;
         Some(Writer {
             device: Arc::clone(device),
             volume: self.clone(),
@@ -48,7 +56,38 @@ impl Volume {
             piece: Vec::new(),
             bytes: 0,
             chunks: 0,
+            is_committed: false,
         })
+    }
+
+    /// Stores other metadata for the object of this key, whose body stays where it is. Does not wait. None: it
+    /// lies under another key, it belongs to another device by now, the metadata is too large, or the disk does
+    /// not keep up.
+    #[must_use]
+    pub fn rewrite(&self, key: Key, object: &Object, meta: Vec<u8>) -> Option<Commit> {
+        let device = object.device();
+        let is_at_home = self.home(key).is_some_and(|home| home.uuid == device.uuid);
+        if object.key() != key || !is_at_home || !device.health.is_working() || meta.len() > META_BYTES {
+            return None;
+        }
+        let Head { chunks, rest, .. } = object.head.clone();
+        let (volume, ticket) = (self.number, Arc::new(Ticket::with(chunks)));
+        let asked = Arc::clone(&ticket);
+        let is_queued = self.commits().queue(key, device.uuid, &ticket, |_| {
+            let is_queued = device.ask(Job::Head { volume, key, ticket: asked, meta, rest });
+            if is_queued {
+                self.forget_elsewhere(device, key);
+            }
+            is_queued
+        });
+        is_queued.then_some(Commit { ticket })
+    }
+
+    /// What another device has by this key from when it belonged there is older.
+    fn forget_elsewhere(&self, device: &Device, key: Key) {
+        for other in self.shared.devices.iter().filter(|other| other.uuid != device.uuid) {
+            other.forget(self.number, key, false, None);
+        }
     }
 
     /// Takes an object out, and comes back when that is durable: it stays out, whatever happens. Waits for
@@ -57,28 +96,54 @@ impl Volume {
     /// # Errors
     /// [`Error::NotDurable`]: a device has failed, or is too slow, and there is no other that could note it.
     pub fn remove(&self, key: Key) -> Result<(), Error> {
-        let mut is_durable = true;
-        let mut waiting = Vec::new();
-        for device in &self.shared.devices {
+        let asked = self.commits().forget(key, |queued| {
+            self.ask_all(|device, done| device.forget(self.number, key, queued.contains(&device.uuid), Some(done)))
+        });
+        self.wait_for(asked)
+    }
+
+    /// Asks each device, which is told where to answer.
+    pub(super) fn ask_all(&self, ask: impl Fn(&Arc<Device>, SyncSender<bool>) -> bool) -> Vec<Option<Receiver<bool>>> {
+        let ask = |device| {
             let (done, told) = sync_channel(1);
-            if device.ask(Job::Remove { volume: self.number, key, done: Some(done) }) {
-                waiting.push((device, told));
-            } else {
-                is_durable &= device.health.has_failed();
-            }
-        }
-        for (device, told) in waiting {
+            ask(device, done).then_some(told)
+        };
+        self.shared.devices.iter().map(ask).collect()
+    }
+
+    /// Until all devices that work have done it for good.
+    pub(super) fn wait_for(&self, asked: Vec<Option<Receiver<bool>>>) -> Result<(), Error> {
+        let mut is_durable = true;
+        for (device, told) in self.shared.devices.iter().zip(asked) {
+            let is_done = told.is_some_and(|told| told.recv_timeout(Duration::from_millis(REMOVE_MS)) == Ok(true));
             // A device that has failed is excluded below; one that works has to have done it.
-            let is_done = told.recv_timeout(Duration::from_millis(REMOVE_MS)) == Ok(true);
             is_durable &= is_done || device.health.has_failed();
         }
         if is_durable && self.shared.exclude_failed() { Ok(()) } else { Err(Error::NotDurable) }
     }
 
+    /// From now on nothing is found by this key of what was committed before, as long as the pool lives. On
+    /// disk it is removed when its turn comes. Does not wait. False: there it stays, since the queue of a
+    /// device is full, it has failed and there is no other to note that, or the pool is closed.
+    pub fn forget(&self, key: Key) -> bool {
+        let is_done = self.commits().forget(key, |queued| {
+            let forget = |device: &Arc<Device>| {
+                // One that has failed is excluded below.
+                device.forget(self.number, key, queued.contains(&device.uuid), None) || device.health.has_failed()
+            };
+            self.shared.devices.iter().fold(true, |is_done, device| forget(device) & is_done)
+        });
+        is_done & self.shared.exclude_failed_soon()
+    }
+
+    pub(super) fn commits(&self) -> &Commits {
+        &self.shared.devices[0].stripes[self.number].commits
+    }
+
     /// Where a key belongs: rendezvous hashing (Thaler and Ravishankar, 1998), weighted by the size of the
     /// volume's part, so that a device that comes or goes moves only its share.
     fn home(&self, key: Key) -> Option<&Arc<Device>> {
-        let rank = |device: &Device| rank(key, device.uuid.seed(), device.stripes[self.number].extents);
+        let rank = |device: &Device| rank(key, device.uuid.seed(), device.weight(self.number));
         self.shared.devices.iter().max_by(|one, other| rank(one).total_cmp(&rank(other)))
     }
 }
@@ -102,6 +167,7 @@ pub struct Writer {
     piece: Vec<u8>,
     bytes: u64,
     chunks: usize,
+    is_committed: bool,
 }
 
 impl Writer {
@@ -109,14 +175,12 @@ impl Writer {
     /// has failed, or the object is too large.
     pub fn push(&mut self, mut bytes: &[u8]) -> bool {
         self.bytes += bytes.len() as u64;
-        // More than half of the log would come upon itself while the object is read.
         let layout = self.device.layout;
-        let most = self.device.stripes[self.volume.number].extents * layout.extent_bytes / 2;
-        if self.bytes > most {
+        if self.bytes > self.device.object_max(self.volume.number) {
             self.give_up();
         }
-        while !bytes.is_empty() && !self.has_failed() {
-            let size = CHUNK_BYTES.min(layout.extent_bytes as usize / 4);
+        while !bytes.is_empty() && !self.ticket.has_failed() {
+            let size = layout.chunk_bytes();
             let (taken, rest) = bytes.split_at(bytes.len().min(size - self.piece.len()));
             self.piece.extend_from_slice(taken);
             bytes = rest;
@@ -124,30 +188,59 @@ impl Writer {
                 self.send_piece();
             }
         }
-        !self.has_failed()
+        !self.ticket.has_failed()
     }
 
-    /// The object is whole: it is found once it is written. Does not wait. False: it is not stored.
-    pub fn commit(mut self) -> bool {
+    /// What is on disk of it, for who wants it before it is whole.
+    #[must_use]
+    pub fn arriving(&self) -> Arriving {
+        let records = Records::of(&self.device, self.volume.number, self.key);
+        Arriving { records, ticket: Arc::clone(&self.ticket) }
+    }
+
+    /// The object is whole: it is found once it is written. Does not wait. None: it is not stored.
+    pub fn commit(self) -> Option<Commit> {
+        let (device, volume, key) = (Arc::clone(&self.device), self.volume.clone(), self.key);
+        self.commit_with(|_| true, || volume.forget_elsewhere(&device, key))
+    }
+
+    /// The same, if it is wanted, told whether there is another one of this key in the queues. As one step.
+    pub(super) fn commit_if(self, is_wanted: impl FnOnce(bool) -> bool) -> Option<Commit> {
+        self.commit_with(is_wanted, || ())
+    }
+
+    fn commit_with(mut self, is_wanted: impl FnOnce(bool) -> bool, rest: impl FnOnce()) -> Option<Commit> {
         if self.piece.len() > INLINE_BYTES {
             self.send_piece();
         }
-        if self.has_failed() {
-            return false;
+        if self.ticket.has_failed() {
+            return None;
         }
-        let (volume, key, ticket) = (self.volume.number, self.key, Arc::clone(&self.ticket));
-        let (meta, rest) = (std::mem::take(&mut self.meta), std::mem::take(&mut self.piece));
-        if !self.device.ask(Job::Head { volume, key, ticket, meta, rest }) {
-            self.give_up();
-            return false;
-        }
-        // What another device has by this key from when it belonged there is older.
-        for other in self.volume.shared.devices.iter().filter(|other| other.uuid != self.device.uuid) {
-            if other.find(volume, key).is_some() {
-                other.ask(Job::Remove { volume, key, done: None });
+        let (number, key, ticket) = (self.volume.number, self.key, Arc::clone(&self.ticket));
+        let (meta, bytes) = (std::mem::take(&mut self.meta), std::mem::take(&mut self.piece));
+        let mut is_refused = false;
+        let is_queued = self.volume.commits().queue(key, self.device.uuid, &self.ticket, |is_queued| {
+            if !is_wanted(is_queued) {
+                return false;
             }
+            is_refused = !self.device.ask(Job::Head { volume: number, key, ticket, meta, rest: bytes });
+            if !is_refused {
+                rest();
+            }
+            !is_refused
+        });
+        if is_refused {
+            self.give_up();
         }
-        true
+        if !is_queued {
+            return None;
+        }
+        self.is_committed = true;
+        Some(Commit { ticket: Arc::clone(&self.ticket) })
+    }
+
+    pub(super) fn device(&self) -> &Arc<Device> {
+        &self.device
     }
 
     fn send_piece(&mut self) {
@@ -161,14 +254,18 @@ impl Writer {
         }
     }
 
-    fn has_failed(&self) -> bool {
-        self.ticket.has_failed.load(Ordering::Relaxed)
-    }
-
     fn give_up(&mut self) {
         self.piece = Vec::new();
-        if !self.ticket.has_failed.swap(true, Ordering::Relaxed) {
+        if self.ticket.give_up() {
             self.device.health.not_stored.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        if !self.is_committed {
+            self.ticket.give_up();
         }
     }
 }

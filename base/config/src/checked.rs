@@ -21,7 +21,9 @@ use std::time::Duration;
 
 pub use access::Access;
 pub use blocks::BlockRule;
-pub use cache::{CacheBypass, CacheKey, CacheQuery, CacheStore, CookieMatch, RouteCache};
+pub use cache::{
+    CacheBypass, CacheGroup, CacheKey, CacheQuery, CacheStore, CacheVolume, CookieMatch, PhysicalVolume, RouteCache,
+};
 pub use health::{Check, Health, RecordType, RedisLogin};
 use ipnet::IpNet;
 pub use limits::{Jwt, JwtAlgorithm, JwtKey, KeyPart, Limit, RateWindow, TokenPlace};

@@ -69,5 +69,12 @@ pub const KEY_PARTS: usize = 16;
 pub const CLAIM_BYTES: usize = 256;
 /// What a sliding window counts to: two counts and the number of a window fit one word.
 pub const SLIDING_COUNT: u32 = (1 << 22) - 1;
+/// Physical volumes of the cache's group, and volumes in it: the bounds of what is written on disk.
+pub const PHYSICAL_VOLUMES: usize = 64;
+pub const CACHE_VOLUMES: usize = 250;
+/// Bytes of an extent, always a power of two.
+pub const EXTENT_BYTES: std::ops::RangeInclusive<u64> = 1 << 20..=64 << 20;
+/// Extents of one physical volume; what is beyond is not used.
+pub const EXTENTS: u64 = 1 << 20;
 /// Rules of `blocks`: each is asked about every answer of an error, and remembers its clients by itself.
 pub const BLOCK_RULES: usize = 16;

@@ -19,6 +19,7 @@ mod section;
 mod shared;
 mod streams;
 mod tls;
+mod volumes;
 mod waiting_room;
 mod warnings;
 
@@ -27,6 +28,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use section::Section;
+pub(crate) use volumes::size_text;
 
 use crate::check::Probe;
 use crate::checked::{AccessLog, Admin, Config, LogFormat, LogTarget, Name};
@@ -51,6 +53,7 @@ pub(crate) fn config(tree: &Node, sources: &Sources, probe: Probe, problems: &mu
         bound: BTreeMap::new(),
         account: None,
         is_shared: tree.find("shared").is_some(),
+        volumes: tree.find("cache").and_then(|cache| cache.find("volumes")).map(Node::entries).unwrap_or_default(),
         orders: Vec::new(),
     };
     let (user, sandbox) = (lower.user(top), process::sandbox(top));
@@ -63,6 +66,7 @@ pub(crate) fn config(tree: &Node, sources: &Sources, probe: Probe, problems: &mu
     let shared = lower.shared(top);
     let limits = lower.all_limits();
     let blocks = lower.blocks(top, &limits);
+    let cache = lower.cache(top);
     let mut listeners = lower.all_listeners(tree, &trusted_proxies);
     lower.settle_acme(&mut listeners);
     // Beside errors they would rather distract, and half of them would come from the errors.
@@ -81,7 +85,7 @@ pub(crate) fn config(tree: &Node, sources: &Sources, probe: Probe, problems: &mu
         state: top.given("state").and_then(|node| Some(lower.path(node, top.text("state")?))),
         blocks,
         shared,
-        cache: Lower::cache(top),
+        cache,
         asn_table,
         pools,
         limits,
@@ -106,6 +110,8 @@ struct Lower<'a> {
     account: Option<sumun_host::users::Account>,
     /// There is somewhere to share.
     is_shared: bool,
+    /// Volumes of the cache as written, to look names up.
+    volumes: &'a [Entry],
     /// Certificates by ACME, each once.
     orders: Vec<acme::Order>,
 }

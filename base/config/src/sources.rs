@@ -45,7 +45,7 @@ pub(crate) struct SourceFile {
 }
 
 impl SourceFile {
-    fn path(&self) -> PathBuf {
+    pub(crate) fn path(&self) -> PathBuf {
         self.directory.join(self.name.file_name().unwrap_or_default())
     }
 

@@ -14,7 +14,7 @@ mod tls;
 mod waiting_room;
 
 pub(crate) use blocks::{BLOCK, BLOCK_WHEN};
-pub(crate) use cache::{CACHE, CACHE_BYPASS, CACHE_QUERY, ROUTE_CACHE};
+pub(crate) use cache::{CACHE, CACHE_BYPASS, CACHE_GROUP, CACHE_QUERY, CACHE_VOLUME, PHYSICAL_VOLUME, ROUTE_CACHE};
 pub(crate) use challenge::CHALLENGE;
 pub(crate) use health::{DNS_CHECK, HEALTH, HTTP_CHECK, POSTGRES_CHECK, REDIS_CHECK, TCP_CHECK, TLS_CHECK};
 pub(crate) use limits::{LIMIT, LIMIT_KEY};
@@ -28,8 +28,7 @@ pub(crate) use waiting_room::WAITING_ROOM;
 use crate::kind::Kind;
 use crate::shape::{Key, Map, Names, Shape, key, later};
 
-/// Capabilities that bring the keys of later issues.
-const VOLUMES: &str = "the volumes of the cache";
+/// The capability that brings the keys of a later issue.
 const TLS: &str = "further parts of TLS";
 
 const ON_OR_OFF: Shape = Shape::One(Kind::Switch);
@@ -138,6 +137,9 @@ pub(crate) static MAPS: &[(&str, &Map)] = &[
     ("access_log", &ACCESS_LOG),
     ("shared", &SHARED),
     ("cache", &CACHE),
+    ("cache_group", &CACHE_GROUP),
+    ("physical_volume", &PHYSICAL_VOLUME),
+    ("cache_volume", &CACHE_VOLUME),
     ("traffic", &TRAFFIC),
     ("block", &BLOCK),
     ("block_when", &BLOCK_WHEN),

@@ -202,6 +202,65 @@ fn routes() {
 }
 
 #[test]
+fn volumes_of_the_cache() {
+    let config = |cache: &str, route: &str| {
+        let web = format!("listeners: {{ web: {{ bind: ':1', routes: [ {{ proxy: app, cache: {route} }} ] }} }}");
+        checked(&format!("{APP}cache: {{ {cache} }}\n{web}"))
+    };
+    let of_route = |config: &Config| config.listeners["web"].routes[0].cache.clone().unwrap().volume;
+    let name = |text: &str| Some(Name::from(text));
+    let memory = config("memory: 1MiB", "{}");
+    assert_eq!((memory.cache.memory, &memory.cache.group, of_route(&memory)), (1 << 20, &None, None));
+
+    let group = "group: { physical_volumes: [ { path: a, size: 1GiB }, { path: /dev/sdb } ] }";
+    let one = config(&format!("{group}, volumes: {{ pages: {{ size: 2GiB, formerly: old }} }}"), "{}");
+    let here = std::env::current_dir().unwrap();
+    let expected = CacheGroup {
+        physical_volumes: vec![
+            PhysicalVolume { path: here.join("a"), size: Some(1 << 30) },
+            PhysicalVolume { path: PathBuf::from("/dev/sdb"), size: None },
+        ],
+        extent: 4 << 20,
+        volumes: vec![CacheVolume { name: Name::from("pages"), size: 2 << 30, formerly: name("old") }],
+    };
+    assert_eq!(one.cache, CacheStore { memory: 256 << 20, group: Some(expected) });
+    assert_eq!(of_route(&one), name("pages"));
+
+    let two = |route: &str| {
+        let volumes = "volumes: { b: { size: 1GiB }, a: { size: 1GiB } }";
+        of_route(&config(&format!("{group}, {volumes}"), route))
+    };
+    assert_eq!((two("a"), two("{ volume: b, ttl: 1s }")), (name("a"), name("b")));
+    assert_eq!(diff(&one, &memory).settings, ["cache"]);
+}
+
+#[test]
+fn volumes_have_to_fit_where_all_sizes_are_known() {
+    let judge = |devices: &str, volumes: &str| {
+        let group = format!("group: {{ physical_volumes: [ {devices} ] }}");
+        let web = "listeners: { web: { bind: ':1', routes: [ respond: 204 ] } }";
+        check_text("test.yaml", &format!("cache: {{ {group}, volumes: {{ {volumes} }} }}\n{web}"))
+    };
+    let two = "{ path: /a, size: 10GiB }, { path: /b, size: 10GiB }";
+    assert!(judge(two, "a: { size: 2GiB }, b: { size: 16GiB }").is_ok());
+    assert!(judge(two, "a: { size: 2GiB }, b: { size: 17.7GiB }").is_ok());
+    assert!(judge(two, "a: { size: 2GiB }, b: { size: 18GiB }").is_err());
+    assert!(judge("{ path: /a, size: 1GiB }, { path: /dev/b }", "a: { size: 1TiB }").is_ok());
+    // More than 4 TiB in extents of 4 MiB are not used.
+    assert!(judge("{ path: /a, size: 8TiB }", "a: { size: 3.9TiB }").is_ok());
+    assert!(judge("{ path: /a, size: 8TiB }", "a: { size: 5TiB }").is_err());
+    // What the message says there is room for is room enough.
+    for (one, other) in [(10, 1), (3, 7), (1, 1)] {
+        let devices = format!("{{ path: /a, size: {one}GiB }}, {{ path: /b, size: {other}GiB }}");
+        let report = judge(&devices, "a: { size: 100GiB }, b: { size: 1GiB }").unwrap_err().render(false);
+        let (_, room) = report.split_once("room for ").unwrap();
+        let room: f64 = room.split_once("GiB").unwrap().0.parse().unwrap();
+        let rest = ((room - 1.0) * 1000.0).floor() / 1000.0;
+        assert!(judge(&devices, &format!("a: {{ size: {rest}GiB }}, b: {{ size: 1GiB }}")).is_ok(), "{devices} {rest}");
+    }
+}
+
+#[test]
 fn waiting_rooms() {
     let room =
         |text: &str| route(&format!("path: /sale/, proxy: app, waiting_room: {{ {text} }}")).waiting_room.unwrap();

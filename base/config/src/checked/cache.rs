@@ -1,14 +1,47 @@
 //! What is cached, and how.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
-use super::Pattern;
+use super::{Name, Pattern};
 
 /// The cache of the whole process.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CacheStore {
     /// Bytes of memory that answers may take, all told.
     pub memory: u64,
+    /// What is kept on disk; `None`: memory alone.
+    pub group: Option<CacheGroup>,
+}
+
+/// Physical volumes, and the volumes that come out of them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CacheGroup {
+    /// At least one, and no path twice.
+    pub physical_volumes: Vec<PhysicalVolume>,
+    /// Bytes of an extent of a physical volume that is new; a power of two.
+    pub extent: u64,
+    /// At least one, in the order of the file; no name twice.
+    pub volumes: Vec<CacheVolume>,
+}
+
+/// A file or a block device.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PhysicalVolume {
+    /// Absolute.
+    pub path: PathBuf,
+    /// Bytes of a file; `None`: a block device, all of it.
+    pub size: Option<u64>,
+}
+
+/// A named part of the group.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CacheVolume {
+    pub name: Name,
+    /// Bytes, over all physical volumes.
+    pub size: u64,
+    /// The name that it had before; no volume has it now.
+    pub formerly: Option<Name>,
 }
 
 /// What a route caches.
@@ -36,6 +69,8 @@ pub struct RouteCache {
     pub drops_set_cookie: bool,
     /// The field in which servers name what an answer is about, for purges.
     pub tags: Option<String>,
+    /// One that is there; `None`: memory alone.
+    pub volume: Option<Name>,
 }
 
 /// Which parts of a URL tell answers apart, besides the scheme.

@@ -1,16 +1,12 @@
-//! The cache, and what routes cache.
+//! What routes cache.
 
 use std::time::Duration;
 
 use super::{Lower, Section};
-use crate::checked::{CacheBypass, CacheKey, CacheQuery, CacheStore, CookieMatch, RouteCache, ValueMatch};
+use crate::checked::{CacheBypass, CacheKey, CacheQuery, CookieMatch, RouteCache, ValueMatch};
 use crate::values::{self, http};
 
 impl Lower<'_> {
-    pub(super) fn cache(top: Section<'_>) -> CacheStore {
-        CacheStore { memory: top.section("cache").size("memory") }
-    }
-
     pub(super) fn route_cache(&mut self, route: Section<'_>) -> Option<RouteCache> {
         let node = route.given("cache")?;
         let cache = route.section("cache");
@@ -39,6 +35,7 @@ impl Lower<'_> {
             self.error(node.place, "`except` beside `only`", "`only` leaves out all others already");
         }
         let bypass = cache.section("bypass");
+        let volume = self.volume_of_route(node);
         Some(RouteCache {
             ttl: span(cache, "ttl"),
             default_ttl: span(cache, "default_ttl"),
@@ -60,6 +57,7 @@ impl Lower<'_> {
             drops_cookies: cache.switch("drop_cookies"),
             drops_set_cookie: cache.switch("drop_set_cookie"),
             tags: cache.text("tags").map(str::to_ascii_lowercase),
+            volume,
         })
     }
 }

@@ -1,8 +1,8 @@
 //! The cache, and what a route caches.
 
-use super::{ON_OR_OFF, SPAN, VOLUMES};
+use super::{ON_OR_OFF, PATH, SPAN};
 use crate::kind::Kind;
-use crate::shape::{Map, Shape, key, later};
+use crate::shape::{Map, Names, Shape, key};
 
 pub(crate) static CACHE: Map = Map {
     title: "a cache",
@@ -14,8 +14,53 @@ pub(crate) static CACHE: Map = Map {
             "Bytes of memory for answers, their bookkeeping included. One answer takes at most a sixteenth of it.",
         )
         .default("256MiB"),
-        later("group", VOLUMES),
-        later("volumes", VOLUMES),
+        key("group", Shape::Map(&CACHE_GROUP), "The disks, or files on them, that the volumes lie on.")
+            .by_default("memory alone"),
+        key(
+            "volumes",
+            Shape::Names(&Names { title: "a volume", key: Kind::Name, value: Shape::Map(&CACHE_VOLUME) }),
+            "The parts of the group that routes keep answers in, by name.",
+        )
+        .by_default("none"),
+    ],
+    choices: &[],
+};
+
+pub(crate) static CACHE_GROUP: Map = Map {
+    title: "a volume group",
+    about: "Physical volumes joined to one, out of which the volumes come. What is on them stays over restarts and upgrades.",
+    keys: &[
+        key("physical_volumes", Shape::List(&Shape::Map(&PHYSICAL_VOLUME)),
+            "What there is; a volume has a part of each, by their sizes. One that is added or removed moves no more than its share.")
+            .required(),
+        key("extent", Shape::One(Kind::Size),
+            "Bytes of the pieces that a new physical volume is cut into: a power of two from 1MiB to 64MiB. Those that are there keep theirs.")
+            .default("4MiB"),
+    ],
+    choices: &[],
+};
+
+pub(crate) static PHYSICAL_VOLUME: Map = Map {
+    title: "a physical volume",
+    about: "A file or a block device. What is neither empty nor a physical volume is left as it is, and not used.",
+    keys: &[
+        key("path", PATH, "Where it is. A file is made; the directory that it lies in has to be there.").required(),
+        key("size", Shape::One(Kind::Size), "Bytes of the file.").by_default("a block device, all of it"),
+    ],
+    choices: &[],
+};
+
+pub(crate) static CACHE_VOLUME: Map = Map {
+    title: "a volume",
+    about: "A named part of the group. It grows and shrinks while it is used.",
+    keys: &[
+        key(
+            "size",
+            Shape::One(Kind::Size),
+            "Bytes, over all physical volumes. At least two extents of each are taken.",
+        )
+        .required(),
+        key("formerly", Shape::One(Kind::Name), "The name that it had before: what is in it stays.").by_default("none"),
     ],
     choices: &[],
 };
@@ -49,7 +94,8 @@ pub(crate) static ROUTE_CACHE: Map = Map {
         key("tags", Shape::One(Kind::HeaderName),
             "The field in which servers say what an answer is about, such as `Cache-Tag`, for `sumun cache purge --tag`. It is not passed on.")
             .by_default("none"),
-        later("volume", VOLUMES),
+        key("volume", Shape::One(Kind::Name), "The volume that answers are kept in; `cache: NAME` is short for `cache: { volume: NAME }`.")
+            .by_default("the only one; in memory where there is none"),
     ],
     choices: &[],
 };

@@ -75,7 +75,7 @@ pub(crate) fn config(pool: &Pool) -> Config {
         state: None,
         blocks: Vec::new(),
         shared: None,
-        cache: CacheStore { memory: 0 },
+        cache: CacheStore { memory: 0, group: None },
         asn_table: Vec::new(),
         pools: BTreeMap::from([(Arc::clone(&pool.name), Arc::new(pool.clone()))]),
         limits: BTreeMap::new(),

@@ -56,7 +56,7 @@ pub(super) fn config_with(servers: &[&str]) -> Config {
         blocks: Vec::new(),
         asn_table: Vec::new(),
         shared: None,
-        cache: sumun_config::checked::CacheStore { memory: 0 },
+        cache: sumun_config::checked::CacheStore { memory: 0, group: None },
         pools: BTreeMap::from([("app".into(), Arc::new(pool))]),
         limits: BTreeMap::new(),
         listeners: BTreeMap::new(),

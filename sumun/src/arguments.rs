@@ -114,6 +114,9 @@ pub(crate) enum Command {
         #[command(subcommand)]
         action: Option<CacheAction>,
     },
+    /// Disks of the cache, and the volumes on them
+    #[command(subcommand)]
+    Volume(VolumeAction),
     /// Act on one server of a pool, until the next start
     #[command(subcommand)]
     Server(ServerAction),
@@ -213,6 +216,86 @@ pub(crate) enum CacheAction {
         #[command(flatten)]
         instance: Instance,
     },
+    /// Ask for many URLs, so that their answers are stored before the crowd comes
+    ///
+    /// What is asked is the gateway that the URLs lead to, as clients would; no running instance and no
+    /// config are needed. Standard error shows how far it is, and at the end standard output what was
+    /// stored, what was there already, what was not stored and why, and what failed. Exit status: 0 all
+    /// were answered below 400, 1 some were not, 2 nothing was asked for.
+    Warm(Warm),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Warm {
+    /// A list of URLs, one a line, or a sitemap or an index of sitemaps, also with gzip; - is standard input
+    #[arg(value_name = "FILE|URL|-")]
+    pub(crate) from: String,
+    /// Connect there, such as 127.0.0.1:8080, and not to what the hosts of the URLs resolve to
+    ///
+    /// Host and the name that TLS asks for stay those of the URLs.
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) to: Option<String>,
+    /// Requests at the same time, 1 to 64
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub(crate) connections: u16,
+    /// A header field of each request, such as "Accept-Encoding: gzip", where answers differ by it
+    #[arg(long, value_name = "NAME: VALUE")]
+    pub(crate) header: Vec<String>,
+    /// Requests a second, at most: what is not stored yet goes on to the servers
+    #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub(crate) rate: u32,
+    /// Take any certificate, such as one of your own
+    #[arg(long)]
+    pub(crate) insecure: bool,
+    /// Print the summary as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum VolumeAction {
+    /// List physical volumes and volumes
+    List {
+        #[command(flatten)]
+        instance: Instance,
+        /// Print the answer of the API as it is
+        #[arg(long)]
+        json: bool,
+    },
+    /// Make a volume larger: in the file, which is then reloaded
+    Grow {
+        volume: String,
+        /// All of it, such as 20GiB
+        size: String,
+        #[command(flatten)]
+        instance: Instance,
+    },
+    /// Make a volume smaller: in the file, which is then reloaded
+    ///
+    /// What was stored in it first is forgotten first.
+    Shrink {
+        volume: String,
+        /// All of it, such as 10GiB
+        size: String,
+        #[command(flatten)]
+        instance: Instance,
+    },
+    /// Add a physical volume: to the file, which is then reloaded
+    Add {
+        /// A file to be made, or a block device
+        path: PathBuf,
+        /// Of the file, such as 10GiB; a block device is taken whole
+        size: Option<String>,
+        #[command(flatten)]
+        instance: Instance,
+    },
+    /// Take a physical volume out of the file, which is then reloaded
+    Remove {
+        /// As `sumun volume list` shows it
+        path: PathBuf,
+        #[command(flatten)]
+        instance: Instance,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -279,11 +362,24 @@ mod tests {
             "sumun server list --json",
             "sumun traffic --json -c a.yaml",
             "sumun blocks --lift 2001:db8::/64",
+            "sumun cache warm - --to 127.0.0.1:8080 --connections 64 --rate 500 --header Accept-Encoding:gzip",
+            "sumun cache warm https://www.example.com/sitemap.xml --insecure --json",
+            "sumun volume list --json -c a.yaml",
+            "sumun volume grow pages 20GiB -c a.yaml",
+            "sumun volume add /dev/sdb",
+            "sumun volume add cache/b 10GiB --control a.sock",
             "sumun completions bash",
         ] {
             Arguments::try_parse_from(line.split(' ')).unwrap();
         }
-        for line in ["sumun", "sumun start", "sumun server weight app a 0", "sumun pool a b"] {
+        for line in [
+            "sumun",
+            "sumun start",
+            "sumun server weight app a 0",
+            "sumun pool a b",
+            "sumun cache warm",
+            "sumun cache warm a --rate 0",
+        ] {
             let error = Arguments::try_parse_from(line.split(' ')).unwrap_err();
             assert_eq!(error.exit_code(), 2, "{line}");
         }

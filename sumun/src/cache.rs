@@ -1,15 +1,18 @@
 //! What the gateway says of its cache, as the admin listener shows it.
 
+use std::sync::Arc;
+
 use serde_json::{Value, json};
 use sumun_admin::{CacheCommand, CacheScope};
-use sumun_gateway::{Finding, Gateway, PurgeScope};
+use sumun_gateway::{Finding, Gateway, PhysicalVolumeReport, PurgeScope, StorageReport, VolumeReport};
 
 /// Does what an operator wants of the cache.
-pub(crate) fn obey(gateway: &Gateway, command: CacheCommand) -> Result<Value, String> {
+pub(crate) async fn obey(gateway: Arc<Gateway>, command: CacheCommand) -> Result<Value, String> {
     match command {
-        CacheCommand::Report => Ok(report(gateway)),
+        CacheCommand::Report => Ok(report(&gateway)),
+        CacheCommand::Volumes => Ok(volumes(gateway.volumes())),
         CacheCommand::Get { url, headers } => {
-            let found = gateway.cache_get(&url, &headers)?;
+            let found = gateway.cache_get(&url, &headers).await?;
             Ok(found.into_iter().map(|(key, finding)| with_key(&key, &finding)).collect())
         }
         CacheCommand::Purge { scope, is_soft } => {
@@ -19,7 +22,7 @@ pub(crate) fn obey(gateway: &Gateway, command: CacheCommand) -> Result<Value, St
                 CacheScope::Tag(tag) => PurgeScope::Tag(tag),
                 CacheScope::All => PurgeScope::All,
             };
-            gateway.cache_purge(&scope, is_soft)?;
+            gateway.cache_purge(&scope, is_soft).await?;
             tracing::info!(?scope, soft = is_soft, "the cache was purged");
             Ok(json!({ "purged": true }))
         }
@@ -38,7 +41,36 @@ fn report(gateway: &Gateway) -> Value {
             "pass": report.passes,
         },
         "stored": report.stored,
+        "loaded": report.loaded,
         "revalidated": report.revalidated,
+    })
+}
+
+/// `group` is null where everything is in memory.
+fn volumes(report: Option<StorageReport>) -> Value {
+    let Some(report) = report else {
+        return json!({ "group": null, "physical_volumes": [], "volumes": [] });
+    };
+    let physical = |volume: &PhysicalVolumeReport| {
+        json!({
+            "path": volume.path.display().to_string(),
+            "uuid": volume.uuid,
+            "state": volume.state,
+            "problem": volume.problem,
+            "extent_bytes": volume.extent_bytes,
+            "extents": volume.extents,
+            "free_extents": volume.free_extents,
+            "read_errors": volume.read_errors,
+            "slow_writes": volume.slow_writes,
+            "not_stored": volume.not_stored,
+        })
+    };
+    let logical =
+        |volume: &VolumeReport| json!({ "name": volume.name, "bytes": volume.bytes, "objects": volume.objects });
+    json!({
+        "group": { "id": report.group, "state": report.state, "problem": report.problem },
+        "physical_volumes": report.physical_volumes.iter().map(physical).collect::<Vec<_>>(),
+        "volumes": report.volumes.iter().map(logical).collect::<Vec<_>>(),
     })
 }
 
@@ -48,7 +80,7 @@ fn with_key(key: &str, finding: &Finding) -> Value {
         Finding::Arriving => json!({ "key": key, "state": "arriving" }),
         Finding::Passed { why } => json!({ "key": key, "state": "pass", "why": why }),
         Finding::Varies { names } => json!({ "key": key, "state": "varies", "vary": names }),
-        Finding::Stored { status, age_s, ttl_s, bytes, state, etag, vary } => json!({
+        Finding::Stored { status, age_s, ttl_s, bytes, place, state, etag, vary } => json!({
             "key": key,
             "state": state,
             "status": status,
@@ -57,7 +89,42 @@ fn with_key(key: &str, finding: &Finding) -> Value {
             "bytes": bytes,
             "etag": etag,
             "vary": vary,
-            "where": "memory",
+            "where": place,
         }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::*;
+
+    #[test]
+    fn volumes_have_their_figures() {
+        let physical = PhysicalVolumeReport {
+            path: PathBuf::from("/var/cache/sumun/a"),
+            uuid: "u".to_owned(),
+            state: "slow",
+            problem: Some("a write took 6 s".to_owned()),
+            extent_bytes: 1 << 20,
+            extents: 100,
+            free_extents: 20,
+            read_errors: 1,
+            slow_writes: 2,
+            not_stored: 3,
+        };
+        let body = volumes(Some(StorageReport {
+            group: "g".to_owned(),
+            state: "open",
+            problem: None,
+            physical_volumes: vec![physical],
+            volumes: vec![VolumeReport { name: "pages".to_owned(), bytes: 80 << 20, objects: 7 }],
+        }));
+        assert_eq!(body["group"], json!({ "id": "g", "state": "open", "problem": null }));
+        assert_eq!(body["physical_volumes"][0]["path"], "/var/cache/sumun/a");
+        assert_eq!(body["physical_volumes"][0]["not_stored"], 3);
+        assert_eq!(body["volumes"], json!([{ "name": "pages", "bytes": 80 << 20, "objects": 7 }]));
+        assert_eq!(volumes(None)["group"], Value::Null);
     }
 }

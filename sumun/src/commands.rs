@@ -8,15 +8,17 @@ use std::time::{Duration, Instant};
 use clap::CommandFactory;
 use clap_complete::Shell;
 use serde_json::{Value, json};
-use sumun_config::Probe;
+use sumun_config::{Probe, VolumeEdit};
 use sumun_host::process::{self, ProcessHandle};
 
-use crate::arguments::{Arguments, CacheAction, Instance, ServerAction, ServerOfPool};
+use crate::arguments::{Arguments, CacheAction, Instance, ServerAction, ServerOfPool, VolumeAction};
 use crate::client::{self, Answer, segment};
 use crate::limits::{STOP_PATIENCE, UNKNOWN_DRAIN};
 use crate::log::coloured;
 
 mod show;
+mod volumes;
+mod warm;
 
 const DONE: u8 = 0;
 const FAILED: u8 = 1;
@@ -138,6 +140,7 @@ pub(crate) fn cache(instance: &Instance, as_json: bool, action: Option<&CacheAct
             ask(instance, "POST", "/api/v1/cache/purge", Some(&body))
                 .and_then(|answer| present(&answer, false, |_| "purged\n".to_owned()))
         }
+        Some(CacheAction::Warm(options)) => warm::warm(options),
     })
 }
 
@@ -152,6 +155,21 @@ fn cache_get(instance: &Instance, url: &str, header: &[String], as_json: bool) -
     let body = json!({ "url": url, "headers": headers });
     let answer = ask(instance, "POST", "/api/v1/cache/get", Some(&body))?;
     present(&answer, as_json, |body| show::cache_found(body, coloured(&io::stdout())))
+}
+
+pub(crate) fn volume(action: &VolumeAction) -> ExitCode {
+    conclude(match action {
+        VolumeAction::List { instance, json } => ask(instance, "GET", "/api/v1/volumes", None)
+            .and_then(|answer| present(&answer, *json, |body| show::volumes(body, coloured(&io::stdout())))),
+        VolumeAction::Grow { volume, size, instance } => {
+            volumes::change(instance, VolumeEdit::Resize { volume, size, grows: true })
+        }
+        VolumeAction::Shrink { volume, size, instance } => {
+            volumes::change(instance, VolumeEdit::Resize { volume, size, grows: false })
+        }
+        VolumeAction::Add { path, size, instance } => volumes::add(instance, path, size.as_deref()),
+        VolumeAction::Remove { path, instance } => volumes::remove(instance, path),
+    })
 }
 
 pub(crate) fn server(action: &ServerAction) -> ExitCode {

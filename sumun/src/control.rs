@@ -95,7 +95,7 @@ impl Control {
             traffic: Box::new(move || traffic::ask(&asked)),
             blocks: Box::new(move || traffic::blocks(&listed)),
             lift: Box::new(move |client| lifted.lift_block(client)),
-            cache: Box::new(move |command| cache::obey(&cached, command)),
+            cache: Box::new(move |command| Box::pin(cache::obey(Arc::clone(&cached), command))),
             draining: Arc::clone(&draining),
             handing_over: Arc::clone(&handing_over),
         });

@@ -84,6 +84,46 @@ pub(crate) const STOP_PATIENCE: Duration = Duration::from_secs(15);
 /// Taken for `drain:` where the file cannot be read any more.
 pub(crate) const UNKNOWN_DRAIN: Duration = Duration::from_secs(60);
 
+/// URLs that `sumun cache warm` takes; more are refused before the first is asked for.
+pub(crate) const WARM_URLS: usize = 1_000_000;
+
+/// One of them, bytes; a longer one is refused.
+pub(crate) const WARM_URL_BYTES: usize = 8 * 1024;
+
+/// One list or sitemap, bytes when unpacked: sitemaps have 50 MB at most. A longer one is refused.
+pub(crate) const WARM_DOCUMENT_BYTES: u64 = 64 * 1024 * 1024;
+
+/// An index and all of its sitemaps, bytes when unpacked; more are refused.
+pub(crate) const WARM_BYTES: u64 = 512 * 1024 * 1024;
+
+/// How deep elements of a sitemap may lie; with deeper ones it is refused. Extensions need 5.
+pub(crate) const WARM_DEPTH: usize = 16;
+
+/// Lines that are no URL and are named; of further ones only their number is.
+pub(crate) const WARM_WRONG: usize = 10;
+
+/// Different reasons for not storing that are counted apart, and the bytes of each; further ones are `other`.
+pub(crate) const WARM_REASONS: usize = 32;
+pub(crate) const WARM_REASON_BYTES: usize = 64;
+
+/// Requests that failed and are named; further ones are only counted.
+pub(crate) const WARM_FAILURES: usize = 5;
+
+/// Addresses of `--to` that are tried.
+pub(crate) const WARM_ADDRESSES: usize = 16;
+
+/// Each step of getting a connection and of sending a request; then the request has failed.
+pub(crate) const WARM_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Until the head of an answer is there: longer than the gateway waits for two servers.
+pub(crate) const WARM_HEAD_TIMEOUT: Duration = Duration::from_secs(70);
+
+/// Until its body has ended. The gateway goes on with one that it stores.
+pub(crate) const WARM_BODY_TIMEOUT: Duration = Duration::from_secs(300);
+
+/// How often there is a line where there is no terminal.
+pub(crate) const WARM_LINE_EVERY: Duration = Duration::from_secs(5);
+
 const _: () = assert!(ANSWER_TIMEOUT.as_secs() > APPLY_TIMEOUT.as_secs() + START_TIMEOUT.as_secs());
 const _: () = assert!(
     ANSWER_TIMEOUT.as_secs() > REHEARSAL_TIMEOUT.as_secs() + RUNTIME_STATE_TIMEOUT.as_secs() + START_TIMEOUT.as_secs()

@@ -15,6 +15,7 @@ mod limits;
 mod log;
 mod sandbox;
 mod state;
+mod storage;
 mod supervisor;
 mod table;
 mod traffic;
@@ -45,6 +46,7 @@ fn main() -> ExitCode {
         Command::Traffic { instance, json } => commands::traffic(&instance, json),
         Command::Blocks { lift, instance, json } => commands::blocks(&instance, lift.as_deref(), json),
         Command::Cache { instance, json, action } => commands::cache(&instance, json, action.as_ref()),
+        Command::Volume(action) => commands::volume(&action),
         Command::Server(action) => commands::server(&action),
         Command::Completions { shell } => commands::completions(shell),
         Command::Man => commands::man(),

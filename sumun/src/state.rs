@@ -4,6 +4,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use aws_lc_rs::hmac::{HMAC_SHA256, Key, sign};
 use sumun_host::{files, process, random};
 
 /// 32 bytes that stay the same on this host, so that sticky cookies outlive a restart. Kept in the
@@ -16,10 +17,18 @@ pub(crate) fn host_key(state: Option<&Path>) -> io::Result<[u8; 32]> {
     });
     Ok(kept.unwrap_or_else(|error| {
         tracing::warn!(
-            "the host's key cannot be kept ({error}): sticky sessions without a `secret` of their own end with this run"
+            "the host's key cannot be kept ({error}): sticky sessions without a `secret` of their own end with this \
+             run, and a cache on disk begins anew"
         );
         fresh
     }))
+}
+
+/// What is in the keys of the cache, so that nobody can make two URLs meet: with the host's key it is the same
+/// after a restart, and what is on disk can be found again.
+pub(crate) fn cache_secret(host_key: &[u8; 32]) -> [u8; 16] {
+    let tag = sign(&Key::new(HMAC_SHA256, host_key), b"cache keys");
+    std::array::from_fn(|at| tag.as_ref().get(at).copied().unwrap_or_default())
 }
 
 /// 16 hexadecimal digits that name this run of the supervisor.

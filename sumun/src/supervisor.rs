@@ -23,6 +23,7 @@ mod acme;
 mod certificates;
 mod checks;
 mod descriptors;
+mod devices;
 mod given;
 mod host_files;
 mod life;
@@ -536,7 +537,8 @@ impl Supervisor {
     }
 
     fn start_with_running_config(&mut self, program: &Path) -> io::Result<u64> {
-        let descriptors = self.descriptors.copies(&Descriptors::default(), &self.config, None)?;
+        let mut descriptors = self.descriptors.copies(&Descriptors::default(), &self.config, None)?;
+        descriptors.extend(devices::open(&self.config));
         let first = self.first_message(&self.sources, descriptors, true, &self.certificates);
         self.start_process(program, first, Allowed::by(&self.config))
     }

@@ -30,6 +30,7 @@ use sumun_stream::{LocalStream, Switch};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::control::Control;
+use crate::storage::{self, Leaving};
 use crate::worker::Beginning;
 
 /// Servers that are named wait for their first addresses for so long; then the gateway starts
@@ -124,12 +125,15 @@ async fn run(mut beginning: Beginning) -> Result<(), String> {
     acme.apply(&beginning.config, &std::mem::take(&mut beginning.tls));
     let mut cares = false;
     let rooms = Rooms::new(beginning.state_key, process_start, std::mem::take(&mut beginning.rooms));
-    let gateway = Gateway::new(Arc::clone(&pools), Arc::clone(&tls), rooms, &beginning.instance);
+    let cache_secret = crate::state::cache_secret(&beginning.state_key);
+    let gateway = Gateway::new(Arc::clone(&pools), Arc::clone(&tls), rooms, &beginning.instance, cache_secret);
     let switch = Switch::new(Arc::clone(&pools), Arc::clone(&tls));
     let own_limits = OwnLimits::new(beginning.config.workers);
     tokio::spawn(own_limits::run(Arc::clone(&own_limits), std::mem::take(&mut beginning.memory)));
     let services = Services { gateway: Arc::clone(&gateway), switch: Arc::clone(&switch), own_limits };
     services.prepare(&beginning.config);
+    let mut descriptors = std::mem::take(&mut beginning.descriptors);
+    storage::open(&gateway, &beginning.config, storage::devices(&mut descriptors)).await;
     let sharing = Arc::clone(&gateway);
     tokio::task::spawn_local(async move { sharing.share().await });
     let log = AccessLog::start(beginning.config.workers).map_err(|error| format!("access log: {error}"))?;
@@ -147,7 +151,6 @@ async fn run(mut beginning: Beginning) -> Result<(), String> {
         acme.shown(),
     );
 
-    let descriptors = std::mem::take(&mut beginning.descriptors);
     let gone = |error: std::io::Error| format!("the supervisor cannot be told: {error}");
     // What waits until the sockets listen.
     let mut bound = Vec::new();
@@ -168,11 +171,13 @@ async fn run(mut beginning: Beginning) -> Result<(), String> {
     // On this thread as everything that sends it, so that its pieces stay together.
     let telling = tokio::task::spawn_local(tell_operations(Arc::clone(&pools), beginning.supervisor.clone()));
 
+    let mut leaving = Leaving::default();
     let (deadline, successor) = loop {
         match beginning.messages.recv().await {
             Some(ToWorker::Apply(apply)) => {
                 let id = apply.id;
                 let mut others = apply.added;
+                let devices = storage::devices(&mut others);
                 let is_listener = |passed: &mut Passed| matches!(passed.label, Label::Listener { .. });
                 let sockets = sort(others.extract_if(.., is_listener).collect(), &mut control, &log);
                 // Whatever may fail comes first, so that a refusal leaves the config before it whole.
@@ -184,6 +189,7 @@ async fn run(mut beginning: Beginning) -> Result<(), String> {
                     Ok(config) => {
                         pools.apply(&config);
                         services.prepare(&config);
+                        gateway.store_on(&config, devices);
                         if format != format_of(&config) {
                             format = format_of(&config);
                             log.change(format.as_ref());
@@ -229,6 +235,7 @@ async fn run(mut beginning: Beginning) -> Result<(), String> {
             Some(ToWorker::HandOver) => {
                 control.set_handing_over(true);
                 acme.leave();
+                leaving.wait(&gateway, storage::LEAVE_PATIENCE).await;
                 // Before the word that ends the handing over.
                 tell_rooms(gateway.rooms.hand_over(), &beginning.supervisor);
                 beginning.supervisor.send_runtime_state(&pools.carry_out()).map_err(gone)?;
@@ -236,6 +243,7 @@ async fn run(mut beginning: Beginning) -> Result<(), String> {
             Some(ToWorker::GoOn) => {
                 control.set_handing_over(false);
                 gateway.rooms.go_on();
+                leaving.take_back(&gateway);
                 if cares {
                     acme.care();
                 }
@@ -247,7 +255,10 @@ async fn run(mut beginning: Beginning) -> Result<(), String> {
                 beginning.supervisor.send(FromWorker::Ready).map_err(gone)?;
             }
             Some(ToWorker::Ping { id }) => workers.answer_ping(id, &beginning.supervisor),
-            Some(ToWorker::Stop) => return Ok(()),
+            Some(ToWorker::Stop) => {
+                leaving.wait(&gateway, storage::LEAVE_AT_ONCE).await;
+                return Ok(());
+            }
             Some(ToWorker::Start(_)) => {}
             // The supervisor is gone: nobody would start another one of us.
             None => break (beginning.config.drain, false),
@@ -261,11 +272,19 @@ async fn run(mut beginning: Beginning) -> Result<(), String> {
         gateway.rooms.hand_over();
     }
     control.drain();
-    workers.drain((deadline, successor), &mut beginning.messages, &control, &log, &external).await;
+    let until = Instant::now() + deadline + storage::LEAVE_PATIENCE;
+    // Who comes after needs the devices now; where nobody does, they are used to the end.
+    if successor {
+        leaving.begin(&gateway);
+    }
+    let stopped = workers.drain((deadline, successor), &mut beginning.messages, &control, &log, &external).await;
     if !log.flush(LOG_PATIENCE) {
         tracing::warn!("the last lines of the access log were not written in time");
     }
     tell_rooms(gateway.rooms.last_words(), &beginning.supervisor);
+    // Within what the supervisor gives beyond the drain.
+    let left = until.saturating_duration_since(Instant::now()).min(storage::LEAVE_PATIENCE);
+    leaving.wait(&gateway, if stopped { storage::LEAVE_AT_ONCE } else { left }).await;
     if beginning.supervisor.send(FromWorker::Drained).is_err() {
         tracing::debug!("the supervisor is gone already");
     }
@@ -351,6 +370,8 @@ fn sort(descriptors: Vec<Passed>, control: &mut Control, log: &AccessLog) -> BTr
             Label::Admin => control.listen_admin(descriptor),
             Label::Control => control.listen_control(descriptor),
             Label::AccessLog => log.reopen(descriptor),
+            // The gateway has been given these.
+            Label::PhysicalVolume { .. } => {}
         }
     }
     sockets
@@ -459,7 +480,7 @@ impl Workers {
         }
     }
 
-    /// Waits until every worker has ended, or is told to stop at once.
+    /// Waits until every worker has ended, or is told to stop at once; says whether it was.
     async fn drain(
         self,
         (deadline, successor): (Duration, bool),
@@ -467,7 +488,7 @@ impl Workers {
         control: &Control,
         log: &AccessLog,
         external: &ExternalChecks,
-    ) {
+    ) -> bool {
         self.tell_drain(deadline, successor).await;
         let mut supervised = true;
         let mut until = None;
@@ -476,12 +497,12 @@ impl Workers {
                 // Who asked over the API for what is ending this process gets an answer.
                 let until = *until.get_or_insert_with(|| tokio::time::Instant::now() + ANSWER_PATIENCE);
                 if !control.is_answering() || tokio::time::Instant::now() >= until {
-                    return;
+                    return false;
                 }
             }
             tokio::select! {
                 message = messages.recv(), if supervised => match message {
-                    Some(ToWorker::Stop) => return,
+                    Some(ToWorker::Stop) => return true,
                     Some(ToWorker::ReloadResult { id, ok, text }) => control.reload_ended(id, ok, text),
                     Some(ToWorker::ReopenLogs { descriptor }) => log.reopen(descriptor.descriptor),
                     Some(ToWorker::CheckEnded { id, verdict, words }) => external.answered(id, verdict, words),

@@ -17,6 +17,31 @@ pub fn open_log(path: &Path) -> io::Result<OwnedFd> {
     Ok(log)
 }
 
+/// Opens a file or a block device for reading and writing, as a thing of its own: locks of it are not those
+/// of anybody else who has it open. `makes_file`: where nothing is, an empty file of mode 0600 is made, and
+/// no directory. What is there stays as it is.
+pub fn open_device(path: &Path, makes_file: bool) -> io::Result<File> {
+    // Looked at first, because to open some devices does something to them; and again, because another one
+    // may have come in its place.
+    let refuse = |kind: std::fs::FileType| {
+        let is_one = kind.is_file() || kind.is_block_device();
+        let what = if kind.is_dir() { "it is a directory" } else { "it is neither a file nor a block device" };
+        if is_one { Ok(()) } else { Err(io::Error::new(io::ErrorKind::InvalidInput, what)) }
+    };
+    match std::fs::metadata(path) {
+        Ok(found) => refuse(found.file_type())?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound && makes_file => {}
+        Err(error) => return Err(error),
+    }
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(makes_file).mode(0o600).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY);
+    let device = options.open(path)?;
+    refuse(device.metadata()?.file_type())?;
+    // Whoever reads it waits for it.
+    rustix::fs::fcntl_setfl(&device, rustix::fs::fcntl_getfl(&device)? - rustix::fs::OFlags::NONBLOCK)?;
+    Ok(device)
+}
+
 /// Makes `path` and what is missing above it, for the owner alone (0700). A directory that is
 /// there already stays as it is.
 pub fn private_directory(path: &Path) -> io::Result<()> {
@@ -257,6 +282,29 @@ mod tests {
         std::fs::write(directory.join("file"), "text").unwrap();
         std::os::unix::fs::symlink("file", directory.join("link")).unwrap();
         assert_eq!(read_bounded(&directory.join("link"), 10).unwrap(), b"text");
+    }
+
+    #[test]
+    fn a_device_is_opened_as_it_is() {
+        let directory = scratch("device");
+        private_directory(&directory).unwrap();
+        let path = directory.join("a");
+        assert_eq!(open_device(&path, false).unwrap_err().kind(), io::ErrorKind::NotFound);
+        open_device(&path, true).unwrap().write_all(b"kept").unwrap();
+        assert_eq!(mode(&path), 0o600);
+        std::os::unix::fs::symlink("a", directory.join("link")).unwrap();
+        let (one, other) = (open_device(&path, true).unwrap(), open_device(&directory.join("link"), false).unwrap());
+        assert_eq!(std::fs::read(&path).unwrap(), b"kept");
+        // Each has a lock of its own.
+        one.try_lock().unwrap();
+        assert!(other.try_lock().is_err());
+        drop(one);
+        other.try_lock().unwrap();
+        let text = |path: &Path| open_device(path, true).unwrap_err().to_string();
+        assert_eq!(text(&directory), "it is a directory");
+        assert_eq!(text(Path::new("/dev/null")), "it is neither a file nor a block device");
+        assert_eq!(open_device(&directory.join("not/there"), true).unwrap_err().kind(), io::ErrorKind::NotFound);
+        assert!(!directory.join("not").exists());
     }
 
     #[test]

@@ -2,11 +2,14 @@
 
 mod cache;
 mod traffic;
+mod volumes;
 
 use serde_json::Value;
 
+pub(super) use cache::size;
 pub(super) use cache::{found as cache_found, report as cache};
 pub(super) use traffic::{blocks, traffic};
+pub(super) use volumes::volumes;
 
 use crate::table::{Cell, Tone, render};
 

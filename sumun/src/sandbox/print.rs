@@ -1,7 +1,7 @@
 //! The plan for people and programs: `sumun check --sandbox`.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 use sumun_config::checked::{Config, Sandbox};
@@ -28,6 +28,7 @@ pub(crate) fn as_text(config: &Config) -> String {
     lines.push(format!("connect   {}", ports(&plan.connect)));
     lines.push(format!("bind      {}", bind(&plan)));
     lines.extend(plan.unix.iter().map(|path| format!("unix      {} (by the permissions of the file)", path.display())));
+    lines.extend(stores(config).map(|path| format!("store     {} (opened by the supervisor)", path.display())));
     lines.push("udp       any address and port (Landlock knows no UDP)".to_owned());
     lines.extend(plan.transparent.then(|| "keeps     CAP_NET_RAW, to connect from addresses of clients".to_owned()));
     let denied: Vec<&str> = calls::denied().map(|(name, _)| name).collect();
@@ -51,9 +52,15 @@ pub(crate) fn as_json(config: &Config) -> Value {
         "connect": plan.connect,
         "bind": plan.bind,
         "unix": texts(&plan.unix),
+        "store": stores(config).map(|path| path.display().to_string()).collect::<Vec<_>>(),
         "transparent": plan.transparent,
         "denied_calls": calls::denied().map(|(name, _)| name).collect::<Vec<_>>(),
     })
+}
+
+/// What the cache writes to, by descriptors that it is given.
+fn stores(config: &Config) -> impl Iterator<Item = &Path> {
+    config.cache.group.iter().flat_map(|group| &group.physical_volumes).map(|volume| volume.path.as_path())
 }
 
 fn what_the_kernel_can() -> Kernel {
@@ -124,17 +131,23 @@ mod tests {
     #[test]
     fn everything_of_a_plan_is_told() {
         let config = config(
-            "user: 0:0\npools: { app: { servers: ['127.0.0.1:8001', 'unix:/run/app.sock'] } }\n\
+            "user: 0:0\ncache: { group: { physical_volumes: [ { path: /no/such/a, size: 1GiB } ] }, volumes: { v: { size: \
+             1MiB } } }\npools: { app: { servers: ['127.0.0.1:8001', 'unix:/run/app.sock'] } }\n\
              listeners: { web: { bind: '127.0.0.1:80', routes: [ { path: /up/, files: { root: /no/such, write: on } }, \
              { proxy: app } ] } }",
         );
         let text = as_text(&config);
-        for line in ["sandbox   on", "write     /no/such (not there)", "connect   TCP 8001", "unix      /run/app.sock"]
-        {
+        for line in [
+            "sandbox   on",
+            "write     /no/such (not there)",
+            "connect   TCP 8001",
+            "unix      /run/app.sock",
+            "store     /no/such/a (opened by the supervisor)",
+        ] {
             assert!(text.contains(line), "{line}\n{text}");
         }
         let json = as_json(&config);
         assert_eq!(json["connect"], json!([8001]));
-        assert_eq!(json["write"], json!(["/no/such"]));
+        assert_eq!((&json["write"], &json["store"]), (&json!(["/no/such"]), &json!(["/no/such/a"])));
     }
 }

@@ -13,7 +13,7 @@ use sumun_host::program::THIS_PROGRAM;
 use super::certificates::Certificates;
 use super::descriptors::Descriptors;
 use super::process::Phase;
-use super::{Supervisor, log_lines};
+use super::{Supervisor, devices, log_lines};
 use crate::limits::{APPLY_TIMEOUT, RUNTIME_STATE_TIMEOUT, START_TIMEOUT, WAITING_RELOADS};
 use crate::sandbox::Allowed;
 
@@ -164,10 +164,11 @@ impl Supervisor {
         // Nobody listens at these addresses yet: who comes before the answer would else be refused.
         pending.added.listen()?;
         // A name that is new gets its descriptors, also where the socket itself is not new.
-        let added = self
+        let mut added = self
             .descriptors
             .copies(&pending.added, &pending.config, Some(&self.config))
             .map_err(|error| error.to_string())?;
+        added.extend(devices::open(&pending.config));
         let tls = pending.certificates.material();
         let apply = Apply { id: pending.id, sources: pending.sources.to_json().to_string(), added, tls };
         let sent = self.process(number).is_some_and(|process| process.send(ToWorker::Apply(apply)));
@@ -176,7 +177,8 @@ impl Supervisor {
 
     fn start_with(&mut self, pending: &Pending) -> Result<u64, String> {
         let text = |error: std::io::Error| error.to_string();
-        let descriptors = self.descriptors.copies(&pending.added, &pending.config, None).map_err(text)?;
+        let mut descriptors = self.descriptors.copies(&pending.added, &pending.config, None).map_err(text)?;
+        descriptors.extend(devices::open(&pending.config));
         let listening = pending.added.is_listening();
         let first = self.first_message(&pending.sources, descriptors, listening, &pending.certificates);
         self.start_process(Path::new(THIS_PROGRAM), first, Allowed::by(&pending.config)).map_err(text)

@@ -239,6 +239,7 @@ mod tests {
             Just(Label::Admin),
             Just(Label::Control),
             Just(Label::AccessLog),
+            "/[a-z가-힣 ]{1,20}".prop_map(|path| Label::PhysicalVolume { path: PathBuf::from(path) }),
         ];
         proptest::collection::vec(label, 0..12)
     }

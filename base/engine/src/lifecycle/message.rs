@@ -146,6 +146,11 @@ pub enum Label {
     Control,
     /// Where access log lines go; opened for appending.
     AccessLog,
+    /// A device of the cache, opened for this process alone: its lock goes with whoever has it.
+    PhysicalVolume {
+        /// As the config has it.
+        path: PathBuf,
+    },
 }
 
 /// From the worker process to the supervisor.
@@ -271,6 +276,7 @@ enum WrittenLabel {
     Admin,
     Control,
     AccessLog,
+    PhysicalVolume { path: PathBuf },
 }
 
 fn yes() -> bool {
@@ -396,6 +402,7 @@ impl From<Label> for WrittenLabel {
             Label::Admin => Self::Admin,
             Label::Control => Self::Control,
             Label::AccessLog => Self::AccessLog,
+            Label::PhysicalVolume { path } => Self::PhysicalVolume { path },
         }
     }
 }
@@ -415,6 +422,7 @@ impl From<WrittenLabel> for Label {
             WrittenLabel::Admin => Self::Admin,
             WrittenLabel::Control => Self::Control,
             WrittenLabel::AccessLog => Self::AccessLog,
+            WrittenLabel::PhysicalVolume { path } => Self::PhysicalVolume { path },
         }
     }
 }

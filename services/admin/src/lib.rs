@@ -25,6 +25,7 @@ use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::os::unix::net::UnixListener;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -64,7 +65,7 @@ pub struct Inputs {
     /// Ends a client's block; false: there is none.
     pub lift: Box<dyn Fn(IpAddr) -> bool + Send + Sync>,
     /// Asks the cache, or has it forget; why not is said in words.
-    pub cache: Box<dyn Fn(CacheCommand) -> Result<serde_json::Value, String> + Send + Sync>,
+    pub cache: Box<dyn Fn(CacheCommand) -> CacheAnswer + Send + Sync>,
     /// The process takes no new connections any more.
     pub draining: Arc<AtomicBool>,
     /// Another process is about to take over what is known of servers: no operator changes it here.
@@ -156,10 +157,15 @@ pub struct TrafficRow {
     pub bytes_sent: u64,
 }
 
+/// What the cache says, once it has done it; why not, in words.
+pub type CacheAnswer = Pin<Box<dyn Future<Output = Result<serde_json::Value, String>> + Send>>;
+
 /// What an operator wants of the cache.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CacheCommand {
     Report,
+    /// What there is on disk.
+    Volumes,
     /// What is there for a URL, where a request has these header fields.
     Get {
         url: String,

@@ -72,7 +72,7 @@ impl Fixture {
             traffic: Box::new(traffic::traffic),
             blocks: Box::new(|| vec![traffic::blocked()]),
             lift: Box::new(|client| client == IpAddr::from([203, 0, 113, 7])),
-            cache: Box::new(cache::cache),
+            cache: Box::new(|command| Box::pin(std::future::ready(cache::cache(command)))),
             draining: Arc::clone(&draining),
             handing_over: Arc::clone(&handing_over),
         });

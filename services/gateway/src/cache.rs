@@ -13,12 +13,18 @@
 //! ```
 //!
 //! A key is a SipHash of 128 bits with a secret key: nobody can make two URLs meet, and chance does not.
+//!
+//! Where the route has a volume, the same entries are on disk under the same keys (`disk.rs`), and what memory
+//! has not is looked for there. Large bodies are on disk alone.
 
+mod disk;
 mod filling;
+mod kept;
 mod operate;
 mod purges;
 mod response;
 mod rules;
+mod storage;
 
 use std::collections::HashMap;
 use std::hash::Hasher;
@@ -26,16 +32,21 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use siphasher::sip128::{Hasher128, SipHasher13};
+use sumun_config::checked::Name;
 use sumun_http::cache::{Unstorable, Validity};
+use sumun_store::pool::Volume;
 use sumun_store::{Key, Memory, Writer};
 
 use crate::events::Reason;
-use crate::limits::{CACHE_ENTRY_PART, CACHE_PASS_S, CACHE_PROBE_S};
+use crate::files::DiskGate;
+use crate::limits::{CACHE_DISK_BYTES, CACHE_ENTRY_PART, CACHE_PASS_S, CACHE_PROBE_S};
 
 pub use operate::{CacheReport, Finding, PurgeScope};
+pub use storage::{PhysicalVolumeReport, StorageReport, VolumeReport};
 
+pub(crate) use disk::{Body, DiskBody};
 pub(crate) use filling::{FillStream, Filling, Wanted, selection};
-pub(crate) use purges::{Purge, Scope};
+pub(crate) use purges::Purge;
 pub(crate) use response::Response;
 pub(crate) use rules::{Caching, UrlRules};
 
@@ -66,8 +77,7 @@ pub(crate) struct Stored {
     pub(crate) url: Arc<[u8]>,
     pub(crate) response: Arc<Response>,
     pub(crate) validity: Validity,
-    pub(crate) body: Box<[Arc<[u8]>]>,
-    pub(crate) length: u64,
+    pub(crate) body: Body,
     /// Purges up to this one do not hit it: at first those before its request went out.
     passed: AtomicU64,
 }
@@ -102,15 +112,18 @@ impl Pass {
 pub(crate) struct Cache {
     memory: Memory<Entry>,
     fills: [Mutex<HashMap<Key, Flight>>; FILL_SHARDS],
-    purges: purges::Purges,
+    purges: Arc<purges::Purges>,
+    storage: storage::Storage,
+    /// What is being read from disk.
+    loads: Mutex<HashMap<Key, disk::Load>>,
+    pub(crate) disk: Arc<DiskGate>,
     /// Bytes of bodies that anybody holds: the table, fills, and clients that are slow.
     held: Arc<AtomicU64>,
     /// Bytes in all, and of one answer.
     room: AtomicU64,
     answer_max: AtomicU64,
-    /// The ways in which routes make keys of URLs.
-    urls: Mutex<Vec<UrlRules>>,
-    next_generation: AtomicU64,
+    /// The ways in which routes make keys of URLs, and where they keep what they stand for.
+    urls: Mutex<Vec<(UrlRules, Option<Name>)>>,
     secret: [u8; 16],
     pub(crate) counts: Counts,
 }
@@ -125,9 +138,13 @@ pub(crate) struct Counts {
     pub(crate) collapsed: AtomicU64,
     pub(crate) revalidated: AtomicU64,
     pub(crate) stored: AtomicU64,
+    /// From disk into memory.
+    pub(crate) loaded: AtomicU64,
 }
 
 const FILL_SHARDS: usize = 16;
+
+type Fills<'a> = MutexGuard<'a, HashMap<Key, Flight>>;
 
 /// A fill that goes on.
 #[derive(Debug)]
@@ -161,19 +178,20 @@ pub(crate) enum Joined {
 }
 
 impl Cache {
-    /// Room for so many bytes.
-    pub(crate) fn new(memory: u64) -> Arc<Self> {
-        // Without randomness nothing of TLS works either.
-        let secret = sumun_host::random::random_bytes().unwrap_or_default();
+    /// Room for so many bytes. `secret`: of the keys; what is on disk is found by the one that it was stored with.
+    pub(crate) fn new(memory: u64, secret: [u8; 16], disk: &Arc<DiskGate>) -> Arc<Self> {
+        let purges = Arc::default();
         Arc::new(Self {
             memory: Memory::new(memory),
             fills: std::array::from_fn(|_| Mutex::default()),
-            purges: purges::Purges::default(),
+            storage: storage::Storage::new(&purges),
+            purges,
+            loads: Mutex::default(),
+            disk: Arc::clone(disk),
             held: Arc::default(),
             room: AtomicU64::new(memory),
             answer_max: AtomicU64::new(memory / CACHE_ENTRY_PART),
             urls: Mutex::default(),
-            next_generation: AtomicU64::new(1),
             secret,
             counts: Counts::default(),
         })
@@ -188,6 +206,11 @@ impl Cache {
     /// Bytes that a body may have to be kept.
     pub(crate) fn answer_max(&self) -> u64 {
         self.answer_max.load(Relaxed)
+    }
+
+    /// Bytes of a body that is in memory, where there is a disk for larger ones.
+    fn memory_max(&self) -> u64 {
+        self.answer_max().min(CACHE_DISK_BYTES)
     }
 
     /// So much is held besides what is in the table that nothing more is kept for now.
@@ -233,6 +256,11 @@ impl Cache {
     fn found(&self, slot: Slot, entry: Arc<Entry>, now_s: u64) -> Found {
         match &*entry {
             Entry::Pass(pass) if pass.until_s > now_s && !pass.claim_probe(now_s) => Found::Pass(slot, pass.why),
+            // What lies on disk goes when its turn comes, however often it is asked for.
+            Entry::Stored(stored) if !stored.body.is_there() => {
+                self.memory.remove_this(slot.key, &entry);
+                Found::Nothing(slot)
+            }
             Entry::Stored(stored) => match self.judge(stored) {
                 (Purge::None, _) => Found::Stored(slot, entry),
                 (Purge::Soft, newest) => match self.expire(slot.key, &entry, stored, (now_s, newest)) {
@@ -271,7 +299,6 @@ impl Cache {
             response: Arc::clone(&stored.response),
             validity,
             body: stored.body.clone(),
-            length: stored.length,
             passed: AtomicU64::new(newest),
         };
         let bytes = stale.bytes();
@@ -332,6 +359,15 @@ impl Cache {
         self.memory.insert(key, Arc::new(Entry::Stored(stored)), bytes);
     }
 
+    /// It cannot be given out after all: neither from here nor from disk.
+    pub(crate) fn drop_entry(&self, slot: Slot, entry: &Arc<Entry>) {
+        if self.memory.remove_this(slot.key, entry) {
+            for volume in self.storage.volumes() {
+                volume.forget(slot.key);
+            }
+        }
+    }
+
     /// The index of a URL is still the one that it was, or there was none.
     fn is_current(&self, url: Key, generation: Option<u64>) -> bool {
         let Some(generation) = generation else { return true };
@@ -340,7 +376,7 @@ impl Cache {
 
     /// Where a response to this URL is stored that varies by `names`: under the URL's own key where these
     /// are none, else under a key of its own, once the index says so.
-    fn place(&self, url: Key, names: &[u8], select: impl Fn(&[u8]) -> Vec<u8>) -> Slot {
+    fn place(&self, volume: Option<&Volume>, url: Key, names: &[u8], select: impl Fn(&[u8]) -> Vec<u8>) -> Slot {
         if names.is_empty() {
             return Slot { key: url, generation: None };
         }
@@ -349,64 +385,85 @@ impl Cache {
             Some(Entry::Index(index)) => Some(index),
             _ => None,
         };
+        let slot = |index: &Index| Slot {
+            key: self.variant_key(url, index, &select(&index.names)),
+            generation: Some(index.generation),
+        };
         if let Some(index) = known
             && has_all(&index.names, names)
         {
-            let key = self.variant_key(url, index, &select(&index.names));
-            return Slot { key, generation: Some(index.generation) };
+            // Disk may have lost it since, and without it nothing of the variants is found after a restart.
+            if let Some(volume) = volume.filter(|volume| volume.find(url).is_none()) {
+                self.keep_index(volume, url, index);
+                if !self.is_current(url, Some(index.generation)) {
+                    volume.forget(url);
+                }
+            }
+            return slot(index);
         }
         // Names that only some of the responses list count for all of them.
         let names = known.map_or_else(|| names.to_vec(), |index| union(&index.names, names));
-        let index = Index { names: names.into(), generation: self.next_generation.fetch_add(1, Relaxed) };
-        let slot =
-            Slot { key: self.variant_key(url, &index, &select(&index.names)), generation: Some(index.generation) };
-        let bytes = (size_of::<Entry>() + index.names.len()) as u64;
-        self.memory.insert(url, Arc::new(Entry::Index(index)), bytes);
+        // Of another life of the cache there may be variants on disk that this index does not stand for.
+        let index = Index { names: names.into(), generation: fastrand::u64(..) };
+        let slot = slot(&index);
+        if let Some(volume) = volume {
+            self.keep_index(volume, url, &index);
+        }
+        let entry = Entry::Index(index);
+        let bytes = entry.bytes();
+        self.memory.insert(url, Arc::new(entry), bytes);
         slot
     }
 
-    fn pass(&self, key: Key, now_s: u64, why: Unstorable) {
+    fn pass(&self, key: Key, volume: Option<&Volume>, now_s: u64, why: Unstorable) {
+        // Else it would be there again once this has been forgotten.
+        if let Some(volume) = volume {
+            volume.forget(key);
+        }
         let pass = Pass { until_s: now_s + CACHE_PASS_S, probe_at_s: AtomicU64::new(now_s + CACHE_PROBE_S), why };
         self.memory.insert(key, Arc::new(Entry::Pass(pass)), size_of::<Entry>() as u64);
     }
 
     /// What is stored under a URL's key is wrong from now on, and so is what is on its way: that first, or it
     /// could come in behind us. Variants are not found without their index, and stored no more without it.
-    fn invalidate(&self, url: Key) {
+    fn invalidate(&self, url: Key, text: &[u8]) {
         self.fills(url).remove(&url);
+        let is_forgotten = self.storage.volumes().iter().fold(true, |is_all, volume| volume.forget(url) & is_all);
+        if !is_forgotten || self.storage.is_out_of_reach() {
+            self.storage.purge_for_now(|purges| purges.add_url(self.key(text), false));
+        }
         self.memory.remove(url);
     }
 
     /// The same for all keys that routes make of a URL, as clients ask for it.
     pub(crate) fn invalidate_url(&self, scheme: &[u8], host: &[u8], path: &[u8], query: Option<&[u8]>) {
-        for rules in &*self.urls.lock().unwrap_or_else(PoisonError::into_inner) {
+        for (rules, _) in &*self.urls.lock().unwrap_or_else(PoisonError::into_inner) {
             let mut text = Vec::new();
             rules.write(scheme, host, path, query, &mut text);
-            self.invalidate(rules.key(self, &text));
+            self.invalidate(rules.key(self, &text), &text);
         }
     }
 
-    /// Purges whatever `scope` says; at once, for all workers.
-    fn purge(&self, scope: &Scope, is_soft: bool) {
-        match scope {
-            Scope::Url(text) => self.purges.add_url(self.key(text), is_soft),
-            Scope::Prefix(text) => self.purges.add_prefix(text, is_soft),
-            Scope::Tag(tag) => self.purges.add_tag(response::tag_of(tag), is_soft),
-            Scope::All => self.purges.add_all(is_soft),
-        }
-    }
-
-    fn fills(&self, key: Key) -> MutexGuard<'_, HashMap<Key, Flight>> {
+    fn fills(&self, key: Key) -> Fills<'_> {
         self.fills[key as usize % FILL_SHARDS].lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Stored {
-    /// All that it holds.
+impl Entry {
+    /// All that it holds in memory.
     fn bytes(&self) -> u64 {
-        let parts =
-            size_of::<Entry>() + self.url.len() + self.response.bytes() + self.body.len() * size_of::<Arc<[u8]>>();
-        parts as u64 + self.length
+        let parts = match self {
+            Self::Pass(_) => 0,
+            Self::Index(index) => index.names.len(),
+            Self::Stored(stored) => return stored.bytes(),
+        };
+        (size_of::<Self>() + parts) as u64
+    }
+}
+
+impl Stored {
+    fn bytes(&self) -> u64 {
+        (size_of::<Entry>() + self.url.len() + self.response.bytes()) as u64 + self.body.bytes()
     }
 }
 

@@ -70,9 +70,11 @@ pub struct Gateway {
 }
 
 impl Gateway {
-    /// `instance` tells this gateway from all others that speak to the same servers.
+    /// `instance` tells this gateway from all others that speak to the same servers; with `cache_secret` keys of
+    /// the cache are made, and what is on disk is found again by the one it was stored with.
     #[must_use]
-    pub fn new(pools: Arc<Pools>, tls: Arc<Tls>, rooms: Rooms, instance: &str) -> Arc<Self> {
+    pub fn new(pools: Arc<Pools>, tls: Arc<Tls>, rooms: Rooms, instance: &str, cache_secret: [u8; 16]) -> Arc<Self> {
+        let disk = DiskGate::new();
         let blocks = Arc::new(Blocks::new(pools.started()));
         let (redis, link) = Redis::new();
         Arc::new(Self {
@@ -85,7 +87,8 @@ impl Gateway {
             admissions: Mutex::default(),
             roots: Mutex::default(),
             pages: Mutex::default(),
-            disk: DiskGate::new(),
+            cache: Cache::new(0, cache_secret, &disk),
+            disk,
             limiting: Limiting::default(),
             redis: Arc::new(redis),
             link: Mutex::new(Some(link)),
@@ -95,7 +98,6 @@ impl Gateway {
             blocks,
             watchers: Watchers::default(),
             asn: Arc::default(),
-            cache: Cache::new(0),
             seed: fastrand::u64(..),
         })
     }

@@ -3,6 +3,7 @@
 use sumun_engine::preface::Refusal;
 use sumun_engine::tls::Failure;
 use sumun_http::Reject;
+use sumun_store::pool::State as DeviceState;
 
 /// Whose doing the end of a request was. It decides the counter and the log level.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -248,6 +249,10 @@ pub(crate) enum Event<'a> {
     AsnTableUnusable { path: &'a std::path::Path, why: &'a str },
     PageUnreadable { page: &'a std::path::Path, error: &'a std::io::Error },
     RootUnreadable { root: &'a std::path::Path, error: &'a std::io::Error },
+    StorageOpen { devices: usize, answers: u64 },
+    StorageClosed { why: &'a str },
+    StorageUnchanged { why: &'a str },
+    DeviceState { path: &'a std::path::Path, state: &'a DeviceState },
 }
 
 impl Event<'_> {
@@ -281,6 +286,28 @@ impl Event<'_> {
             Self::RootUnreadable { root, error } => {
                 tracing::error!("root {}: {error}; its route is left out", root.display());
             }
+            Self::StorageOpen { devices, answers } => {
+                tracing::info!("the storage of the cache is open: {answers} answers on {devices} physical volumes");
+            }
+            Self::StorageClosed { why } => {
+                tracing::error!("the storage of the cache: {why}; answers are kept in memory alone");
+            }
+            Self::StorageUnchanged { why } => {
+                tracing::error!(
+                    "the storage of the cache cannot become what the config says: {why}; it stays as it was"
+                );
+            }
+            Self::DeviceState { path, state } => match state {
+                DeviceState::Working => tracing::info!("physical volume {}: works again", path.display()),
+                DeviceState::Slow => tracing::error!(
+                    "physical volume {}: a write takes too long; what lies on it is asked of servers meanwhile",
+                    path.display()
+                ),
+                DeviceState::Failed(why) => tracing::error!(
+                    "physical volume {}: failed ({why}); what lies on it is asked of servers",
+                    path.display()
+                ),
+            },
             Self::Blocked { client, reason, lasts } => {
                 let end = jiff::Timestamp::now()
                     .checked_add(*lasts)

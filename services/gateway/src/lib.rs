@@ -32,7 +32,7 @@ mod traffic;
 mod upstream;
 
 pub use blocks::Blocked;
-pub use cache::{CacheReport, Finding, PurgeScope};
+pub use cache::{CacheReport, Finding, PhysicalVolumeReport, PurgeScope, StorageReport, VolumeReport};
 pub use control::{Gateway, LocalGateway};
 pub use events::{Reason, Side};
 pub use rooms::{RoomTotal, Rooms};

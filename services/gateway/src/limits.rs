@@ -209,6 +209,33 @@ pub(crate) const CACHE_TRIES: usize = 4;
 /// Bytes of a body that are put together in one piece when it is stored.
 pub(crate) const CACHE_PIECE_BYTES: u64 = 1024 * 1024;
 
+/// Where there is a volume, larger bodies are kept on disk alone and sent from the kernel's memory of it.
+pub(crate) const CACHE_DISK_BYTES: u64 = 256 * 1024;
+
+/// So long a request waits for what is on disk before a server is asked instead; and a client that gets a body
+/// from there, before it is given up.
+pub(crate) const CACHE_DISK_WAIT: Duration = Duration::from_secs(2);
+pub(crate) const CACHE_READ_WAIT: Duration = Duration::from_secs(10);
+
+/// So long a response on its way waits for the disk before it is not kept any more.
+pub(crate) const CACHE_ROOM_WAIT: Duration = Duration::from_secs(1);
+
+/// So long it is taken to be in the kernel's memory what was seen there.
+pub(crate) const CACHE_RESIDENT_MS: u64 = 1000;
+
+/// So long a response waits to be written to disk before it is found there, or not.
+pub(crate) const CACHE_COMMIT_WAIT: Duration = Duration::from_secs(10);
+
+/// So often the keeper of the pool looks after its devices, or whether another process has let go of them.
+pub(crate) const CACHE_LOOK: Duration = Duration::from_secs(1);
+pub(crate) const CACHE_LOOK_AGAIN: Duration = Duration::from_millis(50);
+
+/// So long a purge waits for the pool to be opened.
+pub(crate) const CACHE_SETTLE: Duration = Duration::from_secs(5);
+
+/// A range that begins so far behind what has come is asked for by itself.
+pub(crate) const CACHE_RANGE_AHEAD: u64 = 4 * 1024 * 1024;
+
 /// A challenge is good for so long, in milliseconds.
 pub(crate) const CHALLENGE_AGE_MS: u64 = 300_000;
 

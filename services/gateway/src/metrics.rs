@@ -1,6 +1,7 @@
 //! What the gateway counts. Each worker has its own cells; reading sums them.
 
 mod families;
+mod storage;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

@@ -8,28 +8,33 @@ use crate::serve::Request;
 use crate::{CacheCommand, CacheScope, Shared};
 
 /// `GET /api/v1/cache`
-pub(crate) fn report(shared: &Shared) -> Response {
-    answer(shared, CacheCommand::Report)
+pub(crate) async fn report(shared: &Shared) -> Response {
+    answer(shared, CacheCommand::Report).await
+}
+
+/// `GET /api/v1/volumes`
+pub(crate) async fn volumes(shared: &Shared) -> Response {
+    answer(shared, CacheCommand::Volumes).await
 }
 
 /// `POST /api/v1/cache/get`: `{"url": "https://…", "headers": {"Accept-Encoding": "gzip"}}`
-pub(crate) fn get(shared: &Shared, request: &Request<'_>) -> Response {
+pub(crate) async fn get(shared: &Shared, request: &Request<'_>) -> Response {
     match read_get(request) {
-        Ok(command) => answer(shared, command),
+        Ok(command) => answer(shared, command).await,
         Err(response) => response,
     }
 }
 
 /// `POST /api/v1/cache/purge`: one of `url`, `prefix`, `tag` and `"all": true`, and `"soft": true`.
-pub(crate) fn purge(shared: &Shared, request: &Request<'_>) -> Response {
+pub(crate) async fn purge(shared: &Shared, request: &Request<'_>) -> Response {
     match read_purge(request) {
-        Ok(command) => answer(shared, command),
+        Ok(command) => answer(shared, command).await,
         Err(response) => response,
     }
 }
 
-fn answer(shared: &Shared, command: CacheCommand) -> Response {
-    match (shared.inputs.cache)(command) {
+async fn answer(shared: &Shared, command: CacheCommand) -> Response {
+    match (shared.inputs.cache)(command).await {
         Ok(body) => Response::json(&body),
         Err(why) => bad(&why),
     }

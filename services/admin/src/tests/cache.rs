@@ -8,6 +8,7 @@ use crate::{CacheCommand, CacheScope};
 pub(super) fn cache(command: CacheCommand) -> Result<Value, String> {
     match command {
         CacheCommand::Report => Ok(json!({ "entries": 3 })),
+        CacheCommand::Volumes => Ok(json!({ "group": null })),
         CacheCommand::Get { url, headers } if url == "http://a/" => Ok(json!(headers.len())),
         CacheCommand::Get { url, .. } => Err(format!("{url} is no URL")),
         CacheCommand::Purge { scope, is_soft } => Ok(json!({ "purged": format!("{scope:?}"), "soft": is_soft })),
@@ -18,6 +19,8 @@ pub(super) fn cache(command: CacheCommand) -> Result<Value, String> {
 async fn the_cache_is_asked_and_purged() {
     let fixture = Fixture::new(None);
     assert_eq!(fixture.get("/api/v1/cache").await.json()["entries"], 3);
+    assert_eq!(fixture.get("/api/v1/volumes").await.json(), json!({ "group": null }));
+    assert_eq!(fixture.send("POST", "/api/v1/volumes", "{}").await.status, 405);
     let get = async |body: &str| fixture.send("POST", "/api/v1/cache/get", body).await;
     assert_eq!(get(r#"{"url": "http://a/", "headers": {"Accept": "b"}}"#).await.json(), 1);
     for wrong in [

@@ -5,6 +5,7 @@
 //! all who wait.
 
 use std::io::{self, IoSlice};
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -17,13 +18,15 @@ use sumun_http::cache::{self as law, Fields, RequestControl, ResponseControl, Un
 use sumun_http::chunked::Decoder;
 use sumun_http::field::Field;
 use sumun_http::{Method, ResponseBody, ResponseHead};
-use sumun_store::{Ended, Key, Writer};
+use sumun_store::limits::FILL_DISK_BYTES;
+use sumun_store::pool::{self, Volume};
+use sumun_store::{Ended, Key, OnDisk, Unwanted, Writer};
 
 use super::response::{Held, Lines, parsed, write_line};
-use super::{Cache, Caching, Entry, Failed, Response, Slot, Stored};
+use super::{Body, Cache, Caching, Entry, Failed, Fills, Response, Slot, Stored, kept};
 use crate::events::Reason;
 use crate::io::Gone;
-use crate::limits::CACHE_PIECE_BYTES;
+use crate::limits::{CACHE_COMMIT_WAIT, CACHE_PIECE_BYTES, CACHE_ROOM_WAIT};
 
 /// What is asked for.
 pub(crate) struct Wanted {
@@ -46,7 +49,14 @@ pub(crate) struct Wanted {
 /// A response on its way.
 pub(crate) struct Filling {
     wanted: Wanted,
+    /// Of the route, while it can be used.
+    volume: Option<Volume>,
     writer: Writer<Response, Failed>,
+    /// Where it is written as it comes: it is too large for memory; and what of it is in memory on its way.
+    on_disk: Option<pool::Writer>,
+    waiting: Option<Held>,
+    /// Of the body so far.
+    bytes: u64,
     /// What is to be stored once it is complete.
     response: Option<Arc<Response>>,
     /// Readers may have the head, and what of the body came behind it: nothing else can take its place.
@@ -62,6 +72,8 @@ pub(crate) struct Filling {
 pub(crate) struct FillStream {
     filling: Filling,
     phase: Phase,
+    /// Until when a disk may hold it up.
+    patience: Option<Pin<Box<tokio::time::Sleep>>>,
 }
 
 enum Phase {
@@ -95,7 +107,20 @@ impl Filling {
     pub(crate) fn new(wanted: Wanted, writer: Writer<Response, Failed>) -> Self {
         let serial = wanted.caching.cache.purges.newest();
         let asked_us = wanted.worker.clock.now_us();
-        Self { wanted, writer, response: None, has_head: false, asked_us, serial, server: None }
+        let volume = wanted.caching.cache.volume(wanted.caching.volume.as_ref());
+        Self {
+            wanted,
+            volume,
+            writer,
+            on_disk: None,
+            waiting: None,
+            bytes: 0,
+            response: None,
+            has_head: false,
+            asked_us,
+            serial,
+            server: None,
+        }
     }
 
     fn cache(&self) -> &Cache {
@@ -136,7 +161,7 @@ impl Filling {
             ResponseBody::None => Some(0),
             ResponseBody::Chunked | ResponseBody::UntilClose => None,
         };
-        let is_too_large = response.length.is_some_and(|length| length > self.cache().answer_max());
+        let is_too_large = response.length.is_some_and(|length| length > self.bytes_max());
         if response.stored.is_ok() && (is_too_large || self.cache().is_crowded()) {
             response.stored = Err(Unstorable::Size);
         }
@@ -149,9 +174,13 @@ impl Filling {
             Err(why) => self.pass(why, now_s),
         }
         let is_shared = response.stored.is_ok();
+        let is_large = response.length.is_some_and(|length| length > self.cache().memory_max());
         let response = Arc::new(response);
         self.response = Some(Arc::clone(&response));
         self.writer.begin(response, is_shared, is_shared);
+        if is_shared && is_large {
+            self.move_to_disk();
+        }
         match head.body {
             ResponseBody::None => Phase::Swallow,
             ResponseBody::Length(length) => Phase::Length(length),
@@ -192,7 +221,7 @@ impl Filling {
     fn refresh(&mut self, newer: Fields<'_>, now_s: u64) -> Phase {
         let Some(old) = self.old() else { return Phase::Swallow };
         let lines = Lines::merged(&old.response, newer, self.wanted.caching.tags.as_deref());
-        let (status, body, length) = (old.response.status, old.body.clone(), old.length);
+        let (status, body) = (old.response.status, old.body.clone());
         // Its own age counts, and is not kept.
         let mut judged = lines.kept.clone();
         if let Some(age) = newer.joined("age") {
@@ -201,8 +230,10 @@ impl Filling {
         let Some((bytes, head)) = parsed(&judged) else { return Phase::Swallow };
         let merged = Fields { bytes: &bytes, fields: &head.fields };
         let mut response = self.judge(status, merged, lines, now_s);
-        response.length = Some(length);
-        response.held.add(length);
+        response.length = Some(body.length());
+        if let Body::Memory(_) = body {
+            response.held.add(body.length());
+        }
         response.server_status = Some(304);
         self.cache().counts.revalidated.fetch_add(1, Relaxed);
         let response = Arc::new(response);
@@ -211,7 +242,7 @@ impl Filling {
             Err(why) => self.pass(why, now_s),
         }
         self.writer.begin(Arc::clone(&response), response.stored.is_ok(), true);
-        self.writer.end_with(&body);
+        self.end_with(&body);
         if response.stored.is_ok() {
             self.store(response, body);
         }
@@ -223,9 +254,35 @@ impl Filling {
         let Some(old) = self.old() else { return };
         let response = Arc::new(old.response.in_place_of(server_status, self.server.clone()));
         self.writer.begin(Arc::clone(&response), true, true);
-        self.writer.end_with(&old.body);
+        self.end_with(&old.body);
         self.response = Some(response);
         self.leave();
+    }
+
+    fn end_with(&self, body: &Body) {
+        match body {
+            Body::Memory(pieces) => self.writer.end_with(pieces),
+            Body::Disk(body) => self.writer.end_on_disk(body.disk.clone()),
+        }
+    }
+
+    /// Bytes that a body may have to be kept, in memory or on disk.
+    fn bytes_max(&self) -> u64 {
+        let on_disk = self.volume.as_ref().and_then(|volume| volume.object_max(self.wanted.slot.key));
+        on_disk.unwrap_or(0).max(self.cache().answer_max())
+    }
+
+    /// From here on the body is written to disk as it comes, if there is one that takes it.
+    fn move_to_disk(&mut self) {
+        let (Some(volume), Some(response)) = (&self.volume, &self.response) else { return };
+        let Some(mut writer) = volume.writer(self.wanted.slot.key, self.kept(response)) else { return };
+        if let Some(pieces) = self.writer.move_to_disk(OnDisk::Arriving(writer.arriving())) {
+            self.waiting = Some(Held::new(&self.wanted.caching.cache.held, FILL_DISK_BYTES));
+            for piece in &pieces {
+                writer.push(piece);
+            }
+            self.on_disk = Some(writer);
+        }
     }
 
     fn leave(&self) -> bool {
@@ -235,7 +292,7 @@ impl Filling {
     /// Now that it is known what the response varies by, the fill goes where requests look that are alike.
     fn settle(&mut self, names: &[u8]) {
         let cache = Arc::clone(&self.wanted.caching.cache);
-        let place = cache.place(self.wanted.url_key, names, |names| self.select(names));
+        let place = cache.place(self.volume.as_ref(), self.wanted.url_key, names, |names| self.select(names));
         if place != self.wanted.slot && cache.move_fill(self.wanted.slot.key, place.key, self.writer.fill()) {
             self.wanted.slot = place;
         }
@@ -249,12 +306,12 @@ impl Filling {
         let is_of_request = matches!(why, Unstorable::RequestNoStore | Unstorable::Method)
             || (why == Unstorable::Authorization && self.wanted.old.is_some());
         if is_there && !is_of_request {
-            self.cache().pass(self.wanted.slot.key, now_s, why);
+            self.cache().pass(self.wanted.slot.key, self.volume.as_ref(), now_s, why);
         }
     }
 
     /// How it ended, when the path is done with it.
-    pub(crate) fn finish(mut self, ended: Result<(), Reason>) {
+    pub(crate) async fn finish(mut self, ended: Result<(), Reason>) {
         let now_s = self.wanted.worker.clock.unix_seconds();
         match ended {
             Err(reason) if !self.has_head => {
@@ -267,49 +324,108 @@ impl Filling {
             Err(reason) => drop(self.writer.end(Ended::Failed(Failed(reason)))),
             Ok(()) => {
                 let response = self.response.take().filter(|response| response.stored.is_ok());
-                if let (Some(pieces), Some(response)) = (self.writer.end(Ended::Complete), response) {
-                    self.store(response, joined(pieces));
+                let pieces = self.writer.end(Ended::Complete);
+                match (response, self.on_disk.take(), pieces) {
+                    (Some(_), Some(writer), _) => self.commit(writer).await,
+                    (Some(response), None, Some(pieces)) => self.store(response, Body::Memory(joined(pieces))),
+                    _ => {}
                 }
             }
         }
     }
 
     /// Puts a complete response where requests find it, and then takes the fill away.
-    fn store(&self, response: Arc<Response>, body: Box<[Arc<[u8]>]>) {
-        let cache = self.cache();
+    fn store(&self, response: Arc<Response>, body: Body) {
+        let key = self.wanted.slot.key;
+        let writer = self.written(&response, &body);
+        let Some(mut fills) = self.current() else { return };
+        match (writer, &body, &self.volume) {
+            (Some(writer), ..) => drop(writer.commit()),
+            // Only the head is new.
+            (None, Body::Disk(body), Some(volume)) => body.rewrite(volume, key, self.kept(&response)),
+            // What disk has is older.
+            (None, Body::Memory(_), Some(volume)) => drop(volume.forget(key)),
+            (None, _, None) => {}
+        }
         let stored = Stored {
             url: Arc::clone(&self.wanted.url),
             validity: response.validity,
-            length: body.iter().map(|piece| piece.len() as u64).sum(),
             body,
             passed: AtomicU64::new(self.serial),
-            response: Arc::clone(&response),
+            response,
         };
-        // Its fill, or the index, is gone where somebody has changed the resource since.
-        let mut fills = cache.fills(self.wanted.slot.key);
-        let is_there =
-            fills.get(&self.wanted.slot.key).is_some_and(|flight| Arc::ptr_eq(&flight.fill, self.writer.fill()));
-        if is_there && cache.is_current(self.wanted.url_key, self.wanted.slot.generation) {
-            cache.insert(self.wanted.slot.key, stored);
-            fills.remove(&self.wanted.slot.key);
-        }
+        self.cache().insert(key, stored);
+        fills.remove(&key);
+    }
+
+    /// All but the commit of what is on disk besides memory; `None`: the disk is too busy for it, or has the
+    /// body already.
+    fn written(&self, response: &Response, body: &Body) -> Option<pool::Writer> {
+        let (Body::Memory(pieces), Some(volume)) = (body, &self.volume) else { return None };
+        let mut writer = volume.writer(self.wanted.slot.key, self.kept(response))?;
+        pieces.iter().all(|piece| writer.push(piece)).then_some(writer)
+    }
+
+    fn kept(&self, response: &Response) -> Vec<u8> {
+        kept::write_stored(&self.wanted.url, response, self.serial)
+    }
+
+    /// It is found on disk from now on. Until it is, the fill has it.
+    async fn commit(&self, writer: pool::Writer) {
+        let commit = self.current().and_then(|_fills| writer.commit());
+        let Some(commit) = commit else { return };
+        self.cache().counts.stored.fetch_add(1, Relaxed);
+        let written = std::future::poll_fn(|context| commit.poll(context));
+        // What takes longer is found when it is there.
+        tokio::time::timeout(CACHE_COMMIT_WAIT, written).await.ok();
+        // What memory has by this key is older.
+        self.cache().memory.remove(self.wanted.slot.key);
+    }
+
+    /// The fills, where this one is among them. It, or the index, is gone where somebody has changed the
+    /// resource since.
+    fn current(&self) -> Option<Fills<'_>> {
+        let (cache, key) = (self.cache(), self.wanted.slot.key);
+        let fills = cache.fills(key);
+        let is_there = fills.get(&key).is_some_and(|flight| Arc::ptr_eq(&flight.fill, self.writer.fill()));
+        (is_there && cache.is_current(self.wanted.url_key, self.wanted.slot.generation)).then_some(fills)
     }
 
     /// A piece of the body.
     fn push(&mut self, piece: &[u8]) {
-        let is_kept = self.writer.push(Arc::from(piece));
-        let Some(response) = self.response.as_ref().filter(|response| response.stored.is_ok()) else { return };
-        if !is_kept {
+        self.bytes += piece.len() as u64;
+        if self.response.as_ref().is_none_or(|response| response.stored.is_err()) {
+            self.writer.push(piece);
+            return;
+        }
+        if self.on_disk.is_none() && self.bytes > self.cache().memory_max() {
+            self.move_to_disk();
+        }
+        if let Some(writer) = &mut self.on_disk {
+            let is_taken = writer.push(piece);
+            self.writer.push(piece);
+            if !is_taken {
+                self.give_up_keeping();
+            }
+            return;
+        }
+        if let Some(response) = &self.response {
+            response.held.add(piece.len() as u64);
+        }
+        if !self.writer.push(piece) {
             // It has turned out to be too large: others need not find that out again.
             self.response = None;
-            return self.pass(Unstorable::Size, self.wanted.worker.clock.unix_seconds());
+            self.pass(Unstorable::Size, self.wanted.worker.clock.unix_seconds());
+        } else if self.cache().is_crowded() {
+            self.give_up_keeping();
         }
-        response.held.add(piece.len() as u64);
-        if self.cache().is_crowded() {
-            self.response = None;
-            self.leave();
-            self.writer.give_up_keeping();
-        }
+    }
+
+    fn give_up_keeping(&mut self) {
+        self.on_disk = None;
+        self.response = None;
+        self.leave();
+        self.writer.give_up_keeping();
     }
 }
 
@@ -331,7 +447,7 @@ fn joined(pieces: Vec<Arc<[u8]>>) -> Box<[Arc<[u8]>]> {
 
 impl FillStream {
     pub(crate) fn new(filling: Filling) -> Self {
-        Self { filling, phase: Phase::Head }
+        Self { filling, phase: Phase::Head, patience: None }
     }
 
     pub(crate) fn into_filling(self) -> Filling {
@@ -351,7 +467,7 @@ impl FillStream {
                 taken += self.take_head(rest)?;
                 continue;
             }
-            match self.filling.writer.poll_room(context) {
+            match self.poll_room(context) {
                 Poll::Ready(Ok(())) => {}
                 Poll::Ready(Err(_)) => return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
                 Poll::Pending if taken > 0 => break,
@@ -381,6 +497,20 @@ impl FillStream {
             }
         }
         Poll::Ready(Ok(taken))
+    }
+
+    /// Readers that are slow hold up what is not kept; a disk holds up nobody for long.
+    fn poll_room(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Unwanted>> {
+        let polled = self.filling.writer.poll_room(context);
+        if polled.is_ready() || self.filling.on_disk.is_none() {
+            self.patience = None;
+            return polled;
+        }
+        let patience = self.patience.get_or_insert_with(|| Box::pin(tokio::time::sleep(CACHE_ROOM_WAIT)));
+        ready!(patience.as_mut().poll(context));
+        self.filling.give_up_keeping();
+        self.patience = None;
+        self.filling.writer.poll_room(context)
     }
 
     fn take_head(&mut self, bytes: &[u8]) -> io::Result<usize> {

@@ -1,16 +1,19 @@
 //! What operators ask the cache, and have it forget.
 
-use std::sync::PoisonError;
+use std::fs::File;
+use std::path::PathBuf;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, PoisonError};
 
-use sumun_config::checked::Config;
+use sumun_config::checked::{Config, Name};
 use sumun_http::cache::{Fields, Use, Validity};
 use sumun_http::field::Field;
 use sumun_http::{Method, ResponseHead, target};
 use sumun_store::Key;
 
+use super::response::tag_of;
 use super::rules::UrlRules;
-use super::{Cache, Entry, Purge, Scope, Stored};
+use super::{Body, Cache, Entry, Purge, StorageReport, Stored};
 use crate::control::Gateway;
 
 /// How the cache stands.
@@ -34,6 +37,8 @@ pub struct CacheReport {
     pub revalidated: u64,
     /// Answers that were stored.
     pub stored: u64,
+    /// Answers that were read from disk into memory, the larger ones without their bodies.
+    pub loaded: u64,
 }
 
 /// What is there for a URL.
@@ -56,6 +61,8 @@ pub enum Finding {
         /// Negative: stale for so long.
         ttl_s: i64,
         bytes: u64,
+        /// `memory`, `disk` or `memory and disk`.
+        place: &'static str,
         /// `fresh`, `stale-while-revalidate` or `stale`.
         state: &'static str,
         etag: String,
@@ -86,17 +93,46 @@ impl Gateway {
     ///
     /// # Errors
     /// That is no URL, or no header field.
-    pub fn cache_get(&self, url: &str, headers: &[(String, String)]) -> Result<Vec<(String, Finding)>, String> {
+    pub async fn cache_get(&self, url: &str, headers: &[(String, String)]) -> Result<Vec<(String, Finding)>, String> {
         let now_s = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |age| age.as_secs());
-        self.cache.get(url, headers, now_s)
+        self.cache.get(url, headers, now_s).await
     }
 
-    /// Purges, hard or soft; whoever asks after this gets nothing of it any more.
+    /// Purges, hard or soft; whoever asks after this gets nothing of it any more, nor does anybody after a
+    /// restart.
     ///
     /// # Errors
-    /// That is no URL.
-    pub fn cache_purge(&self, scope: &PurgeScope, is_soft: bool) -> Result<(), String> {
-        self.cache.purge_by_operator(scope, is_soft)
+    /// That is no URL; or it holds for now, and could not be made durable.
+    pub async fn cache_purge(&self, scope: &PurgeScope, is_soft: bool) -> Result<(), String> {
+        self.cache.purge_by_operator(scope, is_soft).await
+    }
+
+    /// Opens, changes or closes the pool on disk as the config says, with the devices that are new; in the
+    /// background. What goes wrong is logged and reported.
+    pub fn store_on(&self, config: &Config, devices: Vec<(PathBuf, File)>) {
+        self.cache.storage.follow(config.cache.group.clone(), devices);
+    }
+
+    /// Resolves once the pool is open, or cannot be opened.
+    pub async fn storage_settled(&self) {
+        self.cache.storage.settled().await;
+    }
+
+    /// Makes everything durable and lets go of the devices, so that another process may have them. Reading
+    /// goes on.
+    pub async fn leave_storage(&self) {
+        self.cache.storage.leave().await;
+    }
+
+    /// Takes the devices back: the other process does not come.
+    pub fn return_to_storage(&self) {
+        self.cache.storage.go_back();
+    }
+
+    /// How the pool on disk is; `None`: the config has none.
+    #[must_use]
+    pub fn volumes(&self) -> Option<StorageReport> {
+        self.cache.storage.report()
     }
 }
 
@@ -111,8 +147,10 @@ impl Cache {
             routes.filter_map(|(listener, route)| Some((listener, route, route.cache.as_ref()?)))
         };
         self.resize(if caches().next().is_some() { config.cache.memory } else { 0 });
-        let mut rules: Vec<UrlRules> = Vec::new();
-        for one in caches().map(|(listener, route, cache)| UrlRules::of(&listener.name, route, cache)) {
+        let mut rules = Vec::new();
+        for one in
+            caches().map(|(listener, route, cache)| (UrlRules::of(&listener.name, route, cache), cache.volume.clone()))
+        {
             if !rules.contains(&one) {
                 rules.push(one);
             }
@@ -135,83 +173,109 @@ impl Cache {
             passes: counts.passes.load(Relaxed),
             revalidated: counts.revalidated.load(Relaxed),
             stored: counts.stored.load(Relaxed),
+            loaded: counts.loaded.load(Relaxed),
         }
     }
 
     /// The texts that keys of this URL are made of, and the keys.
-    fn texts(&self, url: &str) -> Result<Vec<(Vec<u8>, Key)>, String> {
+    fn places(&self, url: &str) -> Result<Vec<Place>, String> {
         let parts = parts_of(url).ok_or_else(|| format!("{url} is no URL such as https://www.example.com/path"))?;
         let rules = self.urls.lock().unwrap_or_else(PoisonError::into_inner);
-        let with_key = |rules: &UrlRules| {
+        let place = |(rules, volume): &(UrlRules, Option<Name>)| {
             let text = parts.text(rules);
             let key = rules.key(self, &text);
-            (text, key)
+            Place { text, key, volume: volume.clone() }
         };
-        Ok(rules.iter().map(with_key).collect())
+        Ok(rules.iter().map(place).collect())
     }
 
-    fn get(&self, url: &str, headers: &[(String, String)], now_s: u64) -> Result<Vec<(String, Finding)>, String> {
+    async fn get(&self, url: &str, headers: &[(String, String)], now_s: u64) -> Result<Vec<(String, Finding)>, String> {
         let (bytes, fields) = request_of(headers)?;
         let request = Fields { bytes: &bytes, fields: &fields };
-        let found = self.texts(url)?.into_iter().map(|(text, key)| {
-            let finding = self.look(key, now_s, request);
-            (String::from_utf8_lossy(&text).into_owned(), finding)
-        });
-        Ok(found.collect())
+        let mut found = Vec::new();
+        for place in self.places(url)? {
+            let finding = self.look(&place, now_s, request).await;
+            found.push((String::from_utf8_lossy(&place.text).into_owned(), finding));
+        }
+        Ok(found)
     }
 
-    fn look(&self, url: Key, now_s: u64, request: Fields<'_>) -> Finding {
-        let arriving = |key| if self.fills(key).contains_key(&key) { Finding::Arriving } else { Finding::Nothing };
-        match self.memory.peek(url).as_deref() {
-            None => arriving(url),
-            Some(Entry::Index(index)) => {
-                let mut selection = Vec::new();
-                sumun_http::cache::vary::write_selection(request, &index.names, &mut selection);
-                let key = self.variant_key(url, index, &selection);
-                match self.memory.peek(key).as_deref() {
-                    Some(entry) => self.describe(entry, now_s),
-                    None if arriving(key) == Finding::Arriving => Finding::Arriving,
-                    None => Finding::Varies { names: String::from_utf8_lossy(&index.names).into_owned() },
-                }
-            }
-            Some(entry) => self.describe(entry, now_s),
+    async fn look(&self, place: &Place, now_s: u64, request: Fields<'_>) -> Finding {
+        let url = self.peek(place, place.key).await;
+        let Some(Entry::Index(index)) = url.as_deref() else {
+            return url
+                .map_or_else(|| self.arriving(place.key), |entry| self.describe(place, place.key, &entry, now_s));
+        };
+        let mut selection = Vec::new();
+        sumun_http::cache::vary::write_selection(request, &index.names, &mut selection);
+        let key = self.variant_key(place.key, index, &selection);
+        match self.peek(place, key).await {
+            Some(entry) => self.describe(place, key, &entry, now_s),
+            None if self.arriving(key) == Finding::Arriving => Finding::Arriving,
+            None => Finding::Varies { names: String::from_utf8_lossy(&index.names).into_owned() },
         }
     }
 
-    fn describe(&self, entry: &Entry, now_s: u64) -> Finding {
+    /// Memory's entry, or disk's.
+    async fn peek(&self, place: &Place, key: Key) -> Option<Arc<Entry>> {
+        match (self.memory.peek(key), &place.volume) {
+            (None, Some(volume)) => self.load(volume, key).await,
+            (entry, _) => entry,
+        }
+    }
+
+    fn arriving(&self, key: Key) -> Finding {
+        if self.fills(key).contains_key(&key) { Finding::Arriving } else { Finding::Nothing }
+    }
+
+    fn describe(&self, place: &Place, key: Key, entry: &Entry, now_s: u64) -> Finding {
+        let is_on_disk = self.volume(place.volume.as_ref()).is_some_and(|volume| volume.find(key).is_some());
         match entry {
             Entry::Pass(pass) if pass.until_s > now_s => Finding::Passed { why: pass.why.as_str() },
             Entry::Pass(_) | Entry::Index(_) => Finding::Nothing,
             Entry::Stored(stored) => match self.judge(stored) {
                 (Purge::Hard, _) => Finding::Nothing,
-                (purge, _) => described(stored, purge == Purge::Soft, now_s),
+                (purge, _) => described(stored, is_on_disk, purge == Purge::Soft, now_s),
             },
         }
     }
 
-    fn purge_by_operator(&self, scope: &PurgeScope, is_soft: bool) -> Result<(), String> {
+    async fn purge_by_operator(&self, scope: &PurgeScope, is_soft: bool) -> Result<(), String> {
         match scope {
             PurgeScope::Url(url) => {
-                for (text, key) in self.texts(url)? {
-                    self.purge(&Scope::Url(text), is_soft);
+                // All of them, whether or not the first is durable.
+                let mut purged = Ok(());
+                for Place { text, key, .. } in self.places(url)? {
+                    let one = self.storage.purge(|purges| purges.add_url(self.key(&text), is_soft)).await;
                     if !is_soft {
-                        self.invalidate(key);
+                        self.invalidate(key, &text);
                     }
+                    purged = purged.and(one);
                 }
+                purged
             }
             PurgeScope::Prefix(prefix) => {
-                for (text, _) in self.texts(prefix)? {
-                    self.purge(&Scope::Prefix(text), is_soft);
+                let mut purged = Ok(());
+                for Place { text, .. } in self.places(prefix)? {
+                    purged = purged.and(self.storage.purge(|purges| purges.add_prefix(&text, is_soft)).await);
                 }
+                purged
             }
-            PurgeScope::Tag(tag) => self.purge(&Scope::Tag(tag.as_bytes().to_vec()), is_soft),
-            PurgeScope::All => self.purge(&Scope::All, is_soft),
+            PurgeScope::Tag(tag) => self.storage.purge(|purges| purges.add_tag(tag_of(tag.as_bytes()), is_soft)).await,
+            PurgeScope::All => self.storage.purge(|purges| purges.add_all(is_soft)).await,
         }
-        Ok(())
     }
 }
 
-fn described(stored: &Stored, is_purged: bool, now_s: u64) -> Finding {
+/// Where a route would keep answers to a URL.
+struct Place {
+    /// That the key is made of.
+    text: Vec<u8>,
+    key: Key,
+    volume: Option<Name>,
+}
+
+fn described(stored: &Stored, is_on_disk: bool, is_purged: bool, now_s: u64) -> Finding {
     let mut validity: Validity = stored.validity;
     if is_purged {
         validity.expire(now_s);
@@ -226,7 +290,12 @@ fn described(stored: &Stored, is_purged: bool, now_s: u64) -> Finding {
         status: stored.response.status,
         age_s: validity.age_s(now_s),
         ttl_s: validity.ttl_s(now_s),
-        bytes: stored.length,
+        bytes: stored.body.length(),
+        place: match stored.body {
+            Body::Disk(_) => "disk",
+            Body::Memory(_) if is_on_disk => "memory and disk",
+            Body::Memory(_) => "memory",
+        },
         state,
         etag: text(stored.response.etag()),
         vary: text(&stored.response.vary),

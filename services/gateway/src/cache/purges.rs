@@ -1,24 +1,19 @@
 //! What was purged. A purge is noted, not carried out: a stored response is looked at when it is asked for
 //! the next time, and only once for each purge. So a purge of a million responses costs as much as that of
 //! one, and holds for all workers when the call returns.
+//!
+//! What is on disk outlives the process, and so have purges to: each is a [`Note`] as well, which is read again
+//! when the pool is opened. Numbers grow with the time, so that those of this life are above all before it.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{PoisonError, RwLock};
+use std::time::{SystemTime, UNIX_EPOCH};
 
+use serde::{Deserialize, Serialize};
 use sumun_store::Key;
 
 use crate::limits::CACHE_PURGES;
-
-/// What to purge.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Scope {
-    /// The text that its key is made of.
-    Url(Vec<u8>),
-    Prefix(Vec<u8>),
-    Tag(Vec<u8>),
-    All,
-}
 
 /// What a purge means for a response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,46 +50,99 @@ struct Marks {
     hard: u64,
 }
 
+/// A purge, as it is kept.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Note {
+    #[serde(skip)]
+    number: u64,
+    /// The number of the purge before it; 0: there was none.
+    previous: u64,
+    is_soft: bool,
+    what: Noted,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+enum Noted {
+    All,
+    Url(Key),
+    Tag(u64),
+    Prefix(Box<[u8]>),
+}
+
+/// Of the bytes of a note.
+const NOTE_VERSION: u8 = 1;
+
+impl Note {
+    /// Its number is its key: milliseconds since 1970, which go into 48 bits for some thousand years.
+    pub(super) fn key(&self) -> Key {
+        Key::from(self.number)
+    }
+
+    pub(super) fn to_bytes(&self) -> Vec<u8> {
+        // Into memory, and of no type that it does not know: this cannot fail.
+        postcard::to_extend(self, vec![NOTE_VERSION]).unwrap_or_default()
+    }
+
+    /// What was noted by this key. What cannot be read, or not be understood, may have been anything.
+    pub(super) fn from_bytes(key: Key, bytes: Option<&[u8]>) -> Self {
+        let number = u64::try_from(key).unwrap_or(u64::MAX);
+        let note: Option<Self> = bytes
+            .and_then(<[u8]>::split_first)
+            .filter(|(version, _)| **version == NOTE_VERSION)
+            .and_then(|(_, rest)| postcard::from_bytes(rest).ok());
+        let unknown = Self { number, previous: 0, is_soft: false, what: Noted::All };
+        note.map_or(unknown, |note| Self { number, ..note })
+    }
+}
+
 impl Purges {
     /// The number of the newest purge: who asks a server now is behind it.
     pub(super) fn newest(&self) -> u64 {
         self.newest.load(Ordering::Acquire)
     }
 
-    pub(super) fn add_all(&self, is_soft: bool) {
-        self.add(is_soft, |made| Some(&mut made.all));
+    pub(super) fn add_all(&self, is_soft: bool) -> Note {
+        self.add(is_soft, Noted::All)
     }
 
-    pub(super) fn add_url(&self, url: Key, is_soft: bool) {
-        self.add(is_soft, |made| Some(made.urls.entry(url).or_default()));
+    pub(super) fn add_url(&self, url: Key, is_soft: bool) -> Note {
+        self.add(is_soft, Noted::Url(url))
     }
 
-    pub(super) fn add_tag(&self, tag: u64, is_soft: bool) {
-        self.add(is_soft, |made| Some(made.tags.entry(tag).or_default()));
+    pub(super) fn add_tag(&self, tag: u64, is_soft: bool) -> Note {
+        self.add(is_soft, Noted::Tag(tag))
     }
 
-    pub(super) fn add_prefix(&self, prefix: &[u8], is_soft: bool) {
-        self.add(is_soft, |made| {
-            if made.prefixes.iter().all(|(known, _)| **known != *prefix) {
-                made.prefixes.push((prefix.into(), Marks::default()));
-            }
-            made.prefixes.iter_mut().find(|(known, _)| **known == *prefix).map(|(_, marks)| marks)
-        });
+    pub(super) fn add_prefix(&self, prefix: &[u8], is_soft: bool) -> Note {
+        self.add(is_soft, Noted::Prefix(prefix.into()))
     }
 
-    fn add(&self, is_soft: bool, marks: impl FnOnce(&mut Made) -> Option<&mut Marks>) {
+    fn add(&self, is_soft: bool, what: Noted) -> Note {
         let mut made = self.made.write().unwrap_or_else(PoisonError::into_inner);
-        let number = self.newest.load(Ordering::Relaxed) + 1;
-        made.make_room(number);
-        if let Some(marks) = marks(&mut made) {
-            if is_soft {
-                marks.soft = number;
-            } else {
-                marks.hard = number;
-            }
-        }
+        let previous = self.newest.load(Ordering::Relaxed);
+        let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |age| age.as_millis() as u64);
+        let note = Note { number: now_ms.max(previous + 1), previous, is_soft, what };
+        made.mark(&note);
         // Whoever sees the number finds the purge.
-        self.newest.store(number, Ordering::Release);
+        self.newest.store(note.number, Ordering::Release);
+        note
+    }
+
+    /// Takes over what another life of the cache has noted, in the order of numbers. Where one is missing,
+    /// what is older than it counts as purged.
+    pub(super) fn load(&self, notes: impl Iterator<Item = Note>) {
+        let mut made = self.made.write().unwrap_or_else(PoisonError::into_inner);
+        let mut newest = self.newest.load(Ordering::Relaxed);
+        let mut last = 0;
+        for note in notes {
+            if note.previous > last {
+                made.floor = made.floor.max(note.previous);
+            }
+            made.mark(&note);
+            last = note.number;
+        }
+        newest = newest.max(last);
+        self.newest.store(newest, Ordering::Release);
     }
 
     /// What has hit a response that was asked for when purge `serial` was the newest.
@@ -118,17 +166,36 @@ impl Purges {
 }
 
 impl Made {
+    fn mark(&mut self, note: &Note) {
+        self.make_room();
+        let marks = match &note.what {
+            Noted::All => &mut self.all,
+            Noted::Url(url) => self.urls.entry(*url).or_default(),
+            Noted::Tag(tag) => self.tags.entry(*tag).or_default(),
+            Noted::Prefix(prefix) => match self.prefixes.iter().position(|(known, _)| known == prefix) {
+                Some(at) => &mut self.prefixes[at].1,
+                None => &mut self.prefixes.push_mut((prefix.clone(), Marks::default())).1,
+            },
+        };
+        let mark = if note.is_soft { &mut marks.soft } else { &mut marks.hard };
+        *mark = (*mark).max(note.number);
+    }
+
     /// Of too many the older ones go, and with them what is as old and was not asked for since.
-    fn make_room(&mut self, number: u64) {
+    fn make_room(&mut self) {
         if self.urls.len() + self.tags.len() + self.prefixes.len() < CACHE_PURGES {
             return;
         }
-        let floor = number.saturating_sub(CACHE_PURGES as u64 / 2);
-        let is_newer = |marks: &Marks| marks.soft.max(marks.hard) > floor;
+        let newest_of = |marks: &Marks| marks.soft.max(marks.hard);
+        let all = self.urls.values().chain(self.tags.values()).chain(self.prefixes.iter().map(|(_, marks)| marks));
+        let mut numbers: Vec<u64> = all.map(newest_of).collect();
+        let middle = numbers.len() / 2;
+        let floor = *numbers.select_nth_unstable(middle).1;
+        let is_newer = |marks: &Marks| newest_of(marks) > floor;
         self.urls.retain(|_, marks| is_newer(marks));
         self.tags.retain(|_, marks| is_newer(marks));
         self.prefixes.retain(|(_, marks)| is_newer(marks));
-        self.floor = floor;
+        self.floor = self.floor.max(floor);
     }
 }
 
@@ -143,15 +210,15 @@ mod tests {
         assert_eq!(judge(0), Purge::None);
         purges.add_tag(3, false);
         purges.add_prefix(b"http://a/c", false);
-        purges.add_url(8, false);
-        assert_eq!((judge(0), purges.newest()), (Purge::None, 3));
-        purges.add_tag(2, true);
-        assert_eq!((judge(0), judge(4)), (Purge::Soft, Purge::None));
-        purges.add_prefix(b"http://a/b", false);
-        assert_eq!((judge(4), judge(5)), (Purge::Hard, Purge::None));
-        purges.add_url(7, true);
-        purges.add_all(false);
-        assert_eq!((judge(5), judge(6), judge(7)), (Purge::Hard, Purge::Hard, Purge::None));
+        let other = purges.add_url(8, false).number;
+        assert_eq!((judge(0), purges.newest()), (Purge::None, other));
+        let soft = purges.add_tag(2, true).number;
+        assert_eq!((judge(0), judge(soft)), (Purge::Soft, Purge::None));
+        let hard = purges.add_prefix(b"http://a/b", false).number;
+        assert_eq!((judge(soft), judge(hard)), (Purge::Hard, Purge::None));
+        let soft = purges.add_url(7, true).number;
+        let all = purges.add_all(false).number;
+        assert_eq!((judge(hard), judge(soft), judge(all)), (Purge::Hard, Purge::Hard, Purge::None));
     }
 
     #[test]
@@ -166,5 +233,33 @@ mod tests {
         drop(made);
         assert_eq!(purges.judge(b"", 0, &[1], 0), Purge::Hard);
         assert_eq!(purges.judge(b"", 0, &[1], purges.newest()), Purge::None);
+    }
+    #[test]
+    fn another_life_knows_what_was_purged() {
+        let before = Purges::default();
+        let mut notes = vec![before.add_tag(1, false), before.add_prefix(b"http://a/", true), before.add_url(9, false)];
+        notes.push(before.add_all(true));
+        let again = |notes: &[Note]| {
+            let purges = Purges::default();
+            let read = notes.iter().map(|note| Note::from_bytes(note.key(), Some(&note.to_bytes())));
+            purges.load(read);
+            purges
+        };
+        let after = again(&notes);
+        assert_eq!(after.newest(), before.newest());
+        for (url, key, tags) in [(&b"http://a/x"[..], 1, &[][..]), (b"http://b/", 9, &[]), (b"http://b/", 1, &[1])] {
+            for serial in [0, notes[0].number, notes[1].number, notes[3].number] {
+                assert_eq!(after.judge(url, key, tags, serial), before.judge(url, key, tags, serial));
+            }
+        }
+        assert!(after.add_all(false).number > notes[3].number);
+        // The oldest was overtaken: nobody knows what it was.
+        let without = again(&notes[1..]);
+        assert_eq!(without.judge(b"", 0, &[], 0), Purge::Hard);
+        assert_eq!(without.judge(b"", 0, &[], notes[0].number), Purge::Soft);
+        for unknown in [None, Some(&b""[..]), Some(&[9, 1, 2]), Some(&[NOTE_VERSION])] {
+            let note = Note::from_bytes(5, unknown);
+            assert_eq!((note.number, note.what), (5, Noted::All), "it may have been anything");
+        }
     }
 }

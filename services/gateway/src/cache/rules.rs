@@ -19,6 +19,8 @@ pub(crate) struct Caching {
     pub(crate) rules: Rules,
     pub(crate) urls: UrlRules,
     pub(crate) drops_cookies: bool,
+    /// Where on disk; `None`: in memory alone.
+    pub(crate) volume: Option<Name>,
     /// In lower case.
     pub(crate) tags: Option<Box<str>>,
     /// In lower case.
@@ -50,6 +52,7 @@ impl Caching {
             urls: UrlRules::of(listener, route, config),
             own_names: own_names.map(|name| name.to_ascii_lowercase()).collect(),
             drops_cookies: config.drops_cookies,
+            volume: config.volume.clone(),
             tags: config.tags.as_deref().map(Box::from),
             bypass_cookies: config.bypass.cookies.clone(),
             bypass_headers: config.bypass.headers.clone(),

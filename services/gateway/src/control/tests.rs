@@ -61,7 +61,7 @@ impl Running {
         let started = Instant::now();
         let pools = Arc::new(Pools::new(started, b"key"));
         let rooms = Rooms::new([0; 32], Instant::now(), BTreeMap::new());
-        let gateway = Gateway::new(Arc::clone(&pools), Tls::new(WORKERS), rooms, "0");
+        let gateway = Gateway::new(Arc::clone(&pools), Tls::new(WORKERS), rooms, "0", [0; 16]);
         let log = AccessLog::start(WORKERS).unwrap();
         let workers = (0..WORKERS).map(|index| {
             let (orders, mut ordered) = unbounded_channel::<Order>();

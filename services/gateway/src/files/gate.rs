@@ -17,7 +17,7 @@ pub(crate) struct DiskGate {
 
 /// Why an operation was not done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum GateError {
+pub(crate) enum GateError {
     /// Too many are waiting already.
     Busy,
     /// The operation panicked, or the runtime is going down.
@@ -30,7 +30,7 @@ impl DiskGate {
     }
 
     /// Does work that may block, unless [`DISK_WAITERS_MAX`] requests are waiting for their turn.
-    pub(super) async fn run<T: Send + 'static>(
+    pub(crate) async fn run<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, GateError> {
@@ -40,7 +40,7 @@ impl DiskGate {
 
     /// The same for what has begun already and must not fail for being late; each connection has
     /// one such operation at most.
-    pub(super) async fn run_in_turn<T: Send + 'static>(
+    pub(crate) async fn run_in_turn<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, GateError> {

@@ -43,6 +43,7 @@ impl Gateway {
         families.push(refused);
         families.extend(self.room_families());
         families.extend(self.cache_families());
+        families.extend(super::storage::families(self.volumes().as_ref()));
         families.extend(self.shared_families());
         families
     }
@@ -87,11 +88,15 @@ impl Gateway {
         }
         let mut answers = Family::counter(
             "sumun_cache_answers_total",
-            "Answers that were stored (stored), that servers said are still right (revalidated), that had to go for others (evicted).",
+            "Answers that were stored (stored), that servers said are still right (revalidated), that had to go for others in memory (evicted), that were read from disk into memory (loaded).",
         );
-        for (what, count) in
-            [("stored", report.stored), ("revalidated", report.revalidated), ("evicted", report.evicted)]
-        {
+        let ends = [
+            ("stored", report.stored),
+            ("revalidated", report.revalidated),
+            ("evicted", report.evicted),
+            ("loaded", report.loaded),
+        ];
+        for (what, count) in ends {
             answers.push(&[("what", &what.into())], count);
         }
         [

@@ -40,11 +40,15 @@ pub(super) async fn serve(
         Ok(asked) => asked,
         Err(why) => return Box::pin(past(exchange, route, pool, (why, None))).await,
     };
-    let found = find(exchange, caching, &asked);
+    let mut found = find(exchange, caching, &asked);
     if let Found::Stored(slot, entry) = &found
         && let Some(stored) = given_out(exchange, route, pool, caching, (*slot, entry, &asked))
     {
-        return send::stored(exchange, route, stored).await;
+        if let Some(ended) = send::stored(exchange, route, stored).await {
+            return ended;
+        }
+        caching.cache.drop_entry(*slot, entry);
+        found = Found::Nothing(*slot);
     }
     // All else may take long. Boxed, as its future is large and most requests come no further.
     Box::pin(serve_through(exchange, route, pool, caching, (asked, found))).await
@@ -54,6 +58,14 @@ fn find(exchange: &Exchange<'_>, caching: &Caching, asked: &Asked) -> Found {
     let now_s = exchange.worker.clock.unix_seconds();
     let fields = Fields { bytes: exchange.bytes, fields: &exchange.head.fields };
     caching.cache.find(asked.url_key, now_s, |names| cache::selection(caching, fields, names))
+}
+
+/// What disk has where memory has nothing.
+async fn find_on_disk(exchange: &Exchange<'_>, caching: &Caching, slot: Slot) -> Found {
+    let Some(volume) = &caching.volume else { return Found::Nothing(slot) };
+    let now_s = exchange.worker.clock.unix_seconds();
+    let fields = Fields { bytes: exchange.bytes, fields: &exchange.head.fields };
+    caching.cache.find_on_disk(volume, slot, now_s, |names| cache::selection(caching, fields, names)).await
 }
 
 /// What is stored under a key, if it is given out as it is; where it is stale, it is fetched anew behind that.
@@ -98,10 +110,18 @@ async fn serve_through(
     let mut next = Some(first);
     for _ in 0..CACHE_TRIES {
         let found = next.take().unwrap_or_else(|| find(exchange, caching, &asked));
+        let found = match found {
+            Found::Nothing(slot) => find_on_disk(exchange, caching, slot).await,
+            found => found,
+        };
         let (slot, old, why) = match found {
             Found::Stored(slot, entry) => {
                 if let Some(stored) = given_out(exchange, route, pool, caching, (slot, &entry, &asked)) {
-                    return send::stored(exchange, route, stored).await;
+                    if let Some(ended) = send::stored(exchange, route, stored).await {
+                        return ended;
+                    }
+                    caching.cache.drop_entry(slot, &entry);
+                    continue;
                 }
                 (slot, Some(entry), Forwarded::Stale)
             }
@@ -142,12 +162,11 @@ async fn serve_through(
                 if !reader.is_asker() && !is_for(exchange, caching, &response) {
                     continue;
                 }
-                // What is not kept is better asked for in parts than thrown away up to the part.
-                if let Err(unstorable) = response.stored
-                    && exchange.head.has(Known::Range)
+                if exchange.head.has(Known::Range)
+                    && let Some(detail) = send::is_better_asked_for(exchange, caching, &reader, &response)
                 {
                     drop(reader);
-                    return past(exchange, route, pool, (why, Some(unstorable))).await;
+                    return past(exchange, route, pool, (why, detail)).await;
                 }
                 if reader.is_asker() {
                     exchange.record.pool = Some(Rc::clone(pool));

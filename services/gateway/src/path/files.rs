@@ -366,10 +366,16 @@ async fn send_file(
             let most = if paced.is_on() { bandwidth::share(exchange, paced).await? } else { usize::MAX };
             let left = ((end - offset) as usize).min(most);
             let count = if exchange.stream.is_socket() {
-                send_moved(exchange, &mut uptake, file, &mut offset, left).await?
+                let send = |socket: BorrowedFd<'_>| {
+                    let mut at = offset;
+                    sumun_host::files::send_file(socket, &***file, &mut at, left)
+                };
+                send_moved(exchange, &mut uptake, send).await?
             } else {
-                send_copied(exchange, &mut uptake, &mut head, file, &mut offset, left).await?
+                let read = |piece: &mut [u8]| file.read_at(piece, offset);
+                send_copied(exchange, &mut uptake, &mut head, left, read).await?
             };
+            offset += count as u64;
             uptake.pauses(exchange.deadline.now_ms());
             paced.note(count);
             exchange.record.bytes_out += count as u64;
@@ -383,47 +389,46 @@ async fn send_file(
     Ok(())
 }
 
-/// The next piece of a file, which is not copied through this process.
-async fn send_moved(
+/// The next piece of a file, which is not copied through this process: `send` moves it into the socket.
+pub(super) async fn send_moved(
     exchange: &mut Exchange<'_>,
     uptake: &mut Uptake,
-    file: &OpenFile,
-    offset: &mut u64,
-    left: usize,
+    mut send: impl FnMut(BorrowedFd<'_>) -> std::io::Result<usize>,
 ) -> Result<usize, Reason> {
-    poll_fn(|context| {
-        let send = |socket: BorrowedFd<'_>| sumun_host::files::send_file(socket, &**file, offset, left);
-        match exchange.stream.poll_writable_io(context, send) {
-            Poll::Ready(Ok(count)) => {
-                uptake.sent += count as u64;
-                Poll::Ready(Ok(count))
-            }
-            Poll::Ready(Err(_)) => Poll::Ready(Err(Reason::ClientClosed)),
-            Poll::Pending if uptake.awaits_client(exchange) && !exchange.is_over_limit() => Poll::Pending,
-            Poll::Pending => Poll::Ready(Err(Reason::ClientStalled)),
+    poll_fn(|context| match exchange.stream.poll_writable_io(context, &mut send) {
+        Poll::Ready(Ok(count)) => {
+            uptake.sent += count as u64;
+            Poll::Ready(Ok(count))
         }
+        Poll::Ready(Err(error)) if is_of_disk(&error) => Poll::Ready(Err(Reason::FileUnreadable)),
+        Poll::Ready(Err(_)) => Poll::Ready(Err(Reason::ClientClosed)),
+        Poll::Pending if uptake.awaits_client(exchange) && !exchange.is_over_limit() => Poll::Pending,
+        Poll::Pending => Poll::Ready(Err(Reason::ClientStalled)),
     })
     .await
 }
 
-/// The next piece of a file to a client that the kernel cannot serve by itself: it is read into
+/// Which of the two that bytes are moved between has failed.
+fn is_of_disk(error: &std::io::Error) -> bool {
+    matches!(rustix::io::Errno::from_io_error(error), None | Some(rustix::io::Errno::IO))
+}
+
+/// The next piece of a file to a client that the kernel cannot serve by itself: `read` brings it into
 /// this process, for its bytes go into frames or records. The first one has the head before it. 0 is
 /// the file's end.
-async fn send_copied(
+pub(super) async fn send_copied(
     exchange: &mut Exchange<'_>,
     uptake: &mut Uptake,
     head: &mut Vec<u8>,
-    file: &OpenFile,
-    offset: &mut u64,
     left: usize,
+    read: impl FnOnce(&mut [u8]) -> std::io::Result<usize>,
 ) -> Result<usize, Reason> {
     let mut lease = Lease::large();
     lease.append(&std::mem::take(head));
     let room = exchange.stream.piece_bytes().saturating_sub(lease.len()).min(left);
     let piece = lease.spare().get_mut(..room).unwrap_or_default();
-    let count = file.read_at(piece, *offset).map_err(|_| Reason::FileUnreadable)?;
+    let count = read(piece).map_err(|_| Reason::FileUnreadable)?;
     lease.advance(count);
-    *offset += count as u64;
     uptake.write_all(exchange, lease.filled()).await?;
     Ok(count)
 }

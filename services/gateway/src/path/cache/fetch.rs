@@ -177,7 +177,7 @@ async fn run(work: Work) {
     let deadline = worker.deadlines.enter().await;
     let mut head = HeadLease::take();
     if !matches!(head.parse(&bytes, FIELDS_MAX), Ok(Some(_))) {
-        return filling.finish(Err(Reason::ServerProtocol));
+        return filling.finish(Err(Reason::ServerProtocol)).await;
     }
     let mut stream = Stream::Fill(Box::new(FillStream::new(filling)));
     let mut exchange = Exchange {
@@ -216,6 +216,6 @@ async fn run(work: Work) {
     };
     drop(exchange);
     if let Stream::Fill(fill) = stream {
-        fill.into_filling().finish(ended);
+        fill.into_filling().finish(ended).await;
     }
 }

@@ -1,5 +1,7 @@
 //! Stored responses on their way to the client, and those that still come.
 
+mod disk;
+
 use std::future::poll_fn;
 use std::io::IoSlice;
 use std::ops::Range;
@@ -7,6 +9,7 @@ use std::sync::Arc;
 use std::task::Poll;
 
 use sumun_engine::pace::DOWN;
+use sumun_http::cache::Unstorable;
 use sumun_http::cache::status::{CacheStatus, Forwarded};
 use sumun_http::conditional::{self, Conditions, Decision};
 use sumun_http::forward::{ConnectionLine, write_connection_line, write_hsts};
@@ -17,11 +20,11 @@ use sumun_store::{Ended as Over, Next};
 use super::super::bandwidth::{self, Paced};
 use super::super::uptake::Uptake;
 use super::super::{Ended, Exchange, answer, proxy};
-use crate::cache::{Failed, Reader, Response, Stored};
+use crate::cache::{Body, Caching, Failed, Reader, Response, Stored};
 use crate::events::Reason;
 use crate::http2::text;
 use crate::io::Gone;
-use crate::limits::COPY_BYTES;
+use crate::limits::{CACHE_RANGE_AHEAD, COPY_BYTES};
 use crate::site::Route;
 
 /// Pieces handed to the kernel in one write.
@@ -212,14 +215,47 @@ fn decide(exchange: &Exchange<'_>, response: &Response) -> Decision {
     conditional::evaluate(head.method.as_str(), Some(&response.validators()), &conditions)
 }
 
-/// Gives out what is stored.
-pub(super) async fn stored(exchange: &mut Exchange<'_>, route: &Route, stored: &Stored) -> Ended {
+/// Gives out what is stored. `None`: it is not there any more, and nothing has been sent.
+pub(super) async fn stored(exchange: &mut Exchange<'_>, route: &Route, stored: &Stored) -> Option<Ended> {
     let now_s = exchange.worker.clock.unix_seconds();
     let cache_status = CacheStatus::Hit { ttl_s: stored.validity.ttl_s(now_s) };
     let age_s = Some(stored.validity.age_s(now_s));
-    let plan = Plan::of(exchange, &stored.response, Some(stored.length), cache_status, age_s);
-    let sent = send_whole(exchange, route, &stored.response, &plan, &stored.body).await;
-    over(exchange, sent)
+    let plan = Plan::of(exchange, &stored.response, Some(stored.body.length()), cache_status, age_s);
+    let sent = match &stored.body {
+        Body::Memory(pieces) => send_whole(exchange, route, &stored.response, &plan, pieces).await,
+        Body::Disk(body) => Box::pin(disk::send_whole(exchange, route, &stored.response, &plan, body)).await?,
+    };
+    Some(over(exchange, sent))
+}
+
+/// A request for a range is better sent to a server by itself than made to wait; and why its answer is not kept.
+pub(super) fn is_better_asked_for(
+    exchange: &Exchange<'_>,
+    caching: &Caching,
+    reader: &Reader,
+    response: &Response,
+) -> Option<Option<Unstorable>> {
+    // What is not kept would be thrown away up to the part.
+    if let Err(unstorable) = response.stored {
+        return Some(Some(unstorable));
+    }
+    let length = response.length?;
+    let mut plan = Plan {
+        status: response.status,
+        part: Part::Whole,
+        length: None,
+        age_s: None,
+        cache_status: CacheStatus::Hit { ttl_s: 0 },
+        is_asker: false,
+    };
+    plan.select(exchange, response, length);
+    let is_better = match &plan.part {
+        Part::One(range) => range.first > reader.arrived() + CACHE_RANGE_AHEAD,
+        // Parts in any order are put together in memory.
+        Part::Many(..) => length > caching.cache.answer_max(),
+        Part::Nothing | Part::Whole => false,
+    };
+    is_better.then_some(None)
 }
 
 fn over(exchange: &mut Exchange<'_>, sent: Result<(), Reason>) -> Ended {
@@ -404,16 +440,18 @@ pub(super) async fn arriving(
     }
     let mut output = Vec::with_capacity(1024);
     plan.write_head(&mut output, exchange, route, response, is_chunked);
-    let sent = copy(exchange, &reader, &mut output, from, &mut left, is_chunked).await;
+    if from > 0 {
+        reader.skip_to(from);
+    }
+    let sent = copy(exchange, &reader, &mut output, &mut left, is_chunked).await;
     over(exchange, sent)
 }
 
-/// Writes `head`, and what comes from byte `skip` on, as much as is `left`.
+/// Writes `head`, and what comes, as much as is `left`.
 async fn copy(
     exchange: &mut Exchange<'_>,
     reader: &Reader,
     output: &mut Vec<u8>,
-    mut skip: u64,
     left: &mut Option<u64>,
     is_chunked: bool,
 ) -> Result<(), Reason> {
@@ -427,6 +465,12 @@ async fn copy(
         };
         let piece = match next {
             Next::Piece(piece) => piece,
+            Next::OnDisk(body, at) => {
+                flush(exchange, &mut paced, output, &mut head).await?;
+                let piece = disk::read(exchange, &body, at).await?;
+                reader.skip_to(at + piece.len() as u64);
+                piece
+            }
             Next::Ended(Over::Complete) if left.is_none() => {
                 if is_chunked {
                     head += 5;
@@ -440,11 +484,8 @@ async fn copy(
                 return Err(reason);
             }
         };
-        let from = skip.min(piece.len() as u64);
-        skip -= from;
-        let rest = piece.get(from as usize..).unwrap_or_default();
-        let most = left.map_or(rest.len(), |left| rest.len().min(usize::try_from(left).unwrap_or(usize::MAX)));
-        let bytes = rest.get(..most).unwrap_or_default();
+        let most = left.map_or(piece.len(), |left| piece.len().min(usize::try_from(left).unwrap_or(usize::MAX)));
+        let bytes = piece.get(..most).unwrap_or_default();
         if bytes.is_empty() {
             continue;
         }
@@ -513,6 +554,11 @@ async fn collect(exchange: &mut Exchange<'_>, reader: &Reader) -> Result<Vec<Arc
     loop {
         match next(exchange, reader, false).await {
             Some(Next::Piece(piece)) => body.push(piece),
+            Some(Next::OnDisk(disk, at)) => {
+                let piece = disk::read(exchange, &disk, at).await?;
+                reader.skip_to(at + piece.len() as u64);
+                body.push(piece);
+            }
             Some(Next::Ended(Over::Complete)) | None => return Ok(body),
             Some(Next::Ended(Over::Failed(Failed(reason)))) => return Err(reason),
         }

@@ -1,0 +1,194 @@
+//! Entries on disk: found where memory has none, and written where they are stored.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, PoisonError};
+
+use sumun_config::checked::Name;
+use sumun_store::pool::{self, Handle, Object, Volume};
+use sumun_store::{Key, OnDisk};
+use tokio::sync::OnceCell;
+
+use super::response::Held;
+use super::{Cache, Entry, Found, Index, Slot, kept};
+use crate::limits::{CACHE_DISK_WAIT, CACHE_RESIDENT_MS};
+
+/// Where a stored body is.
+#[derive(Debug, Clone)]
+pub(crate) enum Body {
+    Memory(Box<[Arc<[u8]>]>),
+    Disk(Arc<DiskBody>),
+}
+
+/// A body that is sent from disk, or rather from the kernel's memory of it.
+#[derive(Debug)]
+pub(crate) struct DiskBody {
+    pub(crate) disk: OnDisk,
+    object: Arc<Object>,
+    /// When its only chunk was last seen in the kernel's memory, on the worker's coarse clock.
+    seen_ms: AtomicU64,
+}
+
+impl Body {
+    pub(crate) fn length(&self) -> u64 {
+        match self {
+            Self::Memory(pieces) => pieces.iter().map(|piece| piece.len() as u64).sum(),
+            Self::Disk(body) => body.object.size(),
+        }
+    }
+
+    /// As far as can be told without reading it.
+    pub(super) fn is_there(&self) -> bool {
+        match self {
+            Self::Memory(_) => true,
+            Self::Disk(body) => body.object.is_there(),
+        }
+    }
+
+    /// Bytes of memory.
+    pub(super) fn bytes(&self) -> u64 {
+        match self {
+            Self::Memory(pieces) => self.length() + (pieces.len() * size_of::<Arc<[u8]>>()) as u64,
+            Self::Disk(body) => body.object.bytes_of_memory(),
+        }
+    }
+}
+
+impl DiskBody {
+    fn new(object: Object) -> Self {
+        let object = Arc::new(object);
+        Self { disk: OnDisk::Whole(Arc::clone(&object)), object, seen_ms: AtomicU64::new(0) }
+    }
+
+    /// Writes another head for the same body, where the disk is not too busy for it.
+    pub(super) fn rewrite(&self, volume: &Volume, key: Key, kept: Vec<u8>) {
+        drop(volume.rewrite(key, &self.object, kept));
+    }
+
+    /// The chunk was in the kernel's memory a moment ago. Only of a body of one chunk this is remembered.
+    pub(crate) fn was_seen(&self, now_ms: u64) -> bool {
+        now_ms.saturating_sub(self.seen_ms.load(Relaxed)) < CACHE_RESIDENT_MS
+    }
+
+    pub(crate) fn see(&self, now_ms: u64) {
+        if self.object.chunks() == 1 {
+            self.seen_ms.store(now_ms, Relaxed);
+        }
+    }
+}
+
+impl Cache {
+    /// The volume of this name, while there is one.
+    pub(crate) fn volume(&self, name: Option<&Name>) -> Option<Volume> {
+        name.and_then(|name| self.storage.volume(name))
+    }
+
+    /// What disk has in a place that is empty in memory; what is found goes into memory. `select` as with
+    /// [`Cache::find`].
+    pub(crate) async fn find_on_disk(
+        &self,
+        volume: &Name,
+        mut slot: Slot,
+        now_s: u64,
+        select: impl Fn(&[u8]) -> Vec<u8>,
+    ) -> Found {
+        // The index, and the variant that it leads to.
+        for _ in 0..2 {
+            let Some(entry) = self.load(volume, slot.key).await else { break };
+            // What varies is found by what it varies by.
+            if matches!(&*entry, Entry::Stored(stored) if slot.generation.is_none() && !stored.response.vary.is_empty())
+            {
+                break;
+            }
+            let Entry::Index(index) = &*entry else { return self.found(slot, entry, now_s) };
+            if slot.generation.is_some() {
+                break;
+            }
+            slot = Slot {
+                key: self.variant_key(slot.key, index, &select(&index.names)),
+                generation: Some(index.generation),
+            };
+            if let Some(entry) = self.memory.get(slot.key) {
+                return self.found(slot, entry, now_s);
+            }
+        }
+        Found::Nothing(slot)
+    }
+
+    /// Reads what disk has under a key, once for all who want it at the same time.
+    pub(super) async fn load(&self, volume: &Name, key: Key) -> Option<Arc<Entry>> {
+        let handle = self.storage.volume(volume)?.find(key)?;
+        let load = Loading { cache: self, key, load: Arc::clone(self.loads().entry(key).or_default()) };
+        load.load.get_or_init(|| self.load_alone(volume, key, handle)).await.clone()
+    }
+
+    async fn load_alone(&self, volume: &Name, key: Key, handle: Handle) -> Option<Arc<Entry>> {
+        let memory_max = self.memory_max();
+        let held = Held::new(&self.held, 0);
+        let read_from = handle.clone();
+        let reading = self.disk.run(move || read(&handle, memory_max, held));
+        // Who does not get it in time is better served by a server.
+        let entry = Arc::new(tokio::time::timeout(CACHE_DISK_WAIT, reading).await.ok()?.ok()??);
+        self.counts.loaded.fetch_add(1, Relaxed);
+        let bytes = entry.bytes();
+        if let Some(newer) = self.memory.insert_new(key, Arc::clone(&entry), bytes) {
+            return Some(newer);
+        }
+        // Whoever has changed it meanwhile has done so on disk first, and in memory perhaps before us; and the
+        // pool may be another one by now.
+        let found = self.storage.volume(volume).and_then(|volume| volume.find(key));
+        if !found.is_some_and(|found| found.is(&read_from)) {
+            self.memory.remove_this(key, &entry);
+            return None;
+        }
+        Some(entry)
+    }
+
+    /// Writes that the answers to a URL vary.
+    pub(super) fn keep_index(&self, volume: &Volume, url: Key, index: &Index) {
+        let writer = volume.writer(url, kept::write_index(index));
+        // What was there is another index, or an answer that does not vary.
+        if writer.and_then(pool::Writer::commit).is_none() {
+            volume.forget(url);
+        }
+    }
+
+    fn loads(&self) -> std::sync::MutexGuard<'_, std::collections::HashMap<Key, Load>> {
+        self.loads.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Somebody reads it. `None`: it is not there, or not whole.
+pub(super) type Load = Arc<OnceCell<Option<Arc<Entry>>>>;
+
+/// One of those who wait for it. The last one clears it away, however it ends.
+struct Loading<'a> {
+    cache: &'a Cache,
+    key: Key,
+    load: Load,
+}
+
+impl Drop for Loading<'_> {
+    fn drop(&mut self) {
+        let mut loads = self.cache.loads();
+        // The table's own, and this one.
+        if Arc::strong_count(&self.load) <= 2 {
+            loads.remove(&self.key);
+        }
+    }
+}
+
+/// The entry, with its body where that is small. Waits for the disk.
+fn read(handle: &Handle, memory_max: u64, held: Held) -> Option<Entry> {
+    let mut object = handle.open().ok()?;
+    let meta = object.take_meta();
+    let size = object.size();
+    let body = if size > memory_max {
+        Body::Disk(Arc::new(DiskBody::new(object)))
+    } else {
+        held.add(size);
+        let pieces: Result<Vec<Arc<[u8]>>, _> =
+            (0..object.chunks()).map(|number| object.chunk(number).map(Arc::from)).collect();
+        Body::Memory(pieces.ok()?.into())
+    };
+    kept::read(&meta, body, held)
+}

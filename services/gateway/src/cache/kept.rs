@@ -1,0 +1,102 @@
+//! What is written to disk of an entry, besides a body, so that another life of the cache can go on with it.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+use serde::{Deserialize, Serialize};
+use sumun_http::cache::Validity;
+
+use super::response::{Held, Lines};
+use super::{Body, Entry, Index, Response, Stored};
+
+/// Of all that is written here. What has another one is not understood, and so is not there.
+const VERSION: u8 = 1;
+
+#[derive(Debug, Serialize, Deserialize)]
+enum Kept<'a> {
+    Stored(#[serde(borrow)] Head<'a>),
+    Index { names: &'a [u8], generation: u64 },
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Head<'a> {
+    url: &'a [u8],
+    status: u16,
+    lines: &'a [u8],
+    vary: &'a [u8],
+    selection: &'a [u8],
+    tags: Vec<u64>,
+    answered_s: u64,
+    passed: u64,
+    born_s: u64,
+    lifetime_s: u32,
+    while_revalidate_s: u32,
+    if_error_s: u32,
+    no_cache: bool,
+    must_revalidate: bool,
+}
+
+/// A response to this URL that purges up to `passed` do not hit.
+pub(super) fn write_stored(url: &[u8], response: &Response, passed: u64) -> Vec<u8> {
+    let Validity { born_s, lifetime_s, while_revalidate_s, if_error_s, no_cache, must_revalidate } = response.validity;
+    write(&Kept::Stored(Head {
+        url,
+        status: response.status,
+        lines: &response.lines,
+        vary: &response.vary,
+        selection: &response.selection,
+        tags: response.tags.to_vec(),
+        answered_s: response.answered_s,
+        passed,
+        born_s,
+        lifetime_s,
+        while_revalidate_s,
+        if_error_s,
+        no_cache,
+        must_revalidate,
+    }))
+}
+
+pub(super) fn write_index(index: &Index) -> Vec<u8> {
+    write(&Kept::Index { names: &index.names, generation: index.generation })
+}
+
+/// The entry; `None`: it is not understood. `held` counts what its body takes of memory.
+pub(super) fn read(bytes: &[u8], body: Body, held: Held) -> Option<Entry> {
+    let (&VERSION, bytes) = bytes.split_first()? else { return None };
+    Some(match postcard::from_bytes(bytes).ok()? {
+        Kept::Index { names, generation } => Entry::Index(Index { names: names.into(), generation }),
+        Kept::Stored(head) => Entry::Stored(head.with(body, held)),
+    })
+}
+
+fn write(kept: &Kept<'_>) -> Vec<u8> {
+    // Into memory, and of no type that it does not know: this cannot fail.
+    postcard::to_extend(kept, vec![VERSION]).unwrap_or_default()
+}
+
+impl Head<'_> {
+    fn with(self, body: Body, held: Held) -> Stored {
+        let validity = Validity {
+            born_s: self.born_s,
+            lifetime_s: self.lifetime_s,
+            while_revalidate_s: self.while_revalidate_s,
+            if_error_s: self.if_error_s,
+            no_cache: self.no_cache,
+            must_revalidate: self.must_revalidate,
+        };
+        let lines = Lines { kept: self.lines.to_vec(), for_asker: Vec::new(), tags: self.tags };
+        let mut response = Response::without_validators(self.status, lines, (validity, self.answered_s), Ok(()), held);
+        response.note_validators();
+        response.vary = self.vary.into();
+        response.selection = self.selection.into();
+        response.length = Some(body.length());
+        Stored {
+            url: self.url.into(),
+            response: Arc::new(response),
+            validity,
+            body,
+            passed: AtomicU64::new(self.passed),
+        }
+    }
+}

@@ -1,0 +1,253 @@
+//! The thread that keeps the pool: one order after the other, and a look at the devices in between.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+
+use sumun_config::checked::CacheGroup;
+use sumun_store::Key;
+use sumun_store::pool::{self, Disk, FileDisk, Pool};
+
+use super::super::purges::Note;
+use super::{Order, Shared, State, Volumes, lock};
+use crate::events::Event;
+use crate::limits::{CACHE_LOOK, CACHE_LOOK_AGAIN};
+
+/// The volume that purges are noted in. No name in a config begins so.
+pub(super) const JOURNAL: &str = ".purges";
+
+struct Keeper<'a> {
+    shared: &'a Shared,
+    /// What is to be kept; `None`: nothing.
+    group: Option<CacheGroup>,
+    devices: HashMap<PathBuf, Device>,
+    /// Another process may have the devices.
+    has_left: bool,
+    /// What was said of each device.
+    told: HashMap<PathBuf, pool::State>,
+}
+
+/// What the supervisor has opened.
+struct Device {
+    file: File,
+    /// Once it is locked.
+    disk: Option<Arc<FileDisk>>,
+}
+
+/// Why there is no pool.
+enum Closed {
+    /// Another process has a device.
+    Busy,
+    Failed(String),
+}
+
+pub(super) fn run(shared: &Shared, orders: &Receiver<Order>) {
+    let mut keeper = Keeper { shared, group: None, devices: HashMap::new(), has_left: false, told: HashMap::new() };
+    loop {
+        let is_waiting = *shared.state.borrow() == State::Waiting;
+        match orders.recv_timeout(if is_waiting { CACHE_LOOK_AGAIN } else { CACHE_LOOK }) {
+            Ok(Order::Follow { group, devices }) => keeper.follow(group, devices),
+            Ok(Order::Leave { done }) => {
+                keeper.leave();
+                done.send(()).ok();
+            }
+            Ok(Order::Return) => {
+                keeper.has_left = false;
+                keeper.open();
+            }
+            Err(RecvTimeoutError::Timeout) if is_waiting => keeper.open(),
+            Err(RecvTimeoutError::Timeout) => keeper.look(),
+            Err(RecvTimeoutError::Disconnected) => return keeper.leave(),
+        }
+    }
+}
+
+impl Keeper<'_> {
+    fn follow(&mut self, group: Option<CacheGroup>, devices: Vec<(PathBuf, File)>) {
+        let is_open = matches!(*self.shared.state.borrow(), State::Open(_));
+        let mut has_new = false;
+        for (path, file) in devices {
+            // One that works, or is still being emptied, goes on as it is.
+            if !is_open || !self.works(&path) {
+                self.unlock(&path);
+                self.devices.insert(path, Device { file, disk: None });
+                has_new = true;
+            }
+        }
+        if group == self.group && is_open && !has_new {
+            return;
+        }
+        let before = std::mem::replace(&mut self.group, group);
+        if self.group.is_none() {
+            self.close();
+            self.devices.clear();
+            self.shared.publish(Volumes::default());
+            self.shared.is_now(State::Off);
+        } else if !self.has_left {
+            self.open();
+            if let (State::Failed(why), Some(before)) = (self.shared.state.borrow().clone(), before) {
+                self.go_on_with(before, &why);
+            }
+        }
+    }
+
+    /// A config that cannot be followed costs nobody what is stored.
+    fn go_on_with(&mut self, before: CacheGroup, why: &str) {
+        let wanted = self.group.replace(before);
+        self.open();
+        if matches!(*self.shared.state.borrow(), State::Open(_)) {
+            Event::StorageUnchanged { why }.write();
+            self.shared.is_now(State::Open(Some(format!("it is not what the config says: {why}"))));
+        } else {
+            self.group = wanted;
+        }
+    }
+
+    fn open(&mut self) {
+        let Some(group) = self.group.clone() else { return };
+        let state = match self.try_open(&group) {
+            Ok(()) => {
+                self.tell_open();
+                State::Open(None)
+            }
+            Err(Closed::Busy) => State::Waiting,
+            Err(Closed::Failed(why)) => State::Failed(why),
+        };
+        if let State::Failed(why) = &state {
+            Event::StorageClosed { why }.write();
+        }
+        self.shared.is_now(state);
+    }
+
+    fn tell_open(&self) {
+        if let Some(usage) = lock(&self.shared.pool).as_ref().map(Pool::usage) {
+            let answers =
+                usage.volumes.iter().filter(|volume| volume.name != JOURNAL).map(|volume| volume.objects).sum();
+            Event::StorageOpen { devices: usage.physical_volumes.len(), answers }.write();
+        }
+    }
+
+    fn try_open(&mut self, group: &CacheGroup) -> Result<(), Closed> {
+        let mut config = config_of(group);
+        let mut disks = Vec::new();
+        for (wanted, physical) in config.physical_volumes.iter_mut().zip(&group.physical_volumes) {
+            match self.disk(&physical.path, physical.size.unwrap_or(0)) {
+                Ok(disk) => disks.push((physical.path.clone(), disk as Arc<dyn Disk>)),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Err(Closed::Busy),
+                Err(error) => wanted.missing = Some(error.to_string()),
+            }
+        }
+        // From here to its end what is forgotten is forgotten in the pool before, which has been read already.
+        self.shared.is_now(State::Opening);
+        let before = lock(&self.shared.pool).take();
+        let opened = match before {
+            Some(pool) => pool.apply(&config, disks),
+            None => Pool::open_on(disks, &config),
+        };
+        let pool = opened.map_err(|error| Closed::Failed(error.to_string()))?;
+        let journal = pool.volume(JOURNAL);
+        if let Some(journal) = &journal {
+            let notes = journal.kept();
+            let note = |(key, bytes): &(Key, Option<Vec<u8>>)| Note::from_bytes(*key, bytes.as_deref());
+            self.shared.purges.load(notes.iter().map(note));
+        }
+        let volume =
+            |volume: &sumun_config::checked::CacheVolume| Some((volume.name.clone(), pool.volume(&volume.name)?));
+        let by_name = group.volumes.iter().filter_map(volume).collect();
+        self.shared.publish(Volumes { by_name, journal });
+        *lock(&self.shared.pool) = Some(pool);
+        Ok(())
+    }
+
+    /// The device, locked.
+    fn disk(&mut self, path: &Path, size: u64) -> io::Result<Arc<FileDisk>> {
+        let device = self.devices.get_mut(path).ok_or_else(|| io::Error::other("it could not be opened"))?;
+        if let Some(disk) = &device.disk {
+            disk.lock()?;
+            return Ok(Arc::clone(disk));
+        }
+        let disk = Arc::new(FileDisk::new(device.file.try_clone()?, size)?);
+        device.disk = Some(Arc::clone(&disk));
+        Ok(disk)
+    }
+
+    fn close(&mut self) {
+        let pool = lock(&self.shared.pool).take();
+        if let Some(pool) = pool {
+            pool.close();
+        }
+        for path in self.devices.keys() {
+            self.unlock(path);
+        }
+        self.told.clear();
+    }
+
+    fn unlock(&self, path: &Path) {
+        if let Some(disk) = self.devices.get(path).and_then(|device| device.disk.as_ref()) {
+            disk.unlock();
+        }
+    }
+
+    /// The pool has it, and it has not failed.
+    fn works(&self, path: &Path) -> bool {
+        let usage = lock(&self.shared.pool).as_ref().map(Pool::usage);
+        let mut devices = usage.iter().flat_map(|usage| &usage.physical_volumes);
+        devices.any(|device| device.path == path && !matches!(device.state, pool::State::Failed(_)))
+    }
+
+    fn leave(&mut self) {
+        self.has_left = true;
+        self.close();
+        if self.group.is_some() {
+            self.shared.is_now(State::Left);
+        }
+    }
+
+    /// Says what has become of devices, and lets go of one that is not in the config any more, once nothing on
+    /// it is left to be moved.
+    fn look(&mut self) {
+        let found = lock(&self.shared.pool).as_ref().map(|pool| (pool.usage(), pool.evacuated()));
+        let Some((usage, is_evacuated)) = found else { return };
+        let is_leaving = usage.physical_volumes.iter().any(|device| device.leaving.is_some());
+        for device in usage.physical_volumes {
+            let before = self.told.insert(device.path.clone(), device.state.clone());
+            if before.unwrap_or(pool::State::Working) != device.state {
+                Event::DeviceState { path: &device.path, state: &device.state }.write();
+            }
+        }
+        if is_leaving && is_evacuated {
+            self.open();
+            let group = self.group.clone();
+            let is_named =
+                |path: &PathBuf| group.iter().flat_map(|group| &group.physical_volumes).any(|one| one.path == *path);
+            let gone: Vec<PathBuf> = self.devices.keys().filter(|path| !is_named(path)).cloned().collect();
+            for path in gone {
+                // Whoever still reads there does not keep others away.
+                self.unlock(&path);
+                self.devices.remove(&path);
+            }
+        }
+    }
+}
+
+fn config_of(group: &CacheGroup) -> pool::Config {
+    let physical = group.physical_volumes.iter().map(|one| pool::PhysicalVolumeConfig {
+        path: one.path.clone(),
+        size: one.size.unwrap_or(0),
+        missing: None,
+    });
+    let volumes = group.volumes.iter().map(|one| pool::VolumeConfig {
+        name: one.name.to_string(),
+        size: one.size,
+        formerly: one.formerly.as_ref().map(|name| name.to_string()),
+    });
+    let journal = pool::VolumeConfig { name: JOURNAL.to_owned(), size: 0, formerly: None };
+    pool::Config {
+        physical_volumes: physical.collect(),
+        extent_bytes: group.extent,
+        volumes: volumes.chain([journal]).collect(),
+    }
+}

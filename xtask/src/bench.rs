@@ -5,6 +5,8 @@
 //! process tree per request; the rate depends on the load generator as well.
 
 pub(crate) use load::{parse_wrk, wrk};
+mod cached;
+mod caches;
 mod calls;
 mod load;
 mod report;
@@ -45,7 +47,7 @@ pub(crate) struct Options {
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=600))]
     seconds: Option<u32>,
     /// Who to compare with
-    #[arg(long, value_name = "NAME", value_delimiter = ',', default_value = "nginx,haproxy,envoy,h2o,varnish")]
+    #[arg(long, value_name = "NAME", value_delimiter = ',', default_value = "nginx,haproxy,envoy,h2o,varnish,ats")]
     rivals: Vec<String>,
     /// A binary to measure instead of building one; give several to compare builds
     #[arg(long, value_name = "[LABEL=]PATH")]
@@ -154,14 +156,14 @@ pub(crate) fn run(options: &Options) -> Fallible<bool> {
         return Err(why.into());
     }
     raise_own_open_files();
-    if options.what == What::Stream {
+    if options.what == What::Stream || rows.iter().any(|row| row.has_counting_server()) {
         stream::stay_on_cpu(1)?;
     }
 
     let mut measured = Vec::new();
     for row in rows {
         println!("\n{}: {}", row.name, row.what);
-        let outcomes = if row.is_idle() {
+        let outcomes = if row.is_about_memory() {
             measure_idle(row, &contenders, options.rounds.min(IDLE_ROUNDS_MAX))?
         } else {
             measure_requests(row, &contenders, options)?
@@ -246,6 +248,8 @@ struct Stage {
     files: PathBuf,
     /// The other end of streams; there is no origin then.
     streams: Option<stream::Server>,
+    /// The origin that counts, where the row has one.
+    counting: Option<cached::Origin>,
     _origin: Option<Running>,
     _folder: TemporaryFolder,
 }
@@ -256,7 +260,12 @@ impl Stage {
         if let Kind::Stream(traffic) = row.kind {
             let server = stream::Server::start(traffic, &folder)?;
             let (origin, files) = (server.address(), folder.path().to_path_buf());
-            return Ok(Self { origin, files, streams: Some(server), _origin: None, _folder: folder });
+            return Ok(Self { origin, files, streams: Some(server), counting: None, _origin: None, _folder: folder });
+        }
+        if row.has_counting_server() {
+            let counting = cached::Origin::start(row.body_bytes())?;
+            let (origin, files) = (counting.address, folder.path().to_path_buf());
+            return Ok(Self { origin, files, streams: None, counting: Some(counting), _origin: None, _folder: folder });
         }
         for file in ORIGIN_FILES {
             // Not all zeros: nothing on the way may be tempted to treat the body specially.
@@ -267,7 +276,7 @@ impl Stage {
         let origin = loopback(free_tcp_port()?);
         let mut running = rivals::start_origin(origin, &files, &folder)?;
         running.wait_for(origin, START_LIMIT)?;
-        Ok(Self { origin, files, streams: None, _origin: Some(running), _folder: folder })
+        Ok(Self { origin, files, streams: None, counting: None, _origin: Some(running), _folder: folder })
     }
 
     /// One run of what the row measures, from CPU 1.
@@ -360,6 +369,24 @@ fn measure_requests(row: &Row, contenders: &[Contender], options: &Options) -> F
             }
         }
     }
+    if row.kind == Kind::Herd {
+        for number in 1..=options.rounds {
+            for entrant in &mut entrants {
+                let round = cached::herd_round(row, &stage, entrant, number)?;
+                println!(
+                    "  {number}/{} {:<10} {:>5} reached the server, all had it after {:.0} ms, {:.2} us a client{}",
+                    options.rounds,
+                    entrant.contender.label(),
+                    round.reached,
+                    round.all_ms,
+                    round.total_us,
+                    if round.errors > 0 { format!(", {} ERRORS", round.errors) } else { String::new() },
+                );
+                entrant.outcome.rounds.push(round);
+            }
+        }
+        return Ok(end(entrants, absentees));
+    }
     for entrant in &entrants {
         stage.load(row, entrant.listen, 2)?;
     }
@@ -388,6 +415,11 @@ fn measure_requests(row: &Row, contenders: &[Contender], options: &Options) -> F
             entrant.outcome.calls = Some(calls);
         }
     }
+    Ok(end(entrants, absentees))
+}
+
+/// What all have come to, with their memory at the end.
+fn end(entrants: Vec<Entrant<'_>>, absentees: Vec<Outcome>) -> Vec<Outcome> {
     let mut outcomes: Vec<Outcome> = entrants
         .into_iter()
         .map(|mut entrant| {
@@ -396,7 +428,7 @@ fn measure_requests(row: &Row, contenders: &[Contender], options: &Options) -> F
         })
         .collect();
     outcomes.extend(absentees);
-    Ok(outcomes)
+    outcomes
 }
 
 fn one_round(row: &Row, stage: &Stage, entrant: &mut Entrant<'_>, seconds: u32) -> Fallible<Round> {
@@ -432,6 +464,7 @@ fn one_round(row: &Row, stage: &Stage, entrant: &mut Entrant<'_>, seconds: u32) 
         latency_p99_us: load.latency_p99_us,
         own_percent,
         others_percent: (busy_percent - own_percent).max(0.0),
+        ..Round::default()
     })
 }
 
@@ -445,6 +478,9 @@ fn measure_idle(row: &Row, contenders: &[Contender], rounds: u32) -> Fallible<Ve
                 continue;
             }
             let mut outcome = match stage.enter(row, contender) {
+                Ok(entrant) if matches!(row.kind, Kind::Objects { .. }) => {
+                    cached::object_round(row, &stage, entrant, number, rounds)
+                }
                 Ok(entrant) => idle_round(row, &stage, entrant, number, rounds),
                 Err(error) => absent(contender, &error.to_string()),
             };

@@ -6,6 +6,7 @@
 mod acme;
 mod attack;
 mod cache;
+mod cache_crash;
 mod client;
 mod drills;
 mod gateway;
@@ -44,6 +45,12 @@ pub(crate) struct Options {
     /// Build with this profile
     #[arg(long, default_value = "release")]
     profile: String,
+    /// Of cache-crash: kills
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    rounds: Option<u32>,
+    /// Of cache-crash: what all that is random follows from
+    #[arg(long)]
+    seed: Option<u64>,
 }
 
 /// One interop.
@@ -64,6 +71,10 @@ struct Peer {
 pub(crate) struct Stage {
     pub(crate) binary: PathBuf,
     pub(crate) folder: TemporaryFolder,
+    /// How often, where one does something again and again.
+    pub(crate) rounds: Option<u32>,
+    /// What is random follows from it.
+    pub(crate) seed: Option<u64>,
 }
 
 impl Stage {
@@ -90,7 +101,7 @@ const PYTHON: [Package; 3] = [packages::CURL, packages::PYTHON, packages::PYTHON
 
 const TLS: [Package; 5] = [packages::NGINX, packages::CURL, packages::OPENSSL, packages::H2LOAD, packages::PYTHON];
 
-const PEERS: [Peer; 22] = [
+const PEERS: [Peer; 23] = [
     peer("nginx", "nginx as the server behind", &[packages::NGINX, packages::CURL], true, plain::nginx),
     peer("apache", "Apache httpd as the server behind", &[packages::APACHE, packages::CURL], true, plain::apache),
     peer("python", "aiohttp, wsgiref and WebSockets", &PYTHON, true, plain::python),
@@ -126,6 +137,16 @@ const PEERS: [Peer; 22] = [
         false,
         cache::origins,
     ),
+    Peer {
+        on_demand: true,
+        ..peer(
+            "cache-crash",
+            "a cache on disk, killed while it is written: every byte, every purge, and how warm it is",
+            &[],
+            false,
+            cache_crash::crash,
+        )
+    },
     peer("grpc", "gRPC over HTTP/2, its client and its server", &PYTHON, true, plain::grpc),
     peer("quic", "aioquic through the L4 switch, its clients' UDP ports changing", &PYTHON, false, quic::rebinding),
     peer("wrk", "wrk as the client", &[packages::NGINX, packages::WRK, packages::TASKSET], false, plain::wrk),
@@ -287,14 +308,15 @@ pub(crate) fn run(options: &Options) -> Fallible<bool> {
         Some(path) => std::path::absolute(path)?,
         None => build(&options.profile)?,
     };
-    let count = run_peers(&PEERS.iter().filter(chosen).collect::<Vec<_>>(), &binary)?;
+    let chosen: Vec<_> = PEERS.iter().filter(chosen).collect();
+    let count = run_peers(&chosen, &binary, options.rounds, options.seed)?;
     Ok(count.failed == 0)
 }
 
 /// The fast ones, with the binary that the tests have built already.
 pub(crate) fn run_fast() -> Fallible<Count> {
     let binary = build("dev")?;
-    run_peers(&PEERS.iter().filter(|peer| peer.fast).collect::<Vec<_>>(), &binary)
+    run_peers(&PEERS.iter().filter(|peer| peer.fast).collect::<Vec<_>>(), &binary, None, None)
 }
 
 /// Packages that the fast ones need, so that they can be installed before everything else.
@@ -309,13 +331,13 @@ fn build(profile: &str) -> Fallible<PathBuf> {
     Ok(target_folder().join(if profile == "dev" { "debug" } else { profile }).join("sumun"))
 }
 
-fn run_peers(peers: &[&Peer], binary: &std::path::Path) -> Fallible<Count> {
+fn run_peers(peers: &[&Peer], binary: &std::path::Path, rounds: Option<u32>, seed: Option<u64>) -> Fallible<Count> {
     let mut count = Count::default();
     let mut lines = Vec::new();
     for peer in peers {
         println!("interop {}: {}", peer.name, peer.what);
         let started = Instant::now();
-        let (result, details) = match run_one(peer, binary) {
+        let (result, details) = match run_one(peer, binary, rounds, seed) {
             Verdict::Passed(seen) => {
                 count.passed += 1;
                 ("passed", seen)
@@ -343,7 +365,7 @@ fn run_peers(peers: &[&Peer], binary: &std::path::Path) -> Fallible<Count> {
     Ok(count)
 }
 
-fn run_one(peer: &Peer, binary: &std::path::Path) -> Verdict {
+fn run_one(peer: &Peer, binary: &std::path::Path, rounds: Option<u32>, seed: Option<u64>) -> Verdict {
     if peer.needs_root && !is_root() {
         return Verdict::Skipped("needs root for network namespaces".to_owned());
     }
@@ -353,7 +375,7 @@ fn run_one(peer: &Peer, binary: &std::path::Path) -> Verdict {
         Err(error) => return Verdict::Failed(error.to_string()),
     }
     let run = || {
-        let stage = Stage { binary: binary.to_owned(), folder: TemporaryFolder::create()? };
+        let stage = Stage { binary: binary.to_owned(), folder: TemporaryFolder::create()?, rounds, seed };
         (peer.run)(&stage)
     };
     match run() {

@@ -30,6 +30,7 @@ pub(crate) const NGINX_STREAM: Package = tool("libnginx-mod-stream", "/usr/lib/n
 pub(crate) const IPERF: Package = tool("iperf3", "iperf3");
 pub(crate) const HAPROXY: Package = service("haproxy", "haproxy");
 pub(crate) const VARNISH: Package = service("varnish", "varnishd");
+pub(crate) const TRAFFIC_SERVER: Package = service("trafficserver", "traffic_server");
 pub(crate) const H2O: Package = service("h2o", "h2o");
 pub(crate) const APACHE: Package = service("apache2", "apache2");
 pub(crate) const TOMCAT: Package = service("tomcat10", "/usr/share/tomcat10/bin/catalina.sh");

@@ -25,10 +25,10 @@ pub(crate) fn run(row: &Row, address: SocketAddr, seconds: u32) -> Fallible<Load
     match row.kind {
         Kind::Handshake { resumed } => handshakes(row, address, resumed, seconds),
         Kind::Http2 { streams } => h2load(row, address, streams, seconds),
-        Kind::Proxy(_) | Kind::Files(_) | Kind::Cached(_) | Kind::Idle => {
+        Kind::Proxy(_) | Kind::Files(_) | Kind::Cached(_) | Kind::CachedOnDisk(_) | Kind::Idle => {
             wrk(&format!("{}://{address}{}", row.scheme(), row.path()), row.connections, seconds)
         }
-        Kind::Stream(_) => Err("streams have a load of their own".into()),
+        Kind::Stream(_) | Kind::Herd | Kind::Objects { .. } => Err("it has a load of its own".into()),
     }
 }
 

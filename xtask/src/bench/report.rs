@@ -17,6 +17,9 @@ pub(crate) struct Round {
     pub(crate) system_us: f64,
     pub(crate) latency_p50_us: f64,
     pub(crate) latency_p99_us: f64,
+    /// Of a herd: how many asked the server, and when all had their answer.
+    pub(crate) reached: f64,
+    pub(crate) all_ms: f64,
     /// How much of its CPUs it used, and how much others took, in percent of one CPU.
     pub(crate) own_percent: f64,
     pub(crate) others_percent: f64,
@@ -88,7 +91,7 @@ impl Outcome {
 type Figure = (&'static str, fn(&Outcome) -> Option<f64>);
 
 fn figures(row: &Row) -> &'static [Figure] {
-    if row.is_idle() {
+    if row.is_about_memory() {
         &[
             ("proportional", |outcome| outcome.of_memory(|memory| memory.proportional_kib).map(|spread| spread.median)),
             ("resident", |outcome| outcome.of_memory(|memory| memory.resident_kib).map(|spread| spread.median)),
@@ -123,12 +126,15 @@ fn ratios(row: &Row, outcomes: &[Outcome]) -> Vec<(String, Vec<Ratio>)> {
 
 /// The header and the lines of a row's table.
 fn lines(row: &Row, outcomes: &[Outcome]) -> (Vec<String>, Vec<Vec<String>>) {
-    let idle = row.is_idle();
+    let idle = row.is_about_memory();
+    let is_herd = row.kind == Kind::Herd;
     // Who makes the load for streams asks one after the other, so that it has no latencies to tell.
     let latencies = !matches!(row.kind, Kind::Stream(_));
     let (cpu, rate) = (format!("CPU us/{}", row.unit()), row.rate());
     let header: Vec<&str> = if idle {
         vec!["", "PSS KiB", "RSS KiB", "bytes each"]
+    } else if is_herd {
+        vec!["", &cpu, "user us", "system us", "reached the server", "all had it, ms", "errors"]
     } else {
         let latencies: &[&str] = if latencies { &["p50 us", "p99 us"] } else { &[] };
         let first = ["", &cpu, "user us", "system us", &rate];
@@ -162,8 +168,16 @@ fn lines(row: &Row, outcomes: &[Outcome]) -> (Vec<String>, Vec<Vec<String>>) {
             round(|round| round.total_us, 2),
             round(|round| round.user_us, 2),
             round(|round| round.system_us, 2),
-            round(|round| round.requests_per_second, 0),
         ];
+        if is_herd {
+            line.extend([
+                round(|round| round.reached, 0),
+                round(|round| round.all_ms, 0),
+                outcome.errors().to_string(),
+            ]);
+            return line;
+        }
+        line.push(round(|round| round.requests_per_second, 0));
         if latencies {
             line.extend([median(|round| round.latency_p50_us), median(|round| round.latency_p99_us)]);
         }
@@ -237,6 +251,7 @@ pub(crate) fn json(row: &Row, outcomes: &[Outcome]) -> Value {
                         "requests_per_second": round.requests_per_second, "total_us": round.total_us,
                         "user_us": round.user_us, "system_us": round.system_us,
                         "latency_p50_us": round.latency_p50_us, "latency_p99_us": round.latency_p99_us,
+                        "reached_server": round.reached, "all_ms": round.all_ms,
                         "own_cpu_percent": round.own_percent, "others_cpu_percent": round.others_percent,
                     })
                 })

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::rows::{Kind, Row};
-use super::stream;
+use super::{caches, stream};
 use crate::children::{Running, TemporaryFolder};
 use crate::packages::{self, Missing, Package};
 use crate::process::open_files_hard_limit;
@@ -28,6 +28,8 @@ pub(crate) enum Contender {
     Envoy,
     H2o,
     Varnish,
+    /// Apache Traffic Server.
+    Ats,
 }
 
 /// What a contender is asked to be.
@@ -49,7 +51,8 @@ impl Contender {
             "envoy" => Ok(Self::Envoy),
             "h2o" => Ok(Self::H2o),
             "varnish" => Ok(Self::Varnish),
-            _ => Err(format!("no rival {name:?}; there are nginx, haproxy, envoy, h2o, varnish").into()),
+            "ats" => Ok(Self::Ats),
+            _ => Err(format!("no rival {name:?}; there are nginx, haproxy, envoy, h2o, varnish, ats").into()),
         }
     }
 
@@ -61,6 +64,7 @@ impl Contender {
             Self::Envoy => "envoy",
             Self::H2o => "h2o",
             Self::Varnish => "varnish",
+            Self::Ats => "ats",
         }
     }
 
@@ -71,8 +75,12 @@ impl Contender {
     /// Whether it can do what the row measures.
     pub(crate) fn fits(&self, row: &Row) -> bool {
         match (self, row.kind) {
-            (Self::Varnish, kind) => matches!(kind, Kind::Cached(_)),
-            (_, Kind::Cached(_)) => matches!(self, Self::Sumun { .. } | Self::Nginx),
+            // These two have small objects on disk, and nothing but where they are in memory; Varnish has all
+            // that it knows of those on disk in memory.
+            (Self::Nginx | Self::Ats, Kind::Objects { on_disk: false }) => false,
+            (Self::Varnish, Kind::Objects { on_disk: true }) => false,
+            (Self::Varnish | Self::Ats, _) => row.is_cached(),
+            _ if row.is_cached() => matches!(self, Self::Sumun { .. } | Self::Nginx),
             (Self::Haproxy | Self::Envoy, Kind::Files(_)) => false,
             (Self::Envoy | Self::H2o, Kind::Stream(_)) => false,
             (Self::Haproxy, _) if row.is_udp() => false,
@@ -99,6 +107,7 @@ impl Contender {
             Self::Haproxy => packages::HAPROXY,
             Self::H2o => packages::H2O,
             Self::Varnish => packages::VARNISH,
+            Self::Ats => packages::TRAFFIC_SERVER,
         };
         packages::ensure(&[package])
     }
@@ -111,7 +120,8 @@ impl Contender {
             Self::Haproxy => all_output(Command::new("haproxy").arg("-v"))?,
             Self::Envoy => all_output(Command::new(envoy()?).arg("--version"))?,
             Self::H2o => all_output(Command::new("h2o").arg("-v"))?,
-            Self::Varnish => all_output(Command::new("varnishd").arg("-V"))?.replace("varnish-", ""),
+            Self::Varnish => all_output(Command::new("varnishd").arg("-V"))?.replace("(varnish-", ""),
+            Self::Ats => all_output(Command::new("traffic_server").arg("-V"))?,
         };
         Ok(version_in(&text))
     }
@@ -149,7 +159,8 @@ impl Contender {
                 let config = folder.write("h2o.conf", h2o_config(setup))?;
                 vec!["h2o".into(), "-c".into(), config.display().to_string()]
             }
-            Self::Varnish => varnish_command(setup),
+            Self::Varnish => caches::varnish(setup),
+            Self::Ats => caches::ats(setup)?,
         };
         Running::start(self.label(), &mut pinned(setup.row.proxy_cpus(), &command), folder)
     }
@@ -186,16 +197,6 @@ pub(crate) fn pinned(cpus: &[u32], command: &[String]) -> Command {
     pinned
 }
 
-/// In memory, everything for an hour, with its own rules. It writes no log, but for the one in memory.
-fn varnish_command(setup: &Setup<'_>) -> Vec<String> {
-    let Setup { listen, origin, folder, .. } = setup;
-    let work = folder.path().join("varnish").display().to_string();
-    let arguments = ["-F", "-j", "none", "-t", "3600", "-s", "malloc,256m", "-n", &work];
-    let (listen, origin) = (listen.to_string(), origin.to_string());
-    let places = ["-a", &listen, "-b", &origin, "-p", "listen_depth=4096"];
-    ["varnishd"].into_iter().chain(arguments).chain(places).map(str::to_owned).collect()
-}
-
 fn sumun_config(setup: &Setup<'_>) -> String {
     let Setup { row, listen, origin, files, folder } = setup;
     let log = if row.access_log {
@@ -207,7 +208,7 @@ fn sumun_config(setup: &Setup<'_>) -> String {
         "workers: {workers}
 admin: off
 control: unix:{folder}/control.sock
-{log}pools:
+{log}{storage}pools:
   app: {{ servers: [\"{origin}\"] }}
 listeners:
   web:
@@ -217,7 +218,8 @@ listeners:
       - {{ path: /static/, files: {{ root: {files} }} }}
       - {{ path: /, proxy: app{cache} }}
 ",
-        cache = if matches!(row.kind, Kind::Cached(_)) { ", cache: { ttl: 1h }" } else { "" },
+        cache = if row.is_cached() { ", cache: { ttl: 1h }" } else { "" },
+        storage = caches::sumun(setup),
         workers = row.workers,
         folder = folder.path().display(),
         files = files.display(),
@@ -280,7 +282,7 @@ fn nginx_config(setup: &Setup<'_>) -> String {
     } else {
         "access_log off;".to_owned()
     };
-    let is_cached = matches!(row.kind, Kind::Cached(_));
+    let is_cached = row.is_cached();
     let folder_of_cache = folder.path().join("cache");
     // Without the temporary file nginx waits for a slow client and does not write its answer to
     // disk; the cache of open files is what a static nginx is tuned with first.
@@ -295,7 +297,8 @@ fn nginx_config(setup: &Setup<'_>) -> String {
     location / {{ proxy_pass http://app; proxy_http_version 1.1; proxy_set_header Connection \"\"; {used} }}
   }}",
         used = if is_cached {
-            "proxy_cache all; proxy_cache_valid 200 1h; proxy_cache_key $scheme$host$request_uri;"
+            "proxy_cache all; proxy_cache_valid 200 1h; proxy_cache_key $scheme$host$request_uri; \
+             proxy_cache_lock on; proxy_cache_lock_timeout 60s; proxy_cache_lock_age 60s;"
         } else {
             ""
         },

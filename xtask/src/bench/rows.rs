@@ -33,6 +33,12 @@ pub(crate) enum Kind {
     Files(&'static OriginFile),
     /// GET of this file of the origin, from the cache of the proxy.
     Cached(&'static OriginFile),
+    /// The same from a cache that has it on disk.
+    CachedOnDisk(&'static OriginFile),
+    /// All connections ask at once for one object that the cache does not have yet.
+    Herd,
+    /// The cache is filled with as many small objects as the row has connections.
+    Objects { on_disk: bool },
     /// Connections that made one request and now wait.
     Idle,
     /// A connection for each GET of the small file of the origin; sessions are resumed or not.
@@ -146,10 +152,31 @@ pub(crate) const TLS_ROWS: [Row; 9] = [
 ];
 
 /// `cargo xtask bench cache`.
-pub(crate) const CACHE_ROWS: [Row; 3] = [
+pub(crate) const CACHE_ROWS: [Row; 7] = [
     cached("cache-1k", "1 KiB bodies from the cache in memory, 64 connections", &KIB_1, 64),
     cached("cache-64k", "64 KiB bodies from the cache in memory, 64 connections", &KIB_64, 64),
     cached("cache-1m", "1 MiB bodies from the cache in memory, 16 connections", &MIB_1, 16),
+    Row {
+        kind: Kind::CachedOnDisk(&MIB_1),
+        ..cached("cache-disk-1m", "1 MiB bodies from the cache on disk, 16 connections", &MIB_1, 16)
+    },
+    Row {
+        kind: Kind::Herd,
+        ..cached(
+            "cache-herd",
+            "1,000 clients at once on one cold object of 64 KiB, which takes its server 200 ms",
+            &KIB_64,
+            1_000,
+        )
+    },
+    Row {
+        kind: Kind::Objects { on_disk: false },
+        ..cached("cache-objects", "memory for 100,000 objects of 1 KiB in memory", &KIB_1, 100_000)
+    },
+    Row {
+        kind: Kind::Objects { on_disk: true },
+        ..cached("cache-objects-disk", "memory for 100,000 objects of 1 KiB on disk", &KIB_1, 100_000)
+    },
 ];
 
 /// `cargo xtask bench gateway`.
@@ -176,7 +203,9 @@ impl Row {
     /// The path to ask for.
     pub(crate) fn path(&self) -> String {
         match self.kind {
-            Kind::Proxy(file) | Kind::Cached(file) => format!("/{}", file.name),
+            Kind::Proxy(file) | Kind::Cached(file) | Kind::CachedOnDisk(file) => format!("/{}", file.name),
+            Kind::Herd => "/cold/first".to_owned(),
+            Kind::Objects { .. } => "/object/first".to_owned(),
             Kind::Files(file) => format!("/static/{}", file.name),
             Kind::Idle | Kind::Handshake { .. } | Kind::Http2 { .. } => format!("/{}", BYTES_64.name),
             Kind::Stream(_) => String::new(),
@@ -191,6 +220,7 @@ impl Row {
     /// What is counted.
     pub(crate) fn unit(&self) -> &'static str {
         match self.kind {
+            Kind::Herd => "client",
             Kind::Stream(Traffic::Bulk) => "8 MiB",
             Kind::Stream(Traffic::Small) => "round trip",
             Kind::Stream(Traffic::New | Traffic::Idle) => "connection",
@@ -208,8 +238,23 @@ impl Row {
         }
     }
 
-    pub(crate) fn is_idle(&self) -> bool {
-        matches!(self.kind, Kind::Idle | Kind::Stream(Traffic::Idle))
+    /// What counts is memory, not time.
+    pub(crate) fn is_about_memory(&self) -> bool {
+        matches!(self.kind, Kind::Idle | Kind::Objects { .. } | Kind::Stream(Traffic::Idle))
+    }
+
+    /// The cache has it on disk.
+    pub(crate) fn is_on_disk(&self) -> bool {
+        matches!(self.kind, Kind::CachedOnDisk(_) | Kind::Objects { on_disk: true })
+    }
+
+    pub(crate) fn is_cached(&self) -> bool {
+        matches!(self.kind, Kind::Cached(_) | Kind::CachedOnDisk(_)) || self.has_counting_server()
+    }
+
+    /// Its server is one of our own, which counts how often it is asked.
+    pub(crate) fn has_counting_server(&self) -> bool {
+        matches!(self.kind, Kind::Herd | Kind::Objects { .. })
     }
 
     /// Over UDP; all others over TCP.
@@ -219,7 +264,9 @@ impl Row {
 
     pub(crate) fn body_bytes(&self) -> usize {
         match self.kind {
-            Kind::Proxy(file) | Kind::Files(file) | Kind::Cached(file) => file.bytes,
+            Kind::Proxy(file) | Kind::Files(file) | Kind::Cached(file) | Kind::CachedOnDisk(file) => file.bytes,
+            Kind::Herd => KIB_64.bytes,
+            Kind::Objects { .. } => KIB_1.bytes,
             Kind::Idle | Kind::Handshake { .. } | Kind::Http2 { .. } => BYTES_64.bytes,
             Kind::Stream(traffic) => match traffic {
                 Traffic::Bulk => 8 * MIB_1.bytes,

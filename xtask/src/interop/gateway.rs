@@ -32,6 +32,18 @@ impl Gateway {
         Ok(Self { binary: binary.to_owned(), config: path, running, listen })
     }
 
+    /// Starts it anew where it was, once it is dead, with the config and the files that it had.
+    pub(crate) fn start_again(&mut self, folder: &TemporaryFolder) -> Fallible<()> {
+        let mut command = Command::new(&self.binary);
+        command.args(["run", "-c"]).arg(&self.config);
+        self.running = Running::start("sumun", &mut command, folder)?;
+        self.running.wait_for(self.listen, START_LIMIT)
+    }
+
+    pub(crate) fn config_path(&self) -> &Path {
+        &self.config
+    }
+
     pub(crate) fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.listen)
     }

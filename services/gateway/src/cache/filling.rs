@@ -49,8 +49,6 @@ pub(crate) struct Wanted {
 /// A response on its way.
 pub(crate) struct Filling {
     wanted: Wanted,
-    /// Of the route, while it can be used.
-    volume: Option<Volume>,
     writer: Writer<Response, Failed>,
     /// Where it is written as it comes: it is too large for memory; and what of it is in memory on its way.
     on_disk: Option<pool::Writer>,
@@ -107,10 +105,8 @@ impl Filling {
     pub(crate) fn new(wanted: Wanted, writer: Writer<Response, Failed>) -> Self {
         let serial = wanted.caching.cache.purges.newest();
         let asked_us = wanted.worker.clock.now_us();
-        let volume = wanted.caching.cache.volume(wanted.caching.volume.as_ref());
         Self {
             wanted,
-            volume,
             writer,
             on_disk: None,
             waiting: None,
@@ -125,6 +121,11 @@ impl Filling {
 
     fn cache(&self) -> &Cache {
         &self.wanted.caching.cache
+    }
+
+    /// Of the route, while it can be used. The pool may be opened anew at any time.
+    fn volume(&self) -> Option<Volume> {
+        self.cache().volume(self.wanted.caching.volume.as_ref())
     }
 
     fn old(&self) -> Option<&Stored> {
@@ -268,13 +269,13 @@ impl Filling {
 
     /// Bytes that a body may have to be kept, in memory or on disk.
     fn bytes_max(&self) -> u64 {
-        let on_disk = self.volume.as_ref().and_then(|volume| volume.object_max(self.wanted.slot.key));
+        let on_disk = self.volume().and_then(|volume| volume.object_max(self.wanted.slot.key));
         on_disk.unwrap_or(0).max(self.cache().answer_max())
     }
 
     /// From here on the body is written to disk as it comes, if there is one that takes it.
     fn move_to_disk(&mut self) {
-        let (Some(volume), Some(response)) = (&self.volume, &self.response) else { return };
+        let (Some(volume), Some(response)) = (self.volume(), &self.response) else { return };
         let Some(mut writer) = volume.writer(self.wanted.slot.key, self.kept(response)) else { return };
         if let Some(pieces) = self.writer.move_to_disk(OnDisk::Arriving(writer.arriving())) {
             self.waiting = Some(Held::new(&self.wanted.caching.cache.held, FILL_DISK_BYTES));
@@ -292,7 +293,7 @@ impl Filling {
     /// Now that it is known what the response varies by, the fill goes where requests look that are alike.
     fn settle(&mut self, names: &[u8]) {
         let cache = Arc::clone(&self.wanted.caching.cache);
-        let place = cache.place(self.volume.as_ref(), self.wanted.url_key, names, |names| self.select(names));
+        let place = cache.place(self.volume().as_ref(), self.wanted.url_key, names, |names| self.select(names));
         if place != self.wanted.slot && cache.move_fill(self.wanted.slot.key, place.key, self.writer.fill()) {
             self.wanted.slot = place;
         }
@@ -306,7 +307,7 @@ impl Filling {
         let is_of_request = matches!(why, Unstorable::RequestNoStore | Unstorable::Method)
             || (why == Unstorable::Authorization && self.wanted.old.is_some());
         if is_there && !is_of_request {
-            self.cache().pass(self.wanted.slot.key, self.volume.as_ref(), now_s, why);
+            self.cache().pass(self.wanted.slot.key, self.volume().as_ref(), now_s, why);
         }
     }
 
@@ -337,9 +338,10 @@ impl Filling {
     /// Puts a complete response where requests find it, and then takes the fill away.
     fn store(&self, response: Arc<Response>, body: Body) {
         let key = self.wanted.slot.key;
-        let writer = self.written(&response, &body);
+        let volume = self.volume();
+        let writer = volume.as_ref().and_then(|volume| self.written(volume, &response, &body));
         let Some(mut fills) = self.current() else { return };
-        match (writer, &body, &self.volume) {
+        match (writer, &body, &volume) {
             (Some(writer), ..) => drop(writer.commit()),
             // Only the head is new.
             (None, Body::Disk(body), Some(volume)) => body.rewrite(volume, key, self.kept(&response)),
@@ -360,8 +362,8 @@ impl Filling {
 
     /// All but the commit of what is on disk besides memory; `None`: the disk is too busy for it, or has the
     /// body already.
-    fn written(&self, response: &Response, body: &Body) -> Option<pool::Writer> {
-        let (Body::Memory(pieces), Some(volume)) = (body, &self.volume) else { return None };
+    fn written(&self, volume: &Volume, response: &Response, body: &Body) -> Option<pool::Writer> {
+        let Body::Memory(pieces) = body else { return None };
         let mut writer = volume.writer(self.wanted.slot.key, self.kept(response))?;
         pieces.iter().all(|piece| writer.push(piece)).then_some(writer)
     }

@@ -53,12 +53,16 @@ fn explained(row: &Value) -> String {
             let left = if ttl > 0 { format!("for {ttl} s") } else { format!("since {} s", -ttl) };
             let vary = if word("vary").is_empty() { String::new() } else { format!(", varies by {}", word("vary")) };
             let etag = if word("etag").is_empty() { String::new() } else { format!(", etag {}", word("etag")) };
+            let place = match word("where") {
+                "disk" => "on disk",
+                "memory and disk" => "in memory and on disk",
+                _ => "in memory",
+            };
             format!(
-                "status {}, {state} {left}, age {} s, {}{etag}{vary}, in {}",
+                "status {}, {state} {left}, age {} s, {}{etag}{vary}, {place}",
                 number("status"),
                 number("age"),
                 size(number("bytes").unsigned_abs()),
-                word("where"),
             )
         }
     }
@@ -93,6 +97,7 @@ mod tests {
     fn what_is_there_is_explained() {
         let body = json!([
             {"key": "http://a/", "state": "fresh", "status": 200, "age": 3, "ttl": 57, "bytes": 10, "etag": "\"x\"", "vary": "accept", "where": "memory"},
+            {"key": "http://b/", "state": "stale", "status": 200, "age": 9, "ttl": -2, "bytes": 2048, "where": "disk"},
             {"key": "http:///", "state": "pass", "why": "set-cookie"}
         ]);
         let text = found(&body, false);
@@ -100,6 +105,7 @@ mod tests {
             text.contains("status 200, fresh for 57 s, age 3 s, 10 B, etag \"x\", varies by accept, in memory"),
             "{text}"
         );
+        assert!(text.contains("stale since 2 s, age 9 s, 2.0 KiB, on disk"), "{text}");
         assert!(text.contains("not stored: set-cookie"), "{text}");
         assert_eq!(found(&json!([]), false), "no route caches\n");
     }

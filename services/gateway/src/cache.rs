@@ -430,7 +430,7 @@ impl Cache {
         self.fills(url).remove(&url);
         let is_forgotten = self.storage.volumes().iter().fold(true, |is_all, volume| volume.forget(url) & is_all);
         if !is_forgotten || self.storage.is_out_of_reach() {
-            self.storage.purge_for_now(|purges| purges.add_url(self.key(text), false));
+            self.storage.purge_for_now(purges::What::Url(self.key(text)));
         }
         self.memory.remove(url);
     }

@@ -252,6 +252,7 @@ pub(crate) enum Event<'a> {
     StorageOpen { devices: usize, answers: u64 },
     StorageClosed { why: &'a str },
     StorageUnchanged { why: &'a str },
+    PurgesNotKept { why: &'a str },
     DeviceState { path: &'a std::path::Path, state: &'a DeviceState },
 }
 
@@ -291,6 +292,9 @@ impl Event<'_> {
             }
             Self::StorageClosed { why } => {
                 tracing::error!("the storage of the cache: {why}; answers are kept in memory alone");
+            }
+            Self::PurgesNotKept { why } => {
+                tracing::error!("purges of the cache are not durable yet: {why}; they hold until the next start");
             }
             Self::StorageUnchanged { why } => {
                 tracing::error!(

@@ -11,6 +11,7 @@ use sumun_http::field::Field;
 use sumun_http::{Method, ResponseHead, target};
 use sumun_store::Key;
 
+use super::purges::What;
 use super::response::tag_of;
 use super::rules::UrlRules;
 use super::{Body, Cache, Entry, Purge, StorageReport, Stored};
@@ -246,7 +247,7 @@ impl Cache {
                 // All of them, whether or not the first is durable.
                 let mut purged = Ok(());
                 for Place { text, key, .. } in self.places(url)? {
-                    let one = self.storage.purge(|purges| purges.add_url(self.key(&text), is_soft)).await;
+                    let one = self.storage.purge(is_soft, What::Url(self.key(&text))).await;
                     if !is_soft {
                         self.invalidate(key, &text);
                     }
@@ -257,12 +258,12 @@ impl Cache {
             PurgeScope::Prefix(prefix) => {
                 let mut purged = Ok(());
                 for Place { text, .. } in self.places(prefix)? {
-                    purged = purged.and(self.storage.purge(|purges| purges.add_prefix(&text, is_soft)).await);
+                    purged = purged.and(self.storage.purge(is_soft, What::Prefix(text.into())).await);
                 }
                 purged
             }
-            PurgeScope::Tag(tag) => self.storage.purge(|purges| purges.add_tag(tag_of(tag.as_bytes()), is_soft)).await,
-            PurgeScope::All => self.storage.purge(|purges| purges.add_all(is_soft)).await,
+            PurgeScope::Tag(tag) => self.storage.purge(is_soft, What::Tag(tag_of(tag.as_bytes()))).await,
+            PurgeScope::All => self.storage.purge(is_soft, What::All).await,
         }
     }
 }

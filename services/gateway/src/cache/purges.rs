@@ -41,6 +41,8 @@ struct Made {
     prefixes: Vec<(Box<[u8]>, Marks)>,
     /// What is older and was not looked at since is taken to be purged: its purge may be forgotten.
     floor: u64,
+    /// The number of the newest purge that is noted, or about to be.
+    last_noted: u64,
 }
 
 /// Numbers of the last purges; 0: none.
@@ -55,15 +57,17 @@ struct Marks {
 pub(super) struct Note {
     #[serde(skip)]
     number: u64,
-    /// The number of the purge before it; 0: there was none.
+    /// The number of the note before it; 0: there was none.
     previous: u64,
     is_soft: bool,
-    what: Noted,
+    what: What,
 }
 
+/// What is purged.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-enum Noted {
+pub(super) enum What {
     All,
+    /// By the key of its text.
     Url(Key),
     Tag(u64),
     Prefix(Box<[u8]>),
@@ -90,7 +94,7 @@ impl Note {
             .and_then(<[u8]>::split_first)
             .filter(|(version, _)| **version == NOTE_VERSION)
             .and_then(|(_, rest)| postcard::from_bytes(rest).ok());
-        let unknown = Self { number, previous: 0, is_soft: false, what: Noted::All };
+        let unknown = Self { number, previous: 0, is_soft: false, what: What::All };
         note.map_or(unknown, |note| Self { number, ..note })
     }
 }
@@ -101,27 +105,24 @@ impl Purges {
         self.newest.load(Ordering::Acquire)
     }
 
-    pub(super) fn add_all(&self, is_soft: bool) -> Note {
-        self.add(is_soft, Noted::All)
-    }
-
-    pub(super) fn add_url(&self, url: Key, is_soft: bool) -> Note {
-        self.add(is_soft, Noted::Url(url))
-    }
-
-    pub(super) fn add_tag(&self, tag: u64, is_soft: bool) -> Note {
-        self.add(is_soft, Noted::Tag(tag))
-    }
-
-    pub(super) fn add_prefix(&self, prefix: &[u8], is_soft: bool) -> Note {
-        self.add(is_soft, Noted::Prefix(prefix.into()))
-    }
-
-    fn add(&self, is_soft: bool, what: Noted) -> Note {
+    /// A purge that holds for as long as this process lives.
+    pub(super) fn add(&self, is_soft: bool, what: What) {
         let mut made = self.made.write().unwrap_or_else(PoisonError::into_inner);
-        let previous = self.newest.load(Ordering::Relaxed);
+        self.make(&mut made, is_soft, what);
+    }
+
+    /// One that the caller has to see noted: a note that is missing later makes all before it count as purged.
+    pub(super) fn add_noted(&self, is_soft: bool, what: What) -> Note {
+        let mut made = self.made.write().unwrap_or_else(PoisonError::into_inner);
+        let mut note = self.make(&mut made, is_soft, what);
+        note.previous = std::mem::replace(&mut made.last_noted, note.number);
+        note
+    }
+
+    fn make(&self, made: &mut Made, is_soft: bool, what: What) -> Note {
+        let newest = self.newest.load(Ordering::Relaxed);
         let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |age| age.as_millis() as u64);
-        let note = Note { number: now_ms.max(previous + 1), previous, is_soft, what };
+        let note = Note { number: now_ms.max(newest + 1), previous: 0, is_soft, what };
         made.mark(&note);
         // Whoever sees the number finds the purge.
         self.newest.store(note.number, Ordering::Release);
@@ -141,6 +142,7 @@ impl Purges {
             made.mark(&note);
             last = note.number;
         }
+        made.last_noted = made.last_noted.max(last);
         newest = newest.max(last);
         self.newest.store(newest, Ordering::Release);
     }
@@ -169,10 +171,10 @@ impl Made {
     fn mark(&mut self, note: &Note) {
         self.make_room();
         let marks = match &note.what {
-            Noted::All => &mut self.all,
-            Noted::Url(url) => self.urls.entry(*url).or_default(),
-            Noted::Tag(tag) => self.tags.entry(*tag).or_default(),
-            Noted::Prefix(prefix) => match self.prefixes.iter().position(|(known, _)| known == prefix) {
+            What::All => &mut self.all,
+            What::Url(url) => self.urls.entry(*url).or_default(),
+            What::Tag(tag) => self.tags.entry(*tag).or_default(),
+            What::Prefix(prefix) => match self.prefixes.iter().position(|(known, _)| known == prefix) {
                 Some(at) => &mut self.prefixes[at].1,
                 None => &mut self.prefixes.push_mut((prefix.clone(), Marks::default())).1,
             },
@@ -208,25 +210,25 @@ mod tests {
         let purges = Purges::default();
         let judge = |serial| purges.judge(b"http://a/b/c", 7, &[1, 2], serial);
         assert_eq!(judge(0), Purge::None);
-        purges.add_tag(3, false);
-        purges.add_prefix(b"http://a/c", false);
-        let other = purges.add_url(8, false).number;
+        purges.add_noted(false, What::Tag(3));
+        purges.add_noted(false, What::Prefix((*b"http://a/c").into()));
+        let other = purges.add_noted(false, What::Url(8)).number;
         assert_eq!((judge(0), purges.newest()), (Purge::None, other));
-        let soft = purges.add_tag(2, true).number;
+        let soft = purges.add_noted(true, What::Tag(2)).number;
         assert_eq!((judge(0), judge(soft)), (Purge::Soft, Purge::None));
-        let hard = purges.add_prefix(b"http://a/b", false).number;
+        let hard = purges.add_noted(false, What::Prefix((*b"http://a/b").into())).number;
         assert_eq!((judge(soft), judge(hard)), (Purge::Hard, Purge::None));
-        let soft = purges.add_url(7, true).number;
-        let all = purges.add_all(false).number;
+        let soft = purges.add_noted(true, What::Url(7)).number;
+        let all = purges.add_noted(false, What::All).number;
         assert_eq!((judge(hard), judge(soft), judge(all)), (Purge::Hard, Purge::Hard, Purge::None));
     }
 
     #[test]
     fn what_was_forgotten_hits_all_that_is_as_old() {
         let purges = Purges::default();
-        purges.add_tag(1, false);
+        purges.add_noted(false, What::Tag(1));
         for tag in 0..CACHE_PURGES as u64 {
-            purges.add_tag(tag + 10, false);
+            purges.add_noted(false, What::Tag(tag + 10));
         }
         let made = purges.made.read().unwrap();
         assert!(made.tags.len() <= CACHE_PURGES && made.floor > 1);
@@ -237,8 +239,12 @@ mod tests {
     #[test]
     fn another_life_knows_what_was_purged() {
         let before = Purges::default();
-        let mut notes = vec![before.add_tag(1, false), before.add_prefix(b"http://a/", true), before.add_url(9, false)];
-        notes.push(before.add_all(true));
+        let mut notes = vec![
+            before.add_noted(false, What::Tag(1)),
+            before.add_noted(true, What::Prefix((*b"http://a/").into())),
+            before.add_noted(false, What::Url(9)),
+        ];
+        notes.push(before.add_noted(true, What::All));
         let again = |notes: &[Note]| {
             let purges = Purges::default();
             let read = notes.iter().map(|note| Note::from_bytes(note.key(), Some(&note.to_bytes())));
@@ -252,14 +258,28 @@ mod tests {
                 assert_eq!(after.judge(url, key, tags, serial), before.judge(url, key, tags, serial));
             }
         }
-        assert!(after.add_all(false).number > notes[3].number);
+        assert!(after.add_noted(false, What::All).number > notes[3].number);
         // The oldest was overtaken: nobody knows what it was.
         let without = again(&notes[1..]);
         assert_eq!(without.judge(b"", 0, &[], 0), Purge::Hard);
         assert_eq!(without.judge(b"", 0, &[], notes[0].number), Purge::Soft);
         for unknown in [None, Some(&b""[..]), Some(&[9, 1, 2]), Some(&[NOTE_VERSION])] {
             let note = Note::from_bytes(5, unknown);
-            assert_eq!((note.number, note.what), (5, Noted::All), "it may have been anything");
+            assert_eq!((note.number, note.what), (5, What::All), "it may have been anything");
         }
+    }
+
+    #[test]
+    fn what_is_not_noted_leaves_no_hole() {
+        let before = Purges::default();
+        let first = before.add_noted(false, What::Tag(1));
+        before.add(false, What::Url(9));
+        let second = before.add_noted(false, What::Tag(2));
+        let after = Purges::default();
+        after.load([&first, &second].map(|note| Note::from_bytes(note.key(), Some(&note.to_bytes()))).into_iter());
+        assert_eq!(after.judge(b"", 9, &[3], 0), Purge::None, "neither of the two is about it");
+        assert_eq!(after.judge(b"", 9, &[2], 0), Purge::Hard);
+        let third = after.add_noted(false, What::All);
+        assert_eq!(third.previous, second.number);
     }
 }

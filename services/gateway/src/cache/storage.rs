@@ -7,7 +7,7 @@
 
 mod keeper;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::fs::File;
 use std::path::PathBuf;
 use std::sync::mpsc::{Sender, channel};
@@ -17,7 +17,7 @@ use sumun_config::checked::{CacheGroup, Name};
 use sumun_store::pool::{self, Pool, PoolUsage, Volume};
 use tokio::sync::{oneshot, watch};
 
-use super::purges::{Note, Purges};
+use super::purges::{Note, Purges, What};
 use crate::limits::{CACHE_PURGES, CACHE_SETTLE};
 
 /// The pool and whoever keeps it.
@@ -26,13 +26,13 @@ pub(super) struct Storage {
     shared: Arc<Shared>,
     /// To the keeper; `None`: no config had a group so far.
     orders: Mutex<Option<Sender<Order>>>,
-    /// Purges that are not durable yet: a hole in what is noted would mean that some were forgotten.
-    unnoted: Arc<Mutex<Vec<Note>>>,
 }
 
 #[derive(Debug)]
 struct Shared {
     purges: Arc<Purges>,
+    /// Purges that are not durable yet. Of too many the oldest are dropped: what is older counts as purged then.
+    unnoted: Mutex<VecDeque<Note>>,
     /// What routes use, and the purges' journal.
     volumes: RwLock<Volumes>,
     pool: Mutex<Option<Pool>>,
@@ -109,11 +109,12 @@ impl Storage {
     pub(super) fn new(purges: &Arc<Purges>) -> Self {
         let shared = Arc::new(Shared {
             purges: Arc::clone(purges),
+            unnoted: Mutex::default(),
             volumes: RwLock::default(),
             pool: Mutex::default(),
             state: watch::Sender::new(State::Off),
         });
-        Self { shared, orders: Mutex::default(), unnoted: Arc::default() }
+        Self { shared, orders: Mutex::default() }
     }
 
     /// The volume of this name, while it can be used.
@@ -170,23 +171,23 @@ impl Storage {
 
     /// Makes a purge, which holds at once, and makes it durable where there is a pool: what is on disk outlives
     /// the mark in memory.
-    pub(super) async fn purge(&self, make: impl Fn(&Purges) -> Note) -> Result<(), String> {
-        let mut note = make(&self.shared.purges);
+    pub(super) async fn purge(&self, is_soft: bool, what: What) -> Result<(), String> {
         let state = self.shared.state.borrow().clone();
+        let is_reached = !matches!(state, State::Off | State::Opening | State::Waiting);
+        if !is_reached {
+            self.shared.purges.add(is_soft, what.clone());
+        }
         if state == State::Off {
             return Ok(());
         }
         let for_now = |why: &str| format!("purged, but not for good: {why}; after a restart it may be there again");
-        if matches!(state, State::Opening | State::Waiting) {
-            if tokio::time::timeout(CACHE_SETTLE, self.settled()).await.is_err() {
-                return Err(for_now("the storage of the cache is not open yet"));
-            }
-            // Its number has to be above those that were found there.
-            note = make(&self.shared.purges);
+        if !is_reached && tokio::time::timeout(CACHE_SETTLE, self.settled()).await.is_err() {
+            return Err(for_now("the storage of the cache is not open yet"));
         }
-        lock(&self.unnoted).push(note);
-        let (unnoted, shared) = (Arc::clone(&self.unnoted), Arc::clone(&self.shared));
-        match tokio::task::spawn_blocking(move || write_notes(&unnoted, &shared)).await {
+        // The number of a note has to be above those that were found there.
+        self.shared.is_to_note(self.shared.purges.add_noted(is_soft, what));
+        let shared = Arc::clone(&self.shared);
+        match tokio::task::spawn_blocking(move || shared.write_notes()).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(why)) => Err(for_now(&why)),
             Err(lost) => Err(for_now(&lost.to_string())),
@@ -194,8 +195,8 @@ impl Storage {
     }
 
     /// The same, without waiting, and only for as long as this process lives.
-    pub(super) fn purge_for_now(&self, make: impl Fn(&Purges) -> Note) {
-        make(&self.shared.purges);
+    pub(super) fn purge_for_now(&self, what: What) {
+        self.shared.purges.add(false, what);
     }
 
     /// All volumes of the pool: a route may have had another one before.
@@ -229,6 +230,27 @@ impl Storage {
 impl Shared {
     fn volumes(&self) -> std::sync::RwLockReadGuard<'_, Volumes> {
         self.volumes.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn is_to_note(&self, note: Note) {
+        let mut unnoted = lock(&self.unnoted);
+        unnoted.push_back(note);
+        if unnoted.len() > CACHE_PURGES {
+            unnoted.pop_front();
+        }
+    }
+
+    /// Makes durable what is not, the oldest first. What cannot be stays for the next time.
+    fn write_notes(&self) -> Result<(), String> {
+        let Some(journal) = self.volumes().journal.clone() else {
+            return Err("the storage of the cache is not open".to_owned());
+        };
+        let notes: Vec<Note> = lock(&self.unnoted).iter().cloned().collect();
+        for note in notes {
+            journal.keep(note.key(), &note.to_bytes()).map_err(|error| error.to_string())?;
+            lock(&self.unnoted).retain(|other| *other != note);
+        }
+        Ok(())
     }
 
     fn publish(&self, volumes: Volumes) {
@@ -281,19 +303,6 @@ impl StorageReport {
         };
         self.volumes = volumes.map(report).collect();
     }
-}
-
-/// Makes durable what is not, the oldest first. What cannot be stays for the next time.
-fn write_notes(unnoted: &Mutex<Vec<Note>>, shared: &Shared) -> Result<(), String> {
-    let Some(journal) = shared.volumes().journal.clone() else {
-        return Err("the storage of the cache is not open".to_owned());
-    };
-    let notes: Vec<Note> = lock(unnoted).iter().take(CACHE_PURGES).cloned().collect();
-    for note in notes {
-        journal.keep(note.key(), &note.to_bytes()).map_err(|error| error.to_string())?;
-        lock(unnoted).retain(|other| *other != note);
-    }
-    Ok(())
 }
 
 fn send(orders: Option<&Sender<Order>>, order: Order) {

@@ -159,6 +159,9 @@ impl Keeper<'_> {
         let by_name = group.volumes.iter().filter_map(volume).collect();
         self.shared.publish(Volumes { by_name, journal });
         *lock(&self.shared.pool) = Some(pool);
+        if let Err(why) = self.shared.write_notes() {
+            Event::PurgesNotKept { why: &why }.write();
+        }
         Ok(())
     }
 

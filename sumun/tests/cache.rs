@@ -633,3 +633,81 @@ fn what_breaks_off_is_not_made_whole_with_what_was_stored() {
         assert!(cut.answer.body.iter().all(|byte| *byte == b'n'), "two answers in one");
     });
 }
+
+#[test]
+fn what_the_server_says_of_queries_holds_for_its_path() {
+    everywhere(|place| {
+        let count = AtomicUsize::new(0);
+        let server = Server::answering(place.ip, move |request| {
+            let number = count.fetch_add(1, Ordering::SeqCst) + 1;
+            let fresh = "Cache-Control: max-age=60\r\n";
+            let word = "Cache-Control: max-age=60\r\nNo-Vary-Search: key-order, params=(\"utm\")\r\n";
+            match request.target.as_str() {
+                path if path.contains("gone") => said("404 Not Found", fresh, &format!("{number}: {path}")),
+                path if path.contains("else") => said("200 OK", fresh, &format!("{number}: {path}")),
+                path => said("200 OK", word, &format!("{number}: {path}")),
+            }
+        });
+        let gateway = caching(place, &server, "{}");
+        let text = |path: &str| gateway.get(path).expect(200).text();
+        let first = text("/p?a=1&utm=x&b=2");
+        assert_eq!(first, "1: /p?a=1&utm=x&b=2", "the server gets all of it");
+        for same in ["/p?a=1&b=2", "/p?b=2&a=1&utm=y", "/p?utm=&utm=z&a=1&b=2", "/p?a=1&b=2&%75tm=1"] {
+            assert_eq!(text(same), first, "{same}");
+        }
+        assert_eq!(text("/p?a=2&utm=x"), "2: /p?a=2&utm=x");
+        assert_eq!(text("/q?a=1&utm=x&b=2"), "3: /q?a=1&utm=x&b=2", "another path");
+        assert_eq!(text("/p?utm=x"), "4: /p?utm=x");
+        assert_eq!(text("/p"), "4: /p?utm=x");
+        // What is said of it by a purge, a change and `cache get` holds for all of its names.
+        let found = gateway.command_ok(&["cache", "get", "http://test/p?b=2&a=1&utm=k"]);
+        assert!(found.contains("status 200"), "{found}");
+        gateway.command_ok(&["cache", "purge", "http://test/p?b=2&a=1&utm=k"]);
+        assert_eq!(text("/p?a=1&b=2"), "5: /p?a=1&b=2");
+        assert_eq!(gateway.connect().request("POST", "/p?a=2", "", b"").expect(200).text(), "6: /p?a=2");
+        assert_eq!(text("/p?a=2"), "7: /p?a=2");
+        assert_eq!(text("/p?a=1&b=2"), "5: /p?a=1&b=2");
+        // An error is for its own URL, and leaves the word alone.
+        for _ in 0..2 {
+            assert_eq!(gateway.get("/p?gone&utm=1").expect(404).text(), "8: /p?gone&utm=1");
+        }
+        assert_eq!(gateway.get("/p?gone&utm=2").expect(404).text(), "9: /p?gone&utm=2");
+        assert_eq!(text("/p?a=1&b=2&utm=m"), "5: /p?a=1&b=2");
+        // Another word, and what was stored by the one before is not found by it.
+        assert_eq!(text("/p?else&utm=1"), "10: /p?else&utm=1");
+        assert_eq!(text("/p?else&utm=2"), "11: /p?else&utm=2");
+        assert_eq!(text("/p?a=1&b=2&utm=m"), "12: /p?a=1&b=2&utm=m");
+        assert_eq!(text("/p?a=1&b=2"), "12: /p?a=1&b=2&utm=m");
+    });
+}
+
+#[test]
+fn who_waits_for_another_query_gets_it_only_by_the_servers_word() {
+    everywhere(|place| {
+        let waiting = Arc::new(AtomicUsize::new(0));
+        let seen = Arc::clone(&waiting);
+        let server = Server::answering(place.ip, move |request| {
+            if request.target.contains("first") {
+                return said("200 OK", "Cache-Control: max-age=60\r\nNo-Vary-Search: params\r\n", "first");
+            }
+            eventually("both have asked", || seen.load(Ordering::SeqCst) == 2);
+            thread::sleep(Duration::from_millis(200));
+            // Which queries are alike is another matter by now.
+            said("200 OK", "Cache-Control: max-age=60\r\n", &request.target)
+        });
+        let gateway = caching(place, &server, "{}");
+        assert_eq!(gateway.get("/p?first").expect(200).text(), "first");
+        gateway.command_ok(&["cache", "purge", "--all"]);
+        thread::scope(|scope| {
+            for path in ["/p?a=1", "/p?a=2"] {
+                let (gateway, waiting) = (&gateway, &waiting);
+                scope.spawn(move || {
+                    let mut client = gateway.connect();
+                    client.send(&format!("GET {path} HTTP/1.1\r\nHost: test\r\n\r\n"));
+                    waiting.fetch_add(1, Ordering::SeqCst);
+                    assert_eq!(client.answer().expect(200).text(), path);
+                });
+            }
+        });
+    });
+}

@@ -24,6 +24,7 @@ mod operate;
 mod purges;
 mod response;
 mod rules;
+mod searches;
 mod storage;
 
 use std::collections::HashMap;
@@ -33,7 +34,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use siphasher::sip128::{Hasher128, SipHasher13};
 use sumun_config::checked::Name;
-use sumun_http::cache::{Unstorable, Validity};
+use sumun_http::cache::{Unstorable, Use, Validity};
 use sumun_store::pool::Volume;
 use sumun_store::{Key, Memory, Writer};
 
@@ -49,6 +50,7 @@ pub(crate) use filling::{FillStream, Filling, Wanted, selection};
 pub(crate) use purges::Purge;
 pub(crate) use response::Response;
 pub(crate) use rules::{Caching, UrlRules};
+pub(crate) use searches::Place;
 
 /// Why a response that was waited for did not come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -113,6 +115,7 @@ pub(crate) struct Cache {
     memory: Memory<Entry>,
     fills: [Mutex<HashMap<Key, Flight>>; FILL_SHARDS],
     purges: Arc<purges::Purges>,
+    searches: searches::Searches,
     storage: storage::Storage,
     /// What is being read from disk.
     loads: Mutex<HashMap<Key, disk::Load>>,
@@ -186,6 +189,7 @@ impl Cache {
             fills: std::array::from_fn(|_| Mutex::default()),
             storage: storage::Storage::new(&purges),
             purges,
+            searches: searches::Searches::default(),
             loads: Mutex::default(),
             disk: Arc::clone(disk),
             held: Arc::default(),
@@ -440,7 +444,9 @@ impl Cache {
         for (rules, _) in &*self.urls.lock().unwrap_or_else(PoisonError::into_inner) {
             let mut text = Vec::new();
             rules.write(scheme, host, path, query, &mut text);
-            self.invalidate(rules.key(self, &text), &text);
+            for Place { text, key } in self.places(rules, text) {
+                self.invalidate(key, &text);
+            }
         }
     }
 
@@ -450,6 +456,10 @@ impl Cache {
 }
 
 impl Entry {
+    pub(crate) fn is_fresh(&self, now_s: u64) -> bool {
+        matches!(self, Self::Stored(stored) if matches!(stored.validity.use_now(now_s), Use::Fresh))
+    }
+
     /// All that it holds in memory.
     fn bytes(&self) -> u64 {
         let parts = match self {

@@ -3,8 +3,6 @@
 
 use sfv::{Dictionary, InnerList, ListEntry, Parser};
 
-use super::Fields;
-
 /// What counts of a query.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct QueryRules {
@@ -24,10 +22,11 @@ pub enum Names {
 }
 
 impl QueryRules {
-    /// What `No-Vary-Search` says, a dictionary of structured fields; what is of another form says nothing.
+    /// What a value of `No-Vary-Search` says, a dictionary of structured fields; what is of another form says
+    /// nothing.
     #[must_use]
-    pub fn of(response: Fields<'_>) -> Option<Self> {
-        let dictionary: Dictionary = Parser::new(&response.joined("no-vary-search")?).parse().ok()?;
+    pub fn parse(value: &[u8]) -> Option<Self> {
+        let dictionary: Dictionary = Parser::new(value).parse().ok()?;
         let mut rules = Self { ignores_order: flag(dictionary.get("key-order"))?, names: Names::All };
         let params = dictionary.get("params");
         rules.names = match (params, dictionary.get("except")) {
@@ -88,8 +87,13 @@ fn name_of(parameter: &[u8]) -> &[u8] {
 /// An escaped name is the same as one that is not: else a parameter that counts for the application
 /// would not for the cache.
 fn is_same(plain: &[u8], written: &[u8]) -> bool {
+    decoded(written).eq(plain.iter().copied())
+}
+
+/// As forms are written (application/x-www-form-urlencoded).
+fn decoded(written: &[u8]) -> impl Iterator<Item = u8> {
     let mut rest = written;
-    let decoded = std::iter::from_fn(|| {
+    std::iter::from_fn(move || {
         let (&first, behind) = rest.split_first()?;
         let digit = |byte: u8| char::from(byte).to_digit(16).map(|digit| digit as u8);
         if first == b'%'
@@ -101,8 +105,7 @@ fn is_same(plain: &[u8], written: &[u8]) -> bool {
         }
         rest = behind;
         Some(if first == b'+' { b' ' } else { first })
-    });
-    decoded.eq(plain.iter().copied())
+    })
 }
 
 /// `None`: it is there and no flag.
@@ -115,5 +118,5 @@ fn flag(entry: Option<&ListEntry>) -> Option<bool> {
 }
 
 fn strings(list: &InnerList) -> Option<Vec<Vec<u8>>> {
-    list.items.iter().map(|item| Some(item.bare_item.as_string()?.as_str().as_bytes().to_vec())).collect()
+    list.items.iter().map(|item| Some(decoded(item.bare_item.as_string()?.as_str().as_bytes()).collect())).collect()
 }

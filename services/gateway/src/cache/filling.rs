@@ -23,7 +23,7 @@ use sumun_store::pool::{self, Volume};
 use sumun_store::{Ended, Key, OnDisk, Unwanted, Writer};
 
 use super::response::{Held, Lines, parsed, write_line};
-use super::{Body, Cache, Caching, Entry, Failed, Fills, Response, Slot, Stored, kept};
+use super::{Body, Cache, Caching, Entry, Failed, Fills, Place, Response, Slot, Stored, kept};
 use crate::events::Reason;
 use crate::io::Gone;
 use crate::limits::{CACHE_COMMIT_WAIT, CACHE_PIECE_BYTES, CACHE_ROOM_WAIT};
@@ -35,6 +35,8 @@ pub(crate) struct Wanted {
     /// The text that its key is made of, and the key.
     pub(crate) url: Arc<[u8]>,
     pub(crate) url_key: Key,
+    /// The same, whatever the server has said of queries.
+    pub(crate) whole_url: Box<[u8]>,
     /// Where the fill stands.
     pub(crate) slot: Slot,
     /// The fields of the client's request.
@@ -167,7 +169,7 @@ impl Filling {
             response.stored = Err(Unstorable::Size);
         }
         match response.stored {
-            Ok(()) => self.settle(&response.vary),
+            Ok(()) => self.settle(head.status, newer, &response.vary),
             // That there is no room now says nothing of the next one, nor does a failure; and what is stored
             // may still be of use.
             Err(Unstorable::Size) if !is_too_large => drop(self.leave()),
@@ -239,7 +241,7 @@ impl Filling {
         self.cache().counts.revalidated.fetch_add(1, Relaxed);
         let response = Arc::new(response);
         match response.stored {
-            Ok(()) => self.settle(&response.vary),
+            Ok(()) => self.settle(status, merged, &response.vary),
             Err(why) => self.pass(why, now_s),
         }
         self.writer.begin(Arc::clone(&response), response.stored.is_ok(), true);
@@ -291,8 +293,17 @@ impl Filling {
     }
 
     /// Now that it is known what the response varies by, the fill goes where requests look that are alike.
-    fn settle(&mut self, names: &[u8]) {
+    fn settle(&mut self, status: u16, fields: Fields<'_>, names: &[u8]) {
         let cache = Arc::clone(&self.wanted.caching.cache);
+        let (urls, whole) = (&self.wanted.caching.urls, &self.wanted.whole_url);
+        let Place { text, key } = cache.note_search(urls, whole, status, fields);
+        if key != self.wanted.url_key {
+            if !cache.move_fill(self.wanted.slot.key, key, self.writer.fill()) {
+                return;
+            }
+            self.wanted.slot = Slot { key, generation: None };
+            (self.wanted.url, self.wanted.url_key) = (text.into(), key);
+        }
         let place = cache.place(self.volume().as_ref(), self.wanted.url_key, names, |names| self.select(names));
         if place != self.wanted.slot && cache.move_fill(self.wanted.slot.key, place.key, self.writer.fill()) {
             self.wanted.slot = place;

@@ -14,7 +14,7 @@ use sumun_store::Key;
 use super::purges::What;
 use super::response::tag_of;
 use super::rules::UrlRules;
-use super::{Body, Cache, Entry, Purge, StorageReport, Stored};
+use super::{Body, Cache, Entry, Place, Purge, StorageReport, Stored};
 use crate::control::Gateway;
 
 /// How the cache stands.
@@ -179,47 +179,46 @@ impl Cache {
     }
 
     /// The texts that keys of this URL are made of, and the keys.
-    fn places(&self, url: &str) -> Result<Vec<Place>, String> {
+    fn places_of(&self, url: &str) -> Result<Vec<(Place, Option<Name>)>, String> {
         let parts = parts_of(url).ok_or_else(|| format!("{url} is no URL such as https://www.example.com/path"))?;
         let rules = self.urls.lock().unwrap_or_else(PoisonError::into_inner);
-        let place = |(rules, volume): &(UrlRules, Option<Name>)| {
-            let text = parts.text(rules);
-            let key = rules.key(self, &text);
-            Place { text, key, volume: volume.clone() }
+        let places = |(rules, volume): &(UrlRules, Option<Name>)| {
+            let volume = volume.clone();
+            self.places(rules, parts.text(rules)).map(move |place| (place, volume.clone())).collect::<Vec<_>>()
         };
-        Ok(rules.iter().map(place).collect())
+        Ok(rules.iter().flat_map(places).collect())
     }
 
     async fn get(&self, url: &str, headers: &[(String, String)], now_s: u64) -> Result<Vec<(String, Finding)>, String> {
         let (bytes, fields) = request_of(headers)?;
         let request = Fields { bytes: &bytes, fields: &fields };
         let mut found = Vec::new();
-        for place in self.places(url)? {
-            let finding = self.look(&place, now_s, request).await;
+        for (place, volume) in self.places_of(url)? {
+            let finding = self.look(&place, volume.as_ref(), now_s, request).await;
             found.push((String::from_utf8_lossy(&place.text).into_owned(), finding));
         }
         Ok(found)
     }
 
-    async fn look(&self, place: &Place, now_s: u64, request: Fields<'_>) -> Finding {
-        let url = self.peek(place, place.key).await;
+    async fn look(&self, place: &Place, volume: Option<&Name>, now_s: u64, request: Fields<'_>) -> Finding {
+        let url = self.peek(volume, place.key).await;
         let Some(Entry::Index(index)) = url.as_deref() else {
             return url
-                .map_or_else(|| self.arriving(place.key), |entry| self.describe(place, place.key, &entry, now_s));
+                .map_or_else(|| self.arriving(place.key), |entry| self.describe(volume, place.key, &entry, now_s));
         };
         let mut selection = Vec::new();
         sumun_http::cache::vary::write_selection(request, &index.names, &mut selection);
         let key = self.variant_key(place.key, index, &selection);
-        match self.peek(place, key).await {
-            Some(entry) => self.describe(place, key, &entry, now_s),
+        match self.peek(volume, key).await {
+            Some(entry) => self.describe(volume, key, &entry, now_s),
             None if self.arriving(key) == Finding::Arriving => Finding::Arriving,
             None => Finding::Varies { names: String::from_utf8_lossy(&index.names).into_owned() },
         }
     }
 
     /// Memory's entry, or disk's.
-    async fn peek(&self, place: &Place, key: Key) -> Option<Arc<Entry>> {
-        match (self.memory.peek(key), &place.volume) {
+    async fn peek(&self, volume: Option<&Name>, key: Key) -> Option<Arc<Entry>> {
+        match (self.memory.peek(key), volume) {
             (None, Some(volume)) => self.load(volume, key).await,
             (entry, _) => entry,
         }
@@ -229,8 +228,8 @@ impl Cache {
         if self.fills(key).contains_key(&key) { Finding::Arriving } else { Finding::Nothing }
     }
 
-    fn describe(&self, place: &Place, key: Key, entry: &Entry, now_s: u64) -> Finding {
-        let is_on_disk = self.volume(place.volume.as_ref()).is_some_and(|volume| volume.find(key).is_some());
+    fn describe(&self, volume: Option<&Name>, key: Key, entry: &Entry, now_s: u64) -> Finding {
+        let is_on_disk = self.volume(volume).is_some_and(|volume| volume.find(key).is_some());
         match entry {
             Entry::Pass(pass) if pass.until_s > now_s => Finding::Passed { why: pass.why.as_str() },
             Entry::Pass(_) | Entry::Index(_) => Finding::Nothing,
@@ -246,7 +245,7 @@ impl Cache {
             PurgeScope::Url(url) => {
                 // All of them, whether or not the first is durable.
                 let mut purged = Ok(());
-                for Place { text, key, .. } in self.places(url)? {
+                for (Place { text, key }, _) in self.places_of(url)? {
                     let one = self.storage.purge(is_soft, What::Url(self.key(&text))).await;
                     if !is_soft {
                         self.invalidate(key, &text);
@@ -257,7 +256,7 @@ impl Cache {
             }
             PurgeScope::Prefix(prefix) => {
                 let mut purged = Ok(());
-                for Place { text, .. } in self.places(prefix)? {
+                for (Place { text, .. }, _) in self.places_of(prefix)? {
                     purged = purged.and(self.storage.purge(is_soft, What::Prefix(text.into())).await);
                 }
                 purged
@@ -266,14 +265,6 @@ impl Cache {
             PurgeScope::All => self.storage.purge(is_soft, What::All).await,
         }
     }
-}
-
-/// Where a route would keep answers to a URL.
-struct Place {
-    /// That the key is made of.
-    text: Vec<u8>,
-    key: Key,
-    volume: Option<Name>,
 }
 
 fn described(stored: &Stored, is_on_disk: bool, is_purged: bool, now_s: u64) -> Finding {

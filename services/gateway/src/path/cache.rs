@@ -12,10 +12,10 @@ use std::task::Poll;
 use sumun_http::cache::status::{CacheStatus, Forwarded};
 use sumun_http::cache::{Fields, RequestControl, Unstorable, Use, invalidates, same_origin_path};
 use sumun_http::{Known, Method, ResponseHead, Version, target};
-use sumun_store::{First, Key, NoHead};
+use sumun_store::{First, NoHead};
 
 use super::{Ended, Exchange, answer, proxy};
-use crate::cache::{self, Caching, Entry, Failed, Found, Joined, Reader, Response, Slot, Stored};
+use crate::cache::{self, Caching, Entry, Failed, Found, Joined, Place, Reader, Response, Slot, Stored};
 use crate::events::Reason;
 use crate::io::{self, Gone};
 use crate::limits::CACHE_TRIES;
@@ -24,9 +24,17 @@ use crate::upstream::LocalPool;
 
 /// What is asked for, in the cache's terms.
 struct Asked {
-    url: Vec<u8>,
-    url_key: Key,
+    whole: Place,
+    /// Cut down to what counts, where the server has said that.
+    cut: Option<Place>,
     control: RequestControl,
+}
+
+impl Asked {
+    /// Where it is looked for.
+    fn place(&self) -> &Place {
+        self.cut.as_ref().unwrap_or(&self.whole)
+    }
 }
 
 /// Serves one request from the cache, or from `pool` through it.
@@ -57,7 +65,17 @@ pub(super) async fn serve(
 fn find(exchange: &Exchange<'_>, caching: &Caching, asked: &Asked) -> Found {
     let now_s = exchange.worker.clock.unix_seconds();
     let fields = Fields { bytes: exchange.bytes, fields: &exchange.head.fields };
-    caching.cache.find(asked.url_key, now_s, |names| cache::selection(caching, fields, names))
+    let find = |place: &Place| caching.cache.find(place.key, now_s, |names| cache::selection(caching, fields, names));
+    let found = find(asked.place());
+    if asked.cut.is_none() || !matches!(found, Found::Nothing(_)) {
+        return found;
+    }
+    // What the word of the server does not hold for, such as an error.
+    match find(&asked.whole) {
+        Found::Stored(_, entry) if !entry.is_fresh(now_s) => found,
+        Found::Nothing(_) => found,
+        of_whole => of_whole,
+    }
 }
 
 /// What disk has where memory has nothing.
@@ -100,7 +118,7 @@ async fn serve_through(
     route: &Rc<Route>,
     pool: &Rc<LocalPool>,
     caching: &Rc<Caching>,
-    (asked, first): (Asked, Found),
+    (mut asked, first): (Asked, Found),
 ) -> Ended {
     // It would wait for itself.
     if let Some(ended) = proxy::refuse_loop(exchange).await {
@@ -159,7 +177,8 @@ async fn serve_through(
         };
         match wait(exchange, &reader).await {
             Ok(response) => {
-                if !reader.is_asker() && !is_for(exchange, caching, &response) {
+                if !reader.is_asker() && !is_for(exchange, caching, &asked, &response) {
+                    asked.cut = caching.cache.cut(&caching.urls, &asked.whole.text);
                     continue;
                 }
                 if exchange.head.has(Known::Range)
@@ -204,7 +223,8 @@ fn ask(exchange: &Exchange<'_>, caching: &Caching) -> Result<Asked, Forwarded> {
     let url = url_text(exchange, caching, exchange.path, head.query.map(|span| span.of_bytes(exchange.bytes)));
     let fields = Fields { bytes: exchange.bytes, fields: &head.fields };
     let control = if head.has(Known::CacheControl) { RequestControl::of(fields) } else { RequestControl::default() };
-    Ok(Asked { url_key: caching.urls.key(&caching.cache, &url), url, control })
+    let cut = caching.cache.cut(&caching.urls, &url);
+    Ok(Asked { whole: Place { key: caching.urls.key(&caching.cache, &url), text: url }, cut, control })
 }
 
 fn url_text(exchange: &Exchange<'_>, caching: &Caching, path: &[u8], query: Option<&[u8]>) -> Vec<u8> {
@@ -228,7 +248,11 @@ fn is_bypassed(exchange: &Exchange<'_>, caching: &Caching) -> bool {
 }
 
 /// The response is what this request would have got, too.
-fn is_for(exchange: &Exchange<'_>, caching: &Caching, response: &Response) -> bool {
+fn is_for(exchange: &Exchange<'_>, caching: &Caching, asked: &Asked, response: &Response) -> bool {
+    let is_cut_so = |cut| caching.cache.is_cut_by(&caching.urls, &asked.whole.text, cut, response);
+    if !asked.cut.as_ref().is_none_or(is_cut_so) {
+        return false;
+    }
     let fields = Fields { bytes: exchange.bytes, fields: &exchange.head.fields };
     response.vary.is_empty() || cache::selection(caching, fields, &response.vary) == *response.selection
 }

@@ -53,8 +53,9 @@ pub(super) fn wanted(
     Wanted {
         caching: Rc::clone(caching),
         worker: Rc::clone(exchange.worker),
-        url: asked.url.as_slice().into(),
-        url_key: asked.url_key,
+        url: asked.place().text.as_slice().into(),
+        url_key: asked.place().key,
+        whole_url: asked.whole.text.as_slice().into(),
         slot,
         bytes: exchange.bytes.to_vec(),
         fields: exchange.head.fields.clone(),

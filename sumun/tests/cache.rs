@@ -7,38 +7,11 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::Duration;
 
+use support::caching::{caching, counting, said, status};
 use support::http2;
-use support::instance::{Instance, PATIENCE, Place, eventually, everywhere};
+use support::instance::{PATIENCE, eventually, everywhere};
 use support::server::{Request, Server};
-use support::talk::{Answer, Client, Framing};
-
-/// A gateway whose only route has this `cache`, with as many workers as may be.
-fn caching(place: Place, server: &Server, cache: &str) -> Instance {
-    let address = server.address();
-    let config = format!(
-        "workers: 2\ncache: {{ memory: 16MiB }}\npools: {{ app: {{ servers: [\"{address}\"] }} }}\n\
-         listeners: {{ web: {{ bind: \"$BIND\", routes: [{{ path: /, proxy: app, cache: {cache} }}] }} }}\n"
-    );
-    Instance::start(place, &config)
-}
-
-/// An answer with a status, whole field lines and a body.
-fn said(status: &str, fields: &str, body: &str) -> Vec<u8> {
-    format!("HTTP/1.1 {status}\r\n{fields}Content-Length: {}\r\n\r\n{body}", body.len()).into_bytes()
-}
-
-/// Answers each request with its number, and these fields.
-fn counting(place: Place, fields: &'static str) -> Server {
-    let count = AtomicUsize::new(0);
-    Server::answering(place.ip, move |_| {
-        let number = count.fetch_add(1, Ordering::SeqCst) + 1;
-        said("200 OK", fields, &format!("answer {number}"))
-    })
-}
-
-fn status(answer: &Answer) -> &str {
-    answer.header("cache-status").unwrap_or_default()
-}
+use support::talk::Framing;
 
 #[test]
 fn what_is_fresh_is_given_out_again() {
@@ -191,31 +164,6 @@ fn what_is_for_one_client_is_asked_for_by_each_side_by_side() {
 }
 
 #[test]
-fn answers_that_vary_are_told_apart() {
-    everywhere(|place| {
-        let server = Server::answering(place.ip, |request| {
-            let language = request.header("accept-language").unwrap_or_default();
-            said("200 OK", "Cache-Control: max-age=60\r\nVary: Accept-Language\r\n", &language)
-        });
-        let gateway = caching(place, &server, "{}");
-        let ask =
-            |language: &str| gateway.connect().get_with("/", &format!("Accept-Language: {language}\r\n")).expect(200);
-        for _ in 0..2 {
-            assert_eq!(ask("ko").text(), "ko");
-            assert_eq!(ask("en").text(), "en");
-        }
-        assert!(status(&ask("KO")).starts_with("sumun; hit"), "the same in capitals");
-        assert_eq!(status(&ask("fr")), "sumun; fwd=vary-miss; stored");
-        assert_eq!(server.requests().len(), 3);
-        let url = "http://test/".to_owned();
-        let found = gateway.command_ok(&["cache", "get", &url]);
-        assert!(found.contains("answers differ by accept-language"), "{found}");
-        let found = gateway.command_ok(&["cache", "get", &url, "--header", "Accept-Language: ko"]);
-        assert!(found.contains("status 200, fresh for ") && found.contains("varies by accept-language"), "{found}");
-    });
-}
-
-#[test]
 fn a_change_makes_what_is_stored_invalid() {
     everywhere(|place| {
         let count = AtomicUsize::new(0);
@@ -313,31 +261,6 @@ fn what_is_stale_is_given_out_while_it_is_fetched_anew() {
             assert!(status(&answer).starts_with("sumun; hit"), "{answer:?}");
             answer.text() == "answer 2"
         });
-    });
-}
-
-#[test]
-fn clients_cannot_put_into_answers_of_others_what_is_in_no_key() {
-    everywhere(|place| {
-        let server =
-            Server::answering(place.ip, |request| said("200 OK", "Cache-Control: max-age=60\r\n", &request.raw_head));
-        let gateway = caching(place, &server, "{ query: { except: utm_source }, drop_cookies: on }");
-        let poison = "X-Forwarded-Host: evil.example\r\nX-Original-URL: /admin\r\nX_Rewrite_URL: /admin\r\n\
-                      X-HTTP-Method-Override: DELETE\r\nX-Forwarded-Scheme: nothttps\r\nX-Forwarded-Prefix: /evil\r\n\
-                      X-Host: evil.example\r\nForwarded: host=evil.example\r\nCookie: evil=1\r\nRange: bytes=0-3\r\n";
-        let mut client = gateway.connect();
-        client.get_with("/p?utm_source=evil&a=1", poison);
-        let seen = client.get("/p?a=1").expect(200);
-        assert!(status(&seen).starts_with("sumun; hit"), "{seen:?}");
-        let text = seen.text().to_ascii_lowercase();
-        for forbidden in ["evil", "/admin", "delete", "nothttps", "utm_source", "cookie", "range"] {
-            assert!(!text.contains(forbidden), "{forbidden} in {text}");
-        }
-        // A body counts for the server and not for the key.
-        assert_eq!(status(&client.request("GET", "/p?a=1", "", b"a=2").expect(200)), "sumun; fwd=bypass");
-        // Another parameter of the same URL, however it is parted.
-        assert!(status(&client.get("/p?a=1;utm_source=x").expect(200)).starts_with("sumun; fwd=uri-miss"));
-        assert!(status(&client.get("/p?a=1%26b=2").expect(200)).starts_with("sumun; fwd=uri-miss"));
     });
 }
 
@@ -490,40 +413,6 @@ fn clients_of_http_2_share_what_is_stored_and_what_still_comes() {
 }
 
 #[test]
-fn routes_and_listeners_share_no_answers() {
-    everywhere(|place| {
-        let inside = Server::answering(place.ip, |_| said("200 OK", "Cache-Control: max-age=60\r\n", "inside"));
-        let outside = Server::answering(place.ip, |_| said("200 OK", "Cache-Control: max-age=60\r\n", "outside"));
-        let other = place.free_address();
-        let config = format!(
-            "pools: {{ inside: {{ servers: [\"{}\"] }}, outside: {{ servers: [\"{}\"] }} }}\n\
-             listeners:\n\
-             \x20 web: {{ bind: \"$BIND\", routes: [{{ path: /, header: {{ X-Beta: present }}, proxy: inside, cache: {{}} }}, {{ path: /, proxy: outside, cache: {{}} }}] }}\n\
-             \x20 other: {{ bind: \"{other}\", routes: [{{ path: /, proxy: inside, cache: {{}} }}] }}\n",
-            inside.address(),
-            outside.address(),
-        );
-        let gateway = Instance::start(place, &config);
-        for _ in 0..2 {
-            assert_eq!(Client::connect(other).get("/a").expect(200).text(), "inside");
-            assert_eq!(gateway.get("/a").expect(200).text(), "outside");
-            assert_eq!(gateway.connect().get_with("/a", "X-Beta: 1\r\n").expect(200).text(), "inside");
-        }
-        assert_eq!((inside.requests().len(), outside.requests().len()), (2, 1));
-    });
-}
-
-#[test]
-fn what_varies_by_fields_of_the_gateways_own_is_for_nobody_else() {
-    everywhere(|place| {
-        let server = counting(place, "Cache-Control: max-age=60\r\nVary: X-Forwarded-For\r\n");
-        let gateway = caching(place, &server, "{}");
-        assert_eq!(status(&gateway.get("/").expect(200)), "sumun; fwd=uri-miss; detail=vary-any");
-        assert_eq!(gateway.get("/").expect(200).text(), "answer 2");
-    });
-}
-
-#[test]
 fn a_change_holds_for_variants_that_are_on_their_way() {
     everywhere(|place| {
         let (go, waits) = mpsc::channel::<()>();
@@ -631,83 +520,5 @@ fn what_breaks_off_is_not_made_whole_with_what_was_stored() {
         client.send("GET / HTTP/1.1\r\nHost: test\r\n\r\n");
         let cut = client.try_answer(false).expect_err("it was cut short");
         assert!(cut.answer.body.iter().all(|byte| *byte == b'n'), "two answers in one");
-    });
-}
-
-#[test]
-fn what_the_server_says_of_queries_holds_for_its_path() {
-    everywhere(|place| {
-        let count = AtomicUsize::new(0);
-        let server = Server::answering(place.ip, move |request| {
-            let number = count.fetch_add(1, Ordering::SeqCst) + 1;
-            let fresh = "Cache-Control: max-age=60\r\n";
-            let word = "Cache-Control: max-age=60\r\nNo-Vary-Search: key-order, params=(\"utm\")\r\n";
-            match request.target.as_str() {
-                path if path.contains("gone") => said("404 Not Found", fresh, &format!("{number}: {path}")),
-                path if path.contains("else") => said("200 OK", fresh, &format!("{number}: {path}")),
-                path => said("200 OK", word, &format!("{number}: {path}")),
-            }
-        });
-        let gateway = caching(place, &server, "{}");
-        let text = |path: &str| gateway.get(path).expect(200).text();
-        let first = text("/p?a=1&utm=x&b=2");
-        assert_eq!(first, "1: /p?a=1&utm=x&b=2", "the server gets all of it");
-        for same in ["/p?a=1&b=2", "/p?b=2&a=1&utm=y", "/p?utm=&utm=z&a=1&b=2", "/p?a=1&b=2&%75tm=1"] {
-            assert_eq!(text(same), first, "{same}");
-        }
-        assert_eq!(text("/p?a=2&utm=x"), "2: /p?a=2&utm=x");
-        assert_eq!(text("/q?a=1&utm=x&b=2"), "3: /q?a=1&utm=x&b=2", "another path");
-        assert_eq!(text("/p?utm=x"), "4: /p?utm=x");
-        assert_eq!(text("/p"), "4: /p?utm=x");
-        // What is said of it by a purge, a change and `cache get` holds for all of its names.
-        let found = gateway.command_ok(&["cache", "get", "http://test/p?b=2&a=1&utm=k"]);
-        assert!(found.contains("status 200"), "{found}");
-        gateway.command_ok(&["cache", "purge", "http://test/p?b=2&a=1&utm=k"]);
-        assert_eq!(text("/p?a=1&b=2"), "5: /p?a=1&b=2");
-        assert_eq!(gateway.connect().request("POST", "/p?a=2", "", b"").expect(200).text(), "6: /p?a=2");
-        assert_eq!(text("/p?a=2"), "7: /p?a=2");
-        assert_eq!(text("/p?a=1&b=2"), "5: /p?a=1&b=2");
-        // An error is for its own URL, and leaves the word alone.
-        for _ in 0..2 {
-            assert_eq!(gateway.get("/p?gone&utm=1").expect(404).text(), "8: /p?gone&utm=1");
-        }
-        assert_eq!(gateway.get("/p?gone&utm=2").expect(404).text(), "9: /p?gone&utm=2");
-        assert_eq!(text("/p?a=1&b=2&utm=m"), "5: /p?a=1&b=2");
-        // Another word, and what was stored by the one before is not found by it.
-        assert_eq!(text("/p?else&utm=1"), "10: /p?else&utm=1");
-        assert_eq!(text("/p?else&utm=2"), "11: /p?else&utm=2");
-        assert_eq!(text("/p?a=1&b=2&utm=m"), "12: /p?a=1&b=2&utm=m");
-        assert_eq!(text("/p?a=1&b=2"), "12: /p?a=1&b=2&utm=m");
-    });
-}
-
-#[test]
-fn who_waits_for_another_query_gets_it_only_by_the_servers_word() {
-    everywhere(|place| {
-        let waiting = Arc::new(AtomicUsize::new(0));
-        let seen = Arc::clone(&waiting);
-        let server = Server::answering(place.ip, move |request| {
-            if request.target.contains("first") {
-                return said("200 OK", "Cache-Control: max-age=60\r\nNo-Vary-Search: params\r\n", "first");
-            }
-            eventually("both have asked", || seen.load(Ordering::SeqCst) == 2);
-            thread::sleep(Duration::from_millis(200));
-            // Which queries are alike is another matter by now.
-            said("200 OK", "Cache-Control: max-age=60\r\n", &request.target)
-        });
-        let gateway = caching(place, &server, "{}");
-        assert_eq!(gateway.get("/p?first").expect(200).text(), "first");
-        gateway.command_ok(&["cache", "purge", "--all"]);
-        thread::scope(|scope| {
-            for path in ["/p?a=1", "/p?a=2"] {
-                let (gateway, waiting) = (&gateway, &waiting);
-                scope.spawn(move || {
-                    let mut client = gateway.connect();
-                    client.send(&format!("GET {path} HTTP/1.1\r\nHost: test\r\n\r\n"));
-                    waiting.fetch_add(1, Ordering::SeqCst);
-                    assert_eq!(client.answer().expect(200).text(), path);
-                });
-            }
-        });
     });
 }

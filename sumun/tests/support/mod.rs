@@ -5,6 +5,7 @@
 #![allow(dead_code)]
 
 pub(crate) mod acme;
+pub(crate) mod caching;
 pub(crate) mod certificates;
 pub(crate) mod client;
 pub(crate) mod frames;

@@ -10,7 +10,8 @@ pub const PROBATION_PERCENT: u64 = 10;
 /// How often somebody asked is counted up to this.
 pub const ASKED_MOST: u8 = 3;
 
-/// What an entry costs besides its own bytes: its places in the table and in the queues.
+/// What an entry costs besides its own bytes: its places in the table and in its queue, that of a ghost, and
+/// what these have to spare.
 pub const ENTRY_BYTES: u64 = 128;
 
 /// So much of a response that is not kept together is here before its slowest reader has read it.

@@ -26,6 +26,7 @@ mod response;
 mod rules;
 mod searches;
 mod storage;
+mod stored;
 
 use std::collections::HashMap;
 use std::hash::Hasher;
@@ -34,7 +35,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use siphasher::sip128::{Hasher128, SipHasher13};
 use sumun_config::checked::Name;
-use sumun_http::cache::{Unstorable, Use, Validity};
+use sumun_http::cache::{Unstorable, Use};
 use sumun_store::pool::Volume;
 use sumun_store::{Key, Memory, Writer};
 
@@ -45,12 +46,13 @@ use crate::limits::{CACHE_DISK_BYTES, CACHE_ENTRY_PART, CACHE_PASS_S, CACHE_PROB
 pub use operate::{CacheReport, Finding, PurgeScope};
 pub use storage::{PhysicalVolumeReport, StorageReport, VolumeReport};
 
-pub(crate) use disk::{Body, DiskBody};
+pub(crate) use disk::DiskBody;
 pub(crate) use filling::{FillStream, Filling, Wanted, selection};
 pub(crate) use purges::Purge;
-pub(crate) use response::Response;
+pub(crate) use response::{Head, Response};
 pub(crate) use rules::{Caching, UrlRules};
 pub(crate) use searches::Place;
+pub(crate) use stored::{Content, Stored};
 
 /// Why a response that was waited for did not come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,17 +73,6 @@ pub(crate) enum Entry {
     Stored(Stored),
     Index(Index),
     Pass(Pass),
-}
-
-/// A response, complete.
-#[derive(Debug)]
-pub(crate) struct Stored {
-    pub(crate) url: Arc<[u8]>,
-    pub(crate) response: Arc<Response>,
-    pub(crate) validity: Validity,
-    pub(crate) body: Body,
-    /// Purges up to this one do not hit it: at first those before its request went out.
-    passed: AtomicU64,
 }
 
 /// Responses to a URL are told apart by these fields of requests.
@@ -261,7 +252,7 @@ impl Cache {
         match &*entry {
             Entry::Pass(pass) if pass.until_s > now_s && !pass.claim_probe(now_s) => Found::Pass(slot, pass.why),
             // What lies on disk goes when its turn comes, however often it is asked for.
-            Entry::Stored(stored) if !stored.body.is_there() => {
+            Entry::Stored(stored) if !stored.is_there() => {
                 self.memory.remove_this(slot.key, &entry);
                 Found::Nothing(slot)
             }
@@ -287,7 +278,7 @@ impl Cache {
         if passed >= newest {
             return (Purge::None, newest);
         }
-        let verdict = self.purges.judge(&stored.url, self.key(&stored.url), &stored.response.tags, passed);
+        let verdict = self.purges.judge(stored.url(), self.key(stored.url()), stored.tags(), passed);
         if verdict == Purge::None {
             stored.passed.fetch_max(newest, Relaxed);
         }
@@ -296,15 +287,7 @@ impl Cache {
 
     /// The same response, stale from now on.
     fn expire(&self, key: Key, entry: &Arc<Entry>, stored: &Stored, (now_s, newest): (u64, u64)) -> Option<Arc<Entry>> {
-        let mut validity = stored.validity;
-        validity.expire(now_s);
-        let stale = Stored {
-            url: Arc::clone(&stored.url),
-            response: Arc::clone(&stored.response),
-            validity,
-            body: stored.body.clone(),
-            passed: AtomicU64::new(newest),
-        };
+        let stale = stored.expired(now_s, newest);
         let bytes = stale.bytes();
         let stale = Arc::new(Entry::Stored(stale));
         self.memory.replace(key, entry, Arc::clone(&stale), bytes).then_some(stale)
@@ -425,7 +408,7 @@ impl Cache {
             volume.forget(key);
         }
         let pass = Pass { until_s: now_s + CACHE_PASS_S, probe_at_s: AtomicU64::new(now_s + CACHE_PROBE_S), why };
-        self.memory.insert(key, Arc::new(Entry::Pass(pass)), size_of::<Entry>() as u64);
+        self.memory.insert(key, Arc::new(Entry::Pass(pass)), stored::shared(size_of::<Entry>()));
     }
 
     /// What is stored under a URL's key is wrong from now on, and so is what is on its way: that first, or it
@@ -462,18 +445,12 @@ impl Entry {
 
     /// All that it holds in memory.
     fn bytes(&self) -> u64 {
-        let parts = match self {
+        let of_names = match self {
             Self::Pass(_) => 0,
-            Self::Index(index) => index.names.len(),
+            Self::Index(index) => stored::allocated(index.names.len()),
             Self::Stored(stored) => return stored.bytes(),
         };
-        (size_of::<Self>() + parts) as u64
-    }
-}
-
-impl Stored {
-    fn bytes(&self) -> u64 {
-        (size_of::<Entry>() + self.url.len() + self.response.bytes()) as u64 + self.body.bytes()
+        stored::shared(size_of::<Self>()) + of_names
     }
 }
 

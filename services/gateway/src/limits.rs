@@ -214,6 +214,9 @@ pub(crate) const CACHE_TRIES: usize = 4;
 /// Bytes of a body that are put together in one piece when it is stored.
 pub(crate) const CACHE_PIECE_BYTES: u64 = 1024 * 1024;
 
+/// A stored body up to this size lies with its head: it is copied behind that to be sent as well.
+pub(crate) const CACHE_SMALL_BYTES: u64 = COPY_BYTES as u64;
+
 /// Where there is a volume, larger bodies are kept on disk alone and sent from the kernel's memory of it.
 pub(crate) const CACHE_DISK_BYTES: u64 = 256 * 1024;
 

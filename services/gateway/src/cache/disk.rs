@@ -1,5 +1,6 @@
 //! Entries on disk: found where memory has none, and written where they are stored.
 
+use std::ops::Deref;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, PoisonError};
 
@@ -9,14 +10,23 @@ use sumun_store::{Key, OnDisk};
 use tokio::sync::OnceCell;
 
 use super::response::Held;
+use super::stored::{allocated, shared};
 use super::{Cache, Entry, Found, Index, Slot, kept};
 use crate::limits::{CACHE_DISK_WAIT, CACHE_RESIDENT_MS};
 
-/// Where a stored body is.
+/// Where a body is that does not lie with its head.
 #[derive(Debug, Clone)]
-pub(crate) enum Body {
-    Memory(Box<[Arc<[u8]>]>),
+pub(super) enum Body {
+    Memory(Arc<Pieces>),
     Disk(Arc<DiskBody>),
+}
+
+/// A body in memory.
+#[derive(Debug)]
+pub(super) struct Pieces {
+    pieces: Box<[Arc<[u8]>]>,
+    /// Counts them as long as anybody has them.
+    _held: Arc<Held>,
 }
 
 /// A body that is sent from disk, or rather from the kernel's memory of it.
@@ -28,10 +38,28 @@ pub(crate) struct DiskBody {
     seen_ms: AtomicU64,
 }
 
+impl Pieces {
+    pub(super) fn new(pieces: Box<[Arc<[u8]>]>, held: Arc<Held>) -> Self {
+        Self { pieces, _held: held }
+    }
+
+    pub(super) fn length(&self) -> u64 {
+        self.iter().map(|piece| piece.len() as u64).sum()
+    }
+}
+
+impl Deref for Pieces {
+    type Target = [Arc<[u8]>];
+
+    fn deref(&self) -> &Self::Target {
+        &self.pieces
+    }
+}
+
 impl Body {
-    pub(crate) fn length(&self) -> u64 {
+    pub(super) fn length(&self) -> u64 {
         match self {
-            Self::Memory(pieces) => pieces.iter().map(|piece| piece.len() as u64).sum(),
+            Self::Memory(pieces) => pieces.length(),
             Self::Disk(body) => body.object.size(),
         }
     }
@@ -47,8 +75,12 @@ impl Body {
     /// Bytes of memory.
     pub(super) fn bytes(&self) -> u64 {
         match self {
-            Self::Memory(pieces) => self.length() + (pieces.len() * size_of::<Arc<[u8]>>()) as u64,
-            Self::Disk(body) => body.object.bytes_of_memory(),
+            Self::Memory(pieces) => {
+                let of_pieces: u64 = pieces.iter().map(|piece| shared(piece.len())).sum();
+                let list = allocated(size_of_val(&pieces[..]));
+                of_pieces + list + shared(size_of::<Pieces>()) + shared(size_of::<Held>())
+            }
+            Self::Disk(body) => body.object.bytes_of_memory() + shared(size_of::<DiskBody>()),
         }
     }
 }
@@ -95,8 +127,7 @@ impl Cache {
         for _ in 0..2 {
             let Some(entry) = self.load(volume, slot.key).await else { break };
             // What varies is found by what it varies by.
-            if matches!(&*entry, Entry::Stored(stored) if slot.generation.is_none() && !stored.response.vary.is_empty())
-            {
+            if matches!(&*entry, Entry::Stored(stored) if slot.generation.is_none() && !stored.vary().is_empty()) {
                 break;
             }
             let Entry::Index(index) = &*entry else { return self.found(slot, entry, now_s) };
@@ -123,9 +154,9 @@ impl Cache {
 
     async fn load_alone(&self, volume: &Name, key: Key, handle: Handle) -> Option<Arc<Entry>> {
         let memory_max = self.memory_max();
-        let held = Held::new(&self.held, 0);
+        let held = Arc::clone(&self.held);
         let read_from = handle.clone();
-        let reading = self.disk.run(move || read(&handle, memory_max, held));
+        let reading = self.disk.run(move || read(&handle, memory_max, &held));
         // Who does not get it in time is better served by a server.
         let entry = Arc::new(tokio::time::timeout(CACHE_DISK_WAIT, reading).await.ok()?.ok()??);
         self.counts.loaded.fetch_add(1, Relaxed);
@@ -178,17 +209,17 @@ impl Drop for Loading<'_> {
 }
 
 /// The entry, with its body where that is small. Waits for the disk.
-fn read(handle: &Handle, memory_max: u64, held: Held) -> Option<Entry> {
+fn read(handle: &Handle, memory_max: u64, held: &Arc<AtomicU64>) -> Option<Entry> {
     let mut object = handle.open().ok()?;
     let meta = object.take_meta();
     let size = object.size();
     let body = if size > memory_max {
         Body::Disk(Arc::new(DiskBody::new(object)))
     } else {
-        held.add(size);
+        let of_body = Arc::new(Held::new(held, size));
         let pieces: Result<Vec<Arc<[u8]>>, _> =
             (0..object.chunks()).map(|number| object.chunk(number).map(Arc::from)).collect();
-        Body::Memory(pieces.ok()?.into())
+        Body::Memory(Arc::new(Pieces::new(pieces.ok()?.into(), of_body)))
     };
     kept::read(&meta, body, held)
 }

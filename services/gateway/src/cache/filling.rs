@@ -8,7 +8,6 @@ use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Poll, ready};
 
@@ -22,8 +21,10 @@ use sumun_store::limits::FILL_DISK_BYTES;
 use sumun_store::pool::{self, Volume};
 use sumun_store::{Ended, Key, OnDisk, Unwanted, Writer};
 
+use super::disk::{Body, Pieces};
 use super::response::{Held, Lines, parsed, write_line};
-use super::{Body, Cache, Caching, Entry, Failed, Fills, Place, Response, Slot, Stored, kept};
+use super::stored::Parts;
+use super::{Cache, Caching, Entry, Failed, Fills, Place, Response, Slot, Stored, kept};
 use crate::events::Reason;
 use crate::io::Gone;
 use crate::limits::{CACHE_COMMIT_WAIT, CACHE_PIECE_BYTES, CACHE_ROOM_WAIT};
@@ -212,8 +213,7 @@ impl Filling {
             stored => stored,
         };
         let held = Held::new(&self.cache().held, 0);
-        let mut response = Response::without_validators(status, lines, (validity, now_s), stored, held);
-        response.note_validators();
+        let mut response = Response::new(status, lines, (validity, now_s), stored, held);
         response.vary = names.into();
         response.selection = self.select(&response.vary).into();
         response.server.clone_from(&self.server);
@@ -223,8 +223,8 @@ impl Filling {
     /// The server says that what is stored is still right (RFC 9111 section 4.3.4).
     fn refresh(&mut self, newer: Fields<'_>, now_s: u64) -> Phase {
         let Some(old) = self.old() else { return Phase::Swallow };
-        let lines = Lines::merged(&old.response, newer, self.wanted.caching.tags.as_deref());
-        let (status, body) = (old.response.status, old.body.clone());
+        let lines = Lines::merged(old, newer, self.wanted.caching.tags.as_deref());
+        let (status, body) = (old.head().status, old.body());
         // Its own age counts, and is not kept.
         let mut judged = lines.kept.clone();
         if let Some(age) = newer.joined("age") {
@@ -234,9 +234,6 @@ impl Filling {
         let merged = Fields { bytes: &bytes, fields: &head.fields };
         let mut response = self.judge(status, merged, lines, now_s);
         response.length = Some(body.length());
-        if let Body::Memory(_) = body {
-            response.held.add(body.length());
-        }
         response.server_status = Some(304);
         self.cache().counts.revalidated.fetch_add(1, Relaxed);
         let response = Arc::new(response);
@@ -247,7 +244,7 @@ impl Filling {
         self.writer.begin(Arc::clone(&response), response.stored.is_ok(), true);
         self.end_with(&body);
         if response.stored.is_ok() {
-            self.store(response, body);
+            self.store(&response, body);
         }
         Phase::Swallow
     }
@@ -255,9 +252,14 @@ impl Filling {
     /// Gives out what is stored, stale as it is (RFC 5861 section 4).
     fn stand_in(&mut self, server_status: Option<u16>) {
         let Some(old) = self.old() else { return };
-        let response = Arc::new(old.response.in_place_of(server_status, self.server.clone()));
+        let now_s = self.wanted.worker.clock.unix_seconds();
+        let held = Held::new(&self.cache().held, 0);
+        let mut response = Response::again(old, now_s, held);
+        response.server_status = server_status;
+        response.server.clone_from(&self.server);
+        let response = Arc::new(response);
         self.writer.begin(Arc::clone(&response), true, true);
-        self.end_with(&old.body);
+        self.end_with(&old.body());
         self.response = Some(response);
         self.leave();
     }
@@ -278,7 +280,8 @@ impl Filling {
     /// From here on the body is written to disk as it comes, if there is one that takes it.
     fn move_to_disk(&mut self) {
         let (Some(volume), Some(response)) = (self.volume(), &self.response) else { return };
-        let Some(mut writer) = volume.writer(self.wanted.slot.key, self.kept(response)) else { return };
+        let kept = kept::write_stored(&self.parts(response));
+        let Some(mut writer) = volume.writer(self.wanted.slot.key, kept) else { return };
         if let Some(pieces) = self.writer.move_to_disk(OnDisk::Arriving(writer.arriving())) {
             self.waiting = Some(Held::new(&self.wanted.caching.cache.held, FILL_DISK_BYTES));
             for piece in &pieces {
@@ -339,7 +342,10 @@ impl Filling {
                 let pieces = self.writer.end(Ended::Complete);
                 match (response, self.on_disk.take(), pieces) {
                     (Some(_), Some(writer), _) => self.commit(writer).await,
-                    (Some(response), None, Some(pieces)) => self.store(response, Body::Memory(joined(pieces))),
+                    (Some(response), None, Some(pieces)) => {
+                        let pieces = Pieces::new(joined(pieces), Arc::clone(&response.held));
+                        self.store(&response, Body::Memory(Arc::new(pieces)));
+                    }
                     _ => {}
                 }
             }
@@ -347,40 +353,34 @@ impl Filling {
     }
 
     /// Puts a complete response where requests find it, and then takes the fill away.
-    fn store(&self, response: Arc<Response>, body: Body) {
+    fn store(&self, response: &Response, body: Body) {
         let key = self.wanted.slot.key;
         let volume = self.volume();
-        let writer = volume.as_ref().and_then(|volume| self.written(volume, &response, &body));
+        let parts = self.parts(response);
+        let writer = volume.as_ref().and_then(|volume| self.written(volume, &parts, &body));
         let Some(mut fills) = self.current() else { return };
         match (writer, &body, &volume) {
             (Some(writer), ..) => drop(writer.commit()),
             // Only the head is new.
-            (None, Body::Disk(body), Some(volume)) => body.rewrite(volume, key, self.kept(&response)),
+            (None, Body::Disk(body), Some(volume)) => body.rewrite(volume, key, kept::write_stored(&parts)),
             // What disk has is older.
             (None, Body::Memory(_), Some(volume)) => drop(volume.forget(key)),
             (None, _, None) => {}
         }
-        let stored = Stored {
-            url: Arc::clone(&self.wanted.url),
-            validity: response.validity,
-            body,
-            passed: AtomicU64::new(self.serial),
-            response,
-        };
-        self.cache().insert(key, stored);
+        self.cache().insert(key, Stored::new(&parts, body, &self.cache().held));
         fills.remove(&key);
     }
 
     /// All but the commit of what is on disk besides memory; `None`: the disk is too busy for it, or has the
     /// body already.
-    fn written(&self, volume: &Volume, response: &Response, body: &Body) -> Option<pool::Writer> {
+    fn written(&self, volume: &Volume, parts: &Parts<'_>, body: &Body) -> Option<pool::Writer> {
         let Body::Memory(pieces) = body else { return None };
-        let mut writer = volume.writer(self.wanted.slot.key, self.kept(response))?;
+        let mut writer = volume.writer(self.wanted.slot.key, kept::write_stored(parts))?;
         pieces.iter().all(|piece| writer.push(piece)).then_some(writer)
     }
 
-    fn kept(&self, response: &Response) -> Vec<u8> {
-        kept::write_stored(&self.wanted.url, response, self.serial)
+    fn parts<'a>(&'a self, response: &'a Response) -> Parts<'a> {
+        Parts::of(&self.wanted.url, response, self.serial)
     }
 
     /// It is found on disk from now on. Until it is, the fill has it.

@@ -6,11 +6,12 @@ use std::sync::atomic::AtomicU64;
 use serde::{Deserialize, Serialize};
 use sumun_http::cache::Validity;
 
-use super::response::{Held, Lines};
-use super::{Body, Entry, Index, Response, Stored};
+use super::disk::Body;
+use super::stored::Parts;
+use super::{Entry, Index, Stored};
 
 /// Of all that is written here. What has another one is not understood, and so is not there.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
 #[derive(Debug, Serialize, Deserialize)]
 enum Kept<'a> {
@@ -26,7 +27,6 @@ struct Head<'a> {
     vary: &'a [u8],
     selection: &'a [u8],
     tags: Vec<u64>,
-    answered_s: u64,
     passed: u64,
     born_s: u64,
     lifetime_s: u32,
@@ -36,17 +36,17 @@ struct Head<'a> {
     must_revalidate: bool,
 }
 
-/// A response to this URL that purges up to `passed` do not hit.
-pub(super) fn write_stored(url: &[u8], response: &Response, passed: u64) -> Vec<u8> {
-    let Validity { born_s, lifetime_s, while_revalidate_s, if_error_s, no_cache, must_revalidate } = response.validity;
+/// A response.
+pub(super) fn write_stored(parts: &Parts<'_>) -> Vec<u8> {
+    let Parts { url, status, lines, vary, selection, tags, validity, passed } = *parts;
+    let Validity { born_s, lifetime_s, while_revalidate_s, if_error_s, no_cache, must_revalidate } = validity;
     write(&Kept::Stored(Head {
         url,
-        status: response.status,
-        lines: &response.lines,
-        vary: &response.vary,
-        selection: &response.selection,
-        tags: response.tags.to_vec(),
-        answered_s: response.answered_s,
+        status,
+        lines,
+        vary,
+        selection,
+        tags: tags.to_vec(),
         passed,
         born_s,
         lifetime_s,
@@ -61,8 +61,8 @@ pub(super) fn write_index(index: &Index) -> Vec<u8> {
     write(&Kept::Index { names: &index.names, generation: index.generation })
 }
 
-/// The entry; `None`: it is not understood. `held` counts what its body takes of memory.
-pub(super) fn read(bytes: &[u8], body: Body, held: Held) -> Option<Entry> {
+/// The entry; `None`: it is not understood. `held`: as in [`Stored::new`].
+pub(super) fn read(bytes: &[u8], body: Body, held: &Arc<AtomicU64>) -> Option<Entry> {
     let (&VERSION, bytes) = bytes.split_first()? else { return None };
     Some(match postcard::from_bytes(bytes).ok()? {
         Kept::Index { names, generation } => Entry::Index(Index { names: names.into(), generation }),
@@ -76,7 +76,7 @@ fn write(kept: &Kept<'_>) -> Vec<u8> {
 }
 
 impl Head<'_> {
-    fn with(self, body: Body, held: Held) -> Stored {
+    fn with(self, body: Body, held: &Arc<AtomicU64>) -> Stored {
         let validity = Validity {
             born_s: self.born_s,
             lifetime_s: self.lifetime_s,
@@ -85,18 +85,7 @@ impl Head<'_> {
             no_cache: self.no_cache,
             must_revalidate: self.must_revalidate,
         };
-        let lines = Lines { kept: self.lines.to_vec(), for_asker: Vec::new(), tags: self.tags };
-        let mut response = Response::without_validators(self.status, lines, (validity, self.answered_s), Ok(()), held);
-        response.note_validators();
-        response.vary = self.vary.into();
-        response.selection = self.selection.into();
-        response.length = Some(body.length());
-        Stored {
-            url: self.url.into(),
-            response: Arc::new(response),
-            validity,
-            body,
-            passed: AtomicU64::new(self.passed),
-        }
+        let Self { url, status, lines, vary, selection, ref tags, passed, .. } = self;
+        Stored::new(&Parts { url, status, lines, vary, selection, tags, validity, passed }, body, held)
     }
 }

@@ -14,7 +14,7 @@ use sumun_store::Key;
 use super::purges::What;
 use super::response::tag_of;
 use super::rules::UrlRules;
-use super::{Body, Cache, Entry, Place, Purge, StorageReport, Stored};
+use super::{Cache, Content, Entry, Place, Purge, StorageReport, Stored};
 use crate::control::Gateway;
 
 /// How the cache stands.
@@ -279,18 +279,18 @@ fn described(stored: &Stored, is_on_disk: bool, is_purged: bool, now_s: u64) -> 
     };
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     Finding::Stored {
-        status: stored.response.status,
+        status: stored.head().status,
         age_s: validity.age_s(now_s),
         ttl_s: validity.ttl_s(now_s),
-        bytes: stored.body.length(),
-        place: match stored.body {
-            Body::Disk(_) => "disk",
-            Body::Memory(_) if is_on_disk => "memory and disk",
-            Body::Memory(_) => "memory",
+        bytes: stored.length(),
+        place: match stored.content() {
+            Content::Disk(_) => "disk",
+            Content::Small(_) | Content::Pieces(_) if is_on_disk => "memory and disk",
+            Content::Small(_) | Content::Pieces(_) => "memory",
         },
         state,
-        etag: text(stored.response.etag()),
-        vary: text(&stored.response.vary),
+        etag: text(stored.head().etag()),
+        vary: text(stored.vary()),
     }
 }
 

@@ -148,13 +148,13 @@ impl Purges {
     }
 
     /// What has hit a response that was asked for when purge `serial` was the newest.
-    pub(super) fn judge(&self, url: &[u8], key: Key, tags: &[u64], serial: u64) -> Purge {
+    pub(super) fn judge(&self, url: &[u8], key: Key, tags: impl IntoIterator<Item = u64>, serial: u64) -> Purge {
         let made = self.made.read().unwrap_or_else(PoisonError::into_inner);
         if serial < made.floor {
             return Purge::Hard;
         }
         let prefixes = made.prefixes.iter().filter(|(prefix, _)| url.starts_with(prefix)).map(|(_, marks)| marks);
-        let of_tags = tags.iter().filter_map(|tag| made.tags.get(tag));
+        let of_tags = tags.into_iter().filter_map(|tag| made.tags.get(&tag));
         let marks = [&made.all].into_iter().chain(made.urls.get(&key)).chain(of_tags).chain(prefixes);
         let (soft, hard) = marks.fold((0, 0), |(soft, hard), marks| (soft.max(marks.soft), hard.max(marks.hard)));
         if hard > serial {
@@ -208,7 +208,7 @@ mod tests {
     #[test]
     fn what_is_hit() {
         let purges = Purges::default();
-        let judge = |serial| purges.judge(b"http://a/b/c", 7, &[1, 2], serial);
+        let judge = |serial| purges.judge(b"http://a/b/c", 7, [1, 2], serial);
         assert_eq!(judge(0), Purge::None);
         purges.add_noted(false, What::Tag(3));
         purges.add_noted(false, What::Prefix((*b"http://a/c").into()));
@@ -233,8 +233,8 @@ mod tests {
         let made = purges.made.read().unwrap();
         assert!(made.tags.len() <= CACHE_PURGES && made.floor > 1);
         drop(made);
-        assert_eq!(purges.judge(b"", 0, &[1], 0), Purge::Hard);
-        assert_eq!(purges.judge(b"", 0, &[1], purges.newest()), Purge::None);
+        assert_eq!(purges.judge(b"", 0, [1], 0), Purge::Hard);
+        assert_eq!(purges.judge(b"", 0, [1], purges.newest()), Purge::None);
     }
     #[test]
     fn another_life_knows_what_was_purged() {
@@ -255,14 +255,15 @@ mod tests {
         assert_eq!(after.newest(), before.newest());
         for (url, key, tags) in [(&b"http://a/x"[..], 1, &[][..]), (b"http://b/", 9, &[]), (b"http://b/", 1, &[1])] {
             for serial in [0, notes[0].number, notes[1].number, notes[3].number] {
-                assert_eq!(after.judge(url, key, tags, serial), before.judge(url, key, tags, serial));
+                let judged = |purges: &Purges| purges.judge(url, key, tags.iter().copied(), serial);
+                assert_eq!(judged(&after), judged(&before));
             }
         }
         assert!(after.add_noted(false, What::All).number > notes[3].number);
         // The oldest was overtaken: nobody knows what it was.
         let without = again(&notes[1..]);
-        assert_eq!(without.judge(b"", 0, &[], 0), Purge::Hard);
-        assert_eq!(without.judge(b"", 0, &[], notes[0].number), Purge::Soft);
+        assert_eq!(without.judge(b"", 0, [], 0), Purge::Hard);
+        assert_eq!(without.judge(b"", 0, [], notes[0].number), Purge::Soft);
         for unknown in [None, Some(&b""[..]), Some(&[9, 1, 2]), Some(&[NOTE_VERSION])] {
             let note = Note::from_bytes(5, unknown);
             assert_eq!((note.number, note.what), (5, What::All), "it may have been anything");
@@ -277,8 +278,8 @@ mod tests {
         let second = before.add_noted(false, What::Tag(2));
         let after = Purges::default();
         after.load([&first, &second].map(|note| Note::from_bytes(note.key(), Some(&note.to_bytes()))).into_iter());
-        assert_eq!(after.judge(b"", 9, &[3], 0), Purge::None, "neither of the two is about it");
-        assert_eq!(after.judge(b"", 9, &[2], 0), Purge::Hard);
+        assert_eq!(after.judge(b"", 9, [3], 0), Purge::None, "neither of the two is about it");
+        assert_eq!(after.judge(b"", 9, [2], 0), Purge::Hard);
         let third = after.add_noted(false, What::All);
         assert_eq!(third.previous, second.number);
     }

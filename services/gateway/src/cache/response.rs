@@ -9,9 +9,10 @@ use siphasher::sip::SipHasher13;
 use sumun_config::checked::Name;
 use sumun_http::cache::{Fields, Unstorable, Validity, merge};
 use sumun_http::conditional::{EntityTag, Validators};
-use sumun_http::field::{Field, Span, list};
+use sumun_http::field::{Field, list};
 use sumun_http::{Method, ResponseHead, date};
 
+use super::Stored;
 use crate::http2::text;
 use crate::limits::CACHE_TAGS;
 
@@ -25,9 +26,6 @@ pub(crate) struct Response {
     pub(crate) asker_lines: Box<[u8]>,
     /// Of the body; `None`: known at its end.
     pub(crate) length: Option<u64>,
-    /// In `lines`.
-    etag: Span,
-    pub(crate) last_modified_s: Option<u64>,
     pub(crate) validity: Validity,
     /// When it came, in seconds since 1970.
     pub(crate) answered_s: u64,
@@ -43,7 +41,16 @@ pub(crate) struct Response {
     /// The server says `Strict-Transport-Security`.
     pub(crate) has_hsts: bool,
     /// Bytes of its body that are held for as long as anybody has it.
-    pub(super) held: Held,
+    pub(super) held: Arc<Held>,
+}
+
+/// What everybody gets of the head of a response, stored or on its way.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Head<'a> {
+    pub(crate) status: u16,
+    /// Whole field lines.
+    pub(crate) lines: &'a [u8],
+    pub(crate) has_hsts: bool,
 }
 
 /// Counts bytes in a sum until it goes.
@@ -99,13 +106,13 @@ impl Lines {
     }
 
     /// The lines of a stored response, as a 304 changes them.
-    pub(super) fn merged(stored: &Response, newer: Fields<'_>, tags: Option<&str>) -> Self {
-        let mut lines = Self { tags: stored.tags.to_vec(), ..Self::default() };
+    pub(super) fn merged(stored: &Stored, newer: Fields<'_>, tags: Option<&str>) -> Self {
+        let mut lines = Self { tags: stored.tags().collect(), ..Self::default() };
         let is_newer = |name: &[u8]| {
             let is_same = |field: &Field| field.name.of_bytes(newer.bytes).eq_ignore_ascii_case(name);
             merge::is_updated(newer, name) && newer.fields.iter().any(is_same)
         };
-        for (name, value) in text::fields(&stored.lines) {
+        for (name, value) in text::fields(stored.head().lines) {
             if !is_newer(name) {
                 write_line(name, value, &mut lines.kept);
             }
@@ -125,35 +132,32 @@ impl Lines {
     }
 }
 
-impl Response {
-    /// Bytes that it holds.
-    pub(super) fn bytes(&self) -> usize {
-        let parts = self.lines.len() + self.asker_lines.len() + self.vary.len() + self.selection.len();
-        size_of::<Self>() + parts + self.tags.len() * size_of::<u64>()
-    }
-
-    pub(crate) fn validators(&self) -> Validators<'_> {
-        Validators { etag: EntityTag::parse(self.etag()), last_modified: self.last_modified_s }
+impl<'a> Head<'a> {
+    pub(crate) fn validators(&self) -> Validators<'a> {
+        let last_modified = self.value("last-modified").and_then(date::parse);
+        Validators { etag: EntityTag::parse(self.etag()), last_modified }
     }
 
     /// Empty: there is none.
-    pub(crate) fn etag(&self) -> &[u8] {
-        self.etag.of_bytes(&self.lines)
+    pub(crate) fn etag(&self) -> &'a [u8] {
+        self.value("etag").unwrap_or_default()
     }
 
-    pub(crate) fn value(&self, name: &str) -> Option<&[u8]> {
-        text::fields(&self.lines).find(|(found, _)| found.eq_ignore_ascii_case(name.as_bytes())).map(|(_, value)| value)
+    pub(crate) fn value(&self, name: &str) -> Option<&'a [u8]> {
+        text::fields(self.lines).find(|(found, _)| found.eq_ignore_ascii_case(name.as_bytes())).map(|(_, value)| value)
+    }
+}
+
+pub(super) fn says_hsts(lines: &[u8]) -> bool {
+    text::fields(lines).any(|(name, _)| name.eq_ignore_ascii_case(b"strict-transport-security"))
+}
+
+impl Response {
+    pub(crate) fn head(&self) -> Head<'_> {
+        Head { status: self.status, lines: &self.lines, has_hsts: self.has_hsts }
     }
 
-    /// Looks up in `lines` what is asked for again and again.
-    pub(super) fn note_validators(&mut self) {
-        let etag = self.value("etag").map(|value| Span::of(&self.lines, value));
-        self.last_modified_s = self.value("last-modified").and_then(date::parse);
-        self.has_hsts = self.value("strict-transport-security").is_some();
-        self.etag = etag.unwrap_or_default();
-    }
-
-    pub(super) fn without_validators(
+    pub(super) fn new(
         status: u16,
         lines: Lines,
         (validity, answered_s): (Validity, u64),
@@ -162,11 +166,10 @@ impl Response {
     ) -> Self {
         Self {
             status,
+            has_hsts: says_hsts(&lines.kept),
             lines: lines.kept.into(),
             asker_lines: lines.for_asker.into(),
             length: None,
-            etag: Span::default(),
-            last_modified_s: None,
             validity,
             answered_s,
             stored,
@@ -175,31 +178,18 @@ impl Response {
             tags: lines.tags.into(),
             server_status: None,
             server: None,
-            has_hsts: false,
-            held,
+            held: Arc::new(held),
         }
     }
 
-    /// The same one, given out because the server failed or did not answer.
-    pub(super) fn in_place_of(&self, server_status: Option<u16>, server: Option<Name>) -> Self {
-        let length = self.held.own.load(Relaxed);
+    /// What is stored, given out because the server failed or did not answer.
+    pub(super) fn again(stored: &Stored, now_s: u64, held: Held) -> Self {
+        let lines = Lines { kept: stored.head().lines.to_vec(), ..Lines::default() };
         Self {
-            status: self.status,
-            lines: self.lines.clone(),
-            asker_lines: Box::default(),
-            length: self.length,
-            etag: self.etag,
-            last_modified_s: self.last_modified_s,
-            validity: self.validity,
-            answered_s: self.answered_s,
-            stored: Ok(()),
-            vary: self.vary.clone(),
-            selection: self.selection.clone(),
-            tags: self.tags.clone(),
-            server_status,
-            server,
-            has_hsts: self.has_hsts,
-            held: Held::new(&self.held.all, length),
+            length: Some(stored.length()),
+            vary: stored.vary().into(),
+            selection: stored.selection().into(),
+            ..Self::new(stored.head().status, lines, (stored.validity, now_s), Ok(()), held)
         }
     }
 }

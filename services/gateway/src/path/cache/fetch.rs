@@ -144,9 +144,9 @@ fn write_head(exchange: &Exchange<'_>, wanted: &Wanted) -> Vec<u8> {
         }
     }
     if let Some(Entry::Stored(old)) = wanted.old.as_deref() {
-        let modified = old.response.value("last-modified");
+        let (old, modified) = (old.head(), old.head().value("last-modified"));
         for (name, value) in
-            [(&b"If-None-Match: "[..], old.response.etag()), (b"If-Modified-Since: ", modified.unwrap_or_default())]
+            [(&b"If-None-Match: "[..], old.etag()), (b"If-Modified-Since: ", modified.unwrap_or_default())]
         {
             if !value.is_empty() {
                 out.extend_from_slice(name);

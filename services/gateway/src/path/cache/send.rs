@@ -20,7 +20,7 @@ use sumun_store::{Ended as Over, Next};
 use super::super::bandwidth::{self, Paced};
 use super::super::uptake::Uptake;
 use super::super::{Ended, Exchange, answer, proxy};
-use crate::cache::{Body, Caching, Failed, Reader, Response, Stored};
+use crate::cache::{Caching, Content, Failed, Head, Reader, Response, Stored};
 use crate::events::Reason;
 use crate::http2::text;
 use crate::io::Gone;
@@ -40,7 +40,7 @@ enum Part {
 }
 
 /// How a response is given out.
-struct Plan {
+struct Plan<'a> {
     status: u16,
     part: Part,
     /// Of the whole; `None`: not known yet.
@@ -48,21 +48,22 @@ struct Plan {
     /// `None`: it comes from the server right now.
     age_s: Option<u64>,
     cache_status: CacheStatus,
-    is_asker: bool,
+    /// For whoever asked, alone.
+    asker_lines: &'a [u8],
 }
 
-impl Plan {
+impl<'a> Plan<'a> {
     /// What conditions and ranges leave of a response (RFC 9110 sections 13 and 14).
     fn of(
         exchange: &Exchange<'_>,
-        response: &Response,
+        response: Head<'_>,
         length: Option<u64>,
         cache_status: CacheStatus,
         age_s: Option<u64>,
     ) -> Self {
         let head = exchange.head;
         let whole = if head.method == Method::Head { Part::Nothing } else { Part::Whole };
-        let mut plan = Self { status: response.status, part: whole, length, age_s, cache_status, is_asker: false };
+        let mut plan = Self { status: response.status, part: whole, length, age_s, cache_status, asker_lines: b"" };
         // Conditions are about what would be a 2xx, ranges about a 200.
         if response.status != 200 || !has_conditions(exchange) {
             return plan;
@@ -78,7 +79,7 @@ impl Plan {
         plan
     }
 
-    fn select(&mut self, exchange: &Exchange<'_>, response: &Response, length: u64) {
+    fn select(&mut self, exchange: &Exchange<'_>, response: Head<'_>, length: u64) {
         let Some(value) = exchange.head.known(exchange.bytes, Known::Range) else { return };
         let now_s = exchange.worker.clock.unix_seconds();
         let if_range = exchange.head.known(exchange.bytes, Known::IfRange);
@@ -104,7 +105,7 @@ impl Plan {
         output: &mut Vec<u8>,
         exchange: &Exchange<'_>,
         route: &Route,
-        response: &Response,
+        response: Head<'_>,
         is_chunked: bool,
     ) {
         let mut digits = itoa::Buffer::new();
@@ -115,9 +116,7 @@ impl Plan {
         }
         let start = output.len();
         self.write_lines(output, response, exchange.hsts().is_some());
-        if self.is_asker {
-            output.extend_from_slice(&response.asker_lines);
-        }
+        output.extend_from_slice(self.asker_lines);
         if let Some(age_s) = self.age_s {
             for part in [b"Age: ", digits.format(age_s).as_bytes(), b"\r\n"] {
                 output.extend_from_slice(part);
@@ -134,14 +133,14 @@ impl Plan {
         output.extend_from_slice(b"\r\n");
     }
 
-    fn write_lines(&self, output: &mut Vec<u8>, response: &Response, has_own_hsts: bool) {
+    fn write_lines(&self, output: &mut Vec<u8>, response: Head<'_>, has_own_hsts: bool) {
         // Others say what is here, or what the whole is.
         let is_left_out: fn(&[u8]) -> bool = match (self.status, &self.part) {
             _ if self.status == response.status && has_own_hsts && response.has_hsts => {
                 |name| name.eq_ignore_ascii_case(b"strict-transport-security")
             }
             _ if self.status == response.status => {
-                output.extend_from_slice(&response.lines);
+                output.extend_from_slice(response.lines);
                 return;
             }
             (206, Part::Many(..)) => |name| name.eq_ignore_ascii_case(b"content-type"),
@@ -152,7 +151,7 @@ impl Plan {
             (412 | 416, _) => |name| !name.eq_ignore_ascii_case(b"date") && !name.eq_ignore_ascii_case(b"etag"),
             _ => |_| false,
         };
-        for (name, value) in text::fields(&response.lines).filter(|(name, _)| !is_left_out(name)) {
+        for (name, value) in text::fields(response.lines).filter(|(name, _)| !is_left_out(name)) {
             for part in [name, b": ", value, b"\r\n"] {
                 output.extend_from_slice(part);
             }
@@ -198,7 +197,7 @@ fn has_conditions(exchange: &Exchange<'_>) -> bool {
     FIELDS.iter().any(|known| exchange.head.has(*known))
 }
 
-fn decide(exchange: &Exchange<'_>, response: &Response) -> Decision {
+fn decide(exchange: &Exchange<'_>, response: Head<'_>) -> Decision {
     let (head, bytes) = (exchange.head, exchange.bytes);
     let joined = |known: Known| {
         let values: Vec<&[u8]> =
@@ -220,10 +219,12 @@ pub(super) async fn stored(exchange: &mut Exchange<'_>, route: &Route, stored: &
     let now_s = exchange.worker.clock.unix_seconds();
     let cache_status = CacheStatus::Hit { ttl_s: stored.validity.ttl_s(now_s) };
     let age_s = Some(stored.validity.age_s(now_s));
-    let plan = Plan::of(exchange, &stored.response, Some(stored.body.length()), cache_status, age_s);
-    let sent = match &stored.body {
-        Body::Memory(pieces) => send_whole(exchange, route, &stored.response, &plan, pieces).await,
-        Body::Disk(body) => Box::pin(disk::send_whole(exchange, route, &stored.response, &plan, body)).await?,
+    let head = stored.head();
+    let plan = Plan::of(exchange, head, Some(stored.length()), cache_status, age_s);
+    let sent = match stored.content() {
+        Content::Small(body) => send_whole(exchange, route, head, &plan, &[body]).await,
+        Content::Pieces(pieces) => send_whole(exchange, route, head, &plan, pieces).await,
+        Content::Disk(body) => Box::pin(disk::send_whole(exchange, route, head, &plan, body)).await?,
     };
     Some(over(exchange, sent))
 }
@@ -246,9 +247,9 @@ pub(super) fn is_better_asked_for(
         length: None,
         age_s: None,
         cache_status: CacheStatus::Hit { ttl_s: 0 },
-        is_asker: false,
+        asker_lines: b"",
     };
-    plan.select(exchange, response, length);
+    plan.select(exchange, response.head(), length);
     let is_better = match &plan.part {
         Part::One(range) => range.first > reader.arrived() + CACHE_RANGE_AHEAD,
         // Parts in any order are put together in memory.
@@ -266,12 +267,12 @@ fn over(exchange: &mut Exchange<'_>, sent: Result<(), Reason>) -> Ended {
 }
 
 /// The head, and what the plan says of a body that is all here.
-async fn send_whole(
+async fn send_whole<P: AsRef<[u8]>>(
     exchange: &mut Exchange<'_>,
     route: &Route,
-    response: &Response,
-    plan: &Plan,
-    body: &[Arc<[u8]>],
+    response: Head<'_>,
+    plan: &Plan<'_>,
+    body: &[P],
 ) -> Result<(), Reason> {
     begin(exchange, plan.status);
     let mut paced = Paced::new(exchange, DOWN);
@@ -305,12 +306,12 @@ async fn send_whole(
 }
 
 /// Head and body in as few writes as the client takes; a small body is copied behind the head.
-async fn send_at_once(
+async fn send_at_once<P: AsRef<[u8]>>(
     exchange: &mut Exchange<'_>,
     route: &Route,
-    response: &Response,
-    plan: &Plan,
-    body: &[Arc<[u8]>],
+    response: Head<'_>,
+    plan: &Plan<'_>,
+    body: &[P],
     range: Range<u64>,
 ) -> Result<(), Reason> {
     let length = range.end - range.start;
@@ -382,10 +383,10 @@ fn write_parts<'a>(
 }
 
 /// The bytes of a range, as they lie in the pieces.
-fn slices(pieces: &[Arc<[u8]>], range: Range<u64>) -> impl Iterator<Item = &[u8]> {
+fn slices<P: AsRef<[u8]>>(pieces: &[P], range: Range<u64>) -> impl Iterator<Item = &[u8]> {
     let mut at = 0;
     pieces.iter().filter_map(move |piece| {
-        let begin = at;
+        let (begin, piece) = (at, piece.as_ref());
         at += piece.len() as u64;
         let from = range.start.max(begin).min(at) - begin;
         let to = range.end.max(begin).min(at) - begin;
@@ -417,8 +418,11 @@ pub(super) async fn arriving(
         stored: response.stored,
         collapsed: !reader.is_asker(),
     };
-    let mut plan = Plan::of(exchange, response, response.length, cache_status, age_s);
-    plan.is_asker = reader.is_asker();
+    let head = response.head();
+    let mut plan = Plan::of(exchange, head, response.length, cache_status, age_s);
+    if reader.is_asker() {
+        plan.asker_lines = &response.asker_lines;
+    }
     begin(exchange, plan.status);
     let (from, mut left) = match &plan.part {
         Part::Nothing => (0, Some(0)),
@@ -427,7 +431,7 @@ pub(super) async fn arriving(
         Part::Many(..) => {
             // Parts in any order need all of it.
             let sent = match collect(exchange, &reader).await {
-                Ok(body) => send_whole(exchange, route, response, &plan, &body).await,
+                Ok(body) => send_whole(exchange, route, head, &plan, &body).await,
                 Err(reason) => return answer::of_reason(exchange, reason).await,
             };
             return over(exchange, sent);
@@ -439,7 +443,7 @@ pub(super) async fn arriving(
         exchange.keep_alive = false;
     }
     let mut output = Vec::with_capacity(1024);
-    plan.write_head(&mut output, exchange, route, response, is_chunked);
+    plan.write_head(&mut output, exchange, route, head, is_chunked);
     if from > 0 {
         reader.skip_to(from);
     }

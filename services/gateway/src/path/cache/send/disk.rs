@@ -14,7 +14,7 @@ use super::super::super::bandwidth::{self, Paced};
 use super::super::super::files::{send_copied, send_moved};
 use super::super::super::uptake::Uptake;
 use super::{Part, Plan, begin};
-use crate::cache::{DiskBody, Response};
+use crate::cache::{DiskBody, Head};
 use crate::events::Reason;
 use crate::limits::{AHEAD_BYTES, CACHE_READ_WAIT, CACHE_RESIDENT_MS, COPY_BYTES};
 use crate::site::Route;
@@ -24,8 +24,8 @@ use crate::site::Route;
 pub(super) async fn send_whole(
     exchange: &mut Exchange<'_>,
     route: &Route,
-    response: &Response,
-    plan: &Plan,
+    response: Head<'_>,
+    plan: &Plan<'_>,
     body: &DiskBody,
 ) -> Option<Result<(), Reason>> {
     begin(exchange, plan.status);
@@ -52,7 +52,7 @@ impl<'a> Sending<'a> {
         Self { body, paced, uptake, head, has_begun: false }
     }
 
-    async fn send_parts(&mut self, exchange: &mut Exchange<'_>, plan: &Plan) -> Result<(), Reason> {
+    async fn send_parts(&mut self, exchange: &mut Exchange<'_>, plan: &Plan<'_>) -> Result<(), Reason> {
         match &plan.part {
             Part::Nothing => {}
             Part::Whole => self.send(exchange, 0..plan.length.unwrap_or_default()).await?,

@@ -42,6 +42,7 @@ fn report(gateway: &Gateway) -> Value {
         },
         "stored": report.stored,
         "loaded": report.loaded,
+        "slices": report.slices,
         "revalidated": report.revalidated,
     })
 }

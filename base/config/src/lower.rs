@@ -54,6 +54,7 @@ pub(crate) fn config(tree: &Node, sources: &Sources, probe: Probe, problems: &mu
         account: None,
         is_shared: tree.find("shared").is_some(),
         volumes: tree.find("cache").and_then(|cache| cache.find("volumes")).map(Node::entries).unwrap_or_default(),
+        cache_memory: 0,
         orders: Vec::new(),
     };
     let (user, sandbox) = (lower.user(top), process::sandbox(top));
@@ -67,6 +68,7 @@ pub(crate) fn config(tree: &Node, sources: &Sources, probe: Probe, problems: &mu
     let limits = lower.all_limits();
     let blocks = lower.blocks(top, &limits);
     let cache = lower.cache(top);
+    lower.cache_memory = cache.memory;
     let mut listeners = lower.all_listeners(tree, &trusted_proxies);
     lower.settle_acme(&mut listeners);
     // Beside errors they would rather distract, and half of them would come from the errors.
@@ -112,6 +114,8 @@ struct Lower<'a> {
     is_shared: bool,
     /// Volumes of the cache as written, to look names up.
     volumes: &'a [Entry],
+    /// Bytes of memory of the cache.
+    cache_memory: u64,
     /// Certificates by ACME, each once.
     orders: Vec<acme::Order>,
 }

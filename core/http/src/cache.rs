@@ -17,6 +17,7 @@ mod freshness;
 mod invalidate;
 pub mod merge;
 pub mod query;
+pub mod slices;
 pub mod status;
 mod storable;
 pub mod vary;

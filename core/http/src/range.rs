@@ -108,6 +108,36 @@ pub fn write_unsatisfied_range(length: u64, out: &mut Vec<u8>) {
     out.extend_from_slice(itoa::Buffer::new().format(length).as_bytes());
 }
 
+/// Reads the `Content-Range` of a 206: the bytes that the answer has, and how many the whole has (section 14.4).
+///
+/// `None`: it breaks the grammar, has another unit than bytes, or names a length that is not known, or that its
+/// range does not fit into.
+#[must_use]
+pub fn parse_content_range(value: &[u8]) -> Option<(ByteRange, u64)> {
+    let space = value.iter().position(|&byte| byte == b' ')?;
+    let (unit, rest) = value.split_at(space);
+    if !unit.eq_ignore_ascii_case(b"bytes") {
+        return None;
+    }
+    let rest = rest.get(1..)?;
+    let (dash, slash) = (rest.iter().position(|&byte| byte == b'-')?, rest.iter().position(|&byte| byte == b'/')?);
+    let first = exact(rest.get(..dash)?)?;
+    let last = exact(rest.get(dash + 1..slash)?)?;
+    let length = exact(rest.get(slash + 1..)?)?;
+    (first <= last && last < length).then_some((ByteRange { first, last }, length))
+}
+
+/// The first byte that a `Range` field asks for, where it asks for one range and says where that begins: it can
+/// be told before the length of the representation is known.
+#[must_use]
+pub fn first_byte(value: &[u8]) -> Option<u64> {
+    let begins_with_digit = value.get(6..)?.trim_ascii_start().first()?.is_ascii_digit();
+    match select(value, u64::MAX) {
+        Selection::One(range) if begins_with_digit && !value.contains(&b',') => Some(range.first),
+        _ => None,
+    }
+}
+
 /// Computes the frames for several ranges of a representation of `length` bytes.
 ///
 /// `boundary` must not occur in the content; the caller takes it from a source of randomness. The
@@ -185,6 +215,12 @@ fn number(digits: &[u8]) -> Option<u64> {
         return None;
     }
     Some(digits.iter().fold(0, |value: u64, &digit| value.saturating_mul(10).saturating_add(u64::from(digit - b'0'))))
+}
+
+/// Digits alone, of a number that 64 bits hold: what a server says of its own bytes is taken at its word.
+fn exact(digits: &[u8]) -> Option<u64> {
+    let is_number = !digits.is_empty() && digits.iter().all(u8::is_ascii_digit);
+    std::str::from_utf8(digits).ok().filter(|_| is_number)?.parse().ok()
 }
 
 fn coalesce(ranges: &mut Vec<ByteRange>) {
@@ -268,6 +304,61 @@ mod tests {
         }
         assert_eq!(select(b"bytes=0-", 0), Selection::Unsatisfiable);
         assert_eq!(select(b"bytes=-1", 0), Selection::Whole);
+    }
+
+    #[test]
+    fn the_content_range_of_an_answer() {
+        assert_eq!(parse_content_range(b"bytes 0-499/1234"), Some((range(0, 499), 1234)));
+        assert_eq!(parse_content_range(b"BYTES 7-7/8"), Some((range(7, 7), 8)));
+        let last = u64::MAX - 1;
+        assert_eq!(
+            parse_content_range(format!("bytes 0-{last}/{}", u64::MAX).as_bytes()),
+            Some((range(0, last), u64::MAX))
+        );
+        for wrong in [
+            "",
+            "bytes",
+            "bytes ",
+            "bytes 0-499",
+            "bytes 0-499/*",
+            "bytes */1234",
+            "bytes 0-499/499",
+            "bytes 5-4/10",
+            "bytes 0-0/0",
+            "bytes  0-1/2",
+            "bytes 0 -1/2",
+            "bytes 0-1 /2",
+            "bytes 0-1/2 ",
+            "bytes 0-1/2,bytes 0-1/2",
+            "bytes +0-1/2",
+            "bytes -1/2",
+            "bytes 0-/2",
+            "bytes 0/2-1",
+            "items 0-1/2",
+            "bytes=0-1/2",
+            "bytes\t0-1/2",
+            "bytes 0-1/18446744073709551616",
+            "bytes 18446744073709551616-18446744073709551617/18446744073709551618",
+        ] {
+            assert_eq!(parse_content_range(wrong.as_bytes()), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn the_first_byte_that_is_asked_for() {
+        for (value, first) in [
+            ("bytes=0-499", Some(0)),
+            ("bytes=500-", Some(500)),
+            ("bytes= 7-7", Some(7)),
+            ("bytes=-500", None),
+            ("bytes=5-6,0-1", None),
+            ("bytes=5-4", None),
+            ("lines=0-1", None),
+            ("bytes=", None),
+            ("", None),
+        ] {
+            assert_eq!(first_byte(value.as_bytes()), first, "{value}");
+        }
     }
 
     #[test]
@@ -364,6 +455,13 @@ mod tests {
         fn no_input_panics(value in proptest::collection::vec(any::<u8>(), 0..80), length in any::<u64>()) {
             let is_bytes = value.get(..6).is_some_and(|unit| unit.eq_ignore_ascii_case(b"bytes="));
             prop_assert!(is_bytes || select(&value, length) == Selection::Whole);
+            prop_assert!(first_byte(&value).is_none_or(|first| first < u64::MAX));
+            let answered = [&b"bytes "[..], &value].concat();
+            if let Some((range, length)) = parse_content_range(&answered) {
+                let mut written = Vec::new();
+                write_content_range(range, length, &mut written);
+                prop_assert!(range.last < length && written.len() <= answered.len());
+            }
         }
     }
 }

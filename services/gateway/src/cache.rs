@@ -8,6 +8,7 @@
 //!   request ─► key of the URL ─► Stored                  its answer does not vary
 //!                             ─► Index ─► key of the     it does, by these fields of requests
 //!                                         variant ─► Stored
+//!                             ─► Whole                   it is not to be had in slices
 //!                             ─► Pass                    nobody waits for what is not shared
 //!                             ─► a Fill                  somebody fetches it
 //! ```
@@ -16,6 +17,8 @@
 //!
 //! Where the route has a volume, the same entries are on disk under the same keys (`disk.rs`), and what memory
 //! has not is looked for there. Large bodies are on disk alone.
+//!
+//! Where the route has slices, a Stored may be the head of many of them (`slices.rs`).
 
 mod disk;
 mod filling;
@@ -25,6 +28,7 @@ mod purges;
 mod response;
 mod rules;
 mod searches;
+mod slices;
 mod storage;
 mod stored;
 
@@ -52,20 +56,34 @@ pub(crate) use purges::Purge;
 pub(crate) use response::{Head, Response};
 pub(crate) use rules::{Caching, UrlRules};
 pub(crate) use searches::Place;
+pub(crate) use slices::{Arriving, Portion, Slice, Slices};
 pub(crate) use stored::{Content, Stored};
 
 /// Why a response that was waited for did not come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Failed(pub(crate) Reason);
+pub(crate) enum Failed {
+    Reason(Reason),
+    /// The resource is another one than was thought: who has sent nothing of it looks again.
+    Again,
+}
 
 impl Default for Failed {
     fn default() -> Self {
-        Self(Reason::ServerCutShort)
+        Self::Reason(Reason::ServerCutShort)
     }
 }
 
-pub(crate) type Fill = sumun_store::Fill<Response, Failed>;
-pub(crate) type Reader = sumun_store::Reader<Response, Failed>;
+impl Failed {
+    pub(crate) fn reason(self) -> Reason {
+        match self {
+            Self::Reason(reason) => reason,
+            Self::Again => Reason::ServerCutShort,
+        }
+    }
+}
+
+pub(crate) type Fill = sumun_store::Fill<Arriving, Failed>;
+pub(crate) type Reader = sumun_store::Reader<Arriving, Failed>;
 
 /// What stands in the table under a key.
 #[derive(Debug)]
@@ -73,6 +91,11 @@ pub(crate) enum Entry {
     Stored(Stored),
     Index(Index),
     Pass(Pass),
+    Slice(Slice),
+    /// It is asked for as on routes without slices.
+    Whole {
+        until_s: u64,
+    },
 }
 
 /// Responses to a URL are told apart by these fields of requests.
@@ -134,6 +157,8 @@ pub(crate) struct Counts {
     pub(crate) stored: AtomicU64,
     /// From disk into memory.
     pub(crate) loaded: AtomicU64,
+    /// Slices that were fetched.
+    pub(crate) slices: AtomicU64,
 }
 
 const FILL_SHARDS: usize = 16;
@@ -166,7 +191,7 @@ pub(crate) struct Slot {
 /// Somebody fetches it, or this request is to.
 pub(crate) enum Joined {
     Waiting(Reader),
-    Fetching(Reader, Writer<Response, Failed>),
+    Fetching(Reader, Writer<Arriving, Failed>),
     /// It is there and not for others.
     Alone,
 }
@@ -267,7 +292,7 @@ impl Cache {
                     Found::Nothing(slot)
                 }
             },
-            Entry::Pass(_) | Entry::Index(_) => Found::Nothing(slot),
+            Entry::Pass(_) | Entry::Index(_) | Entry::Slice(_) | Entry::Whole { .. } => Found::Nothing(slot),
         }
     }
 
@@ -308,7 +333,7 @@ impl Cache {
     }
 
     /// A new fill that nobody waits for; `None`: there is one.
-    pub(crate) fn renew(&self, key: Key) -> Option<Writer<Response, Failed>> {
+    pub(crate) fn renew(&self, key: Key) -> Option<Writer<Arriving, Failed>> {
         let mut fills = self.fills(key);
         if fills.contains_key(&key) {
             return None;
@@ -344,6 +369,12 @@ impl Cache {
         let bytes = stored.bytes();
         self.counts.stored.fetch_add(1, Relaxed);
         self.memory.insert(key, Arc::new(Entry::Stored(stored)), bytes);
+    }
+
+    fn insert_slice(&self, key: Key, slice: Slice) {
+        let entry = Entry::Slice(slice);
+        let bytes = entry.bytes();
+        self.memory.insert(key, Arc::new(entry), bytes);
     }
 
     /// It cannot be given out after all: neither from here nor from disk.
@@ -445,12 +476,13 @@ impl Entry {
 
     /// All that it holds in memory.
     fn bytes(&self) -> u64 {
-        let of_names = match self {
-            Self::Pass(_) => 0,
+        let parts = match self {
+            Self::Pass(_) | Self::Whole { .. } => 0,
             Self::Index(index) => stored::allocated(index.names.len()),
+            Self::Slice(slice) => slice.body.bytes(),
             Self::Stored(stored) => return stored.bytes(),
         };
-        stored::shared(size_of::<Self>()) + of_names
+        stored::shared(size_of::<Self>()) + parts
     }
 }
 

@@ -252,3 +252,9 @@ pub(crate) const CHALLENGE_NUMBER_BYTES: usize = 10;
 
 /// Cookies of a request that are looked at, of each kind: each may cost a hash.
 pub(crate) const CHALLENGE_COOKIES: usize = 2;
+
+/// Of the slices that an answer needs, so many are looked for before it is called a hit.
+pub(crate) const CACHE_SLICES_LOOK: usize = 1024;
+
+/// So often a slice that breaks off is asked for anew, for one client.
+pub(crate) const CACHE_SLICE_TRIES: usize = 3;

@@ -71,6 +71,8 @@ pub struct RouteCache {
     pub tags: Option<String>,
     /// One that is there; `None`: memory alone.
     pub volume: Option<Name>,
+    /// Bytes of the slices in which large answers are fetched and stored; `None`: whole.
+    pub slice: Option<u64>,
 }
 
 /// Which parts of a URL tell answers apart, besides the scheme.

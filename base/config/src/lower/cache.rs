@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use super::{Lower, Section};
+use super::{Lower, Section, size_text};
 use crate::checked::{CacheBypass, CacheKey, CacheQuery, CookieMatch, RouteCache, ValueMatch};
+use crate::limits;
 use crate::values::{self, http};
 
 impl Lower<'_> {
@@ -57,8 +58,22 @@ impl Lower<'_> {
             drops_cookies: cache.switch("drop_cookies"),
             drops_set_cookie: cache.switch("drop_set_cookie"),
             tags: cache.text("tags").map(str::to_ascii_lowercase),
+            slice: self.slice(cache, volume.is_none()),
             volume,
         })
+    }
+
+    fn slice(&mut self, cache: Section<'_>, is_in_memory: bool) -> Option<u64> {
+        let node = cache.given("slice")?;
+        let bytes = values::size(cache.text("slice")?).ok()?;
+        if !limits::SLICE_BYTES.contains(&bytes) {
+            self.error(node.place, "a slice has from 64KiB to 64MiB", "4MiB suits most");
+        } else if is_in_memory && bytes > self.cache_memory / limits::CACHE_ANSWER_PART {
+            let most = size_text(self.cache_memory / limits::CACHE_ANSWER_PART);
+            let message = format!("a slice in memory has at most {most}, a sixteenth of it");
+            self.error(node.place, message, "make it smaller, or `memory` larger, or keep slices on a volume");
+        }
+        Some(bytes)
     }
 }
 

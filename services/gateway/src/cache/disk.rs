@@ -11,7 +11,7 @@ use tokio::sync::OnceCell;
 
 use super::response::Held;
 use super::stored::{allocated, shared};
-use super::{Cache, Entry, Found, Index, Slot, kept};
+use super::{Cache, Content, Entry, Found, Index, Slices, Slot, kept};
 use crate::limits::{CACHE_DISK_WAIT, CACHE_RESIDENT_MS};
 
 /// Where a body is that does not lie with its head.
@@ -19,6 +19,7 @@ use crate::limits::{CACHE_DISK_WAIT, CACHE_RESIDENT_MS};
 pub(super) enum Body {
     Memory(Arc<Pieces>),
     Disk(Arc<DiskBody>),
+    Slices(Arc<Slices>),
 }
 
 /// A body in memory.
@@ -61,13 +62,22 @@ impl Body {
         match self {
             Self::Memory(pieces) => pieces.length(),
             Self::Disk(body) => body.object.size(),
+            Self::Slices(slices) => slices.length,
+        }
+    }
+
+    pub(super) fn content(&self) -> Content<'_> {
+        match self {
+            Self::Memory(pieces) => Content::Pieces(pieces),
+            Self::Disk(body) => Content::Disk(body),
+            Self::Slices(slices) => Content::Slices(slices),
         }
     }
 
     /// As far as can be told without reading it.
     pub(super) fn is_there(&self) -> bool {
         match self {
-            Self::Memory(_) => true,
+            Self::Memory(_) | Self::Slices(_) => true,
             Self::Disk(body) => body.object.is_there(),
         }
     }
@@ -81,6 +91,7 @@ impl Body {
                 of_pieces + list + shared(size_of::<Pieces>()) + shared(size_of::<Held>())
             }
             Self::Disk(body) => body.object.bytes_of_memory() + shared(size_of::<DiskBody>()),
+            Self::Slices(_) => shared(size_of::<Slices>()),
         }
     }
 }

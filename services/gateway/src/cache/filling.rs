@@ -4,6 +4,8 @@
 //! stream. It takes the text apart, asks the law what may be done with the response, and hands the body to
 //! all who wait.
 
+mod slice;
+
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::rc::Rc;
@@ -24,10 +26,11 @@ use sumun_store::{Ended, Key, OnDisk, Unwanted, Writer};
 use super::disk::{Body, Pieces};
 use super::response::{Held, Lines, parsed, write_line};
 use super::stored::Parts;
-use super::{Cache, Caching, Entry, Failed, Fills, Place, Response, Slot, Stored, kept};
+use super::{Arriving, Cache, Caching, Entry, Failed, Fills, Place, Portion, Response, Slice, Slot, Stored, kept};
 use crate::events::Reason;
 use crate::io::Gone;
 use crate::limits::{CACHE_COMMIT_WAIT, CACHE_PIECE_BYTES, CACHE_ROOM_WAIT};
+use slice::Taken;
 
 /// What is asked for.
 pub(crate) struct Wanted {
@@ -47,15 +50,18 @@ pub(crate) struct Wanted {
     pub(crate) has_identity: bool,
     /// What is stored, and stale.
     pub(crate) old: Option<Arc<Entry>>,
+    pub(crate) portion: Portion,
 }
 
 /// A response on its way.
 pub(crate) struct Filling {
     wanted: Wanted,
-    writer: Writer<Response, Failed>,
+    writer: Writer<Arriving, Failed>,
     /// Where it is written as it comes: it is too large for memory; and what of it is in memory on its way.
     on_disk: Option<pool::Writer>,
     waiting: Option<Held>,
+    /// It is a slice.
+    part: Option<slice::Part>,
     /// Of the body so far.
     bytes: u64,
     /// What is to be stored once it is complete.
@@ -84,6 +90,8 @@ enum Phase {
     UntilEnd,
     /// The rest is nobody's business.
     Swallow,
+    /// Nor worth waiting for.
+    Refuse,
 }
 
 impl std::fmt::Debug for FillStream {
@@ -105,7 +113,7 @@ pub(crate) fn selection(caching: &Caching, request: Fields<'_>, names: &[u8]) ->
 }
 
 impl Filling {
-    pub(crate) fn new(wanted: Wanted, writer: Writer<Response, Failed>) -> Self {
+    pub(crate) fn new(wanted: Wanted, writer: Writer<Arriving, Failed>) -> Self {
         let serial = wanted.caching.cache.purges.newest();
         let asked_us = wanted.worker.clock.now_us();
         Self {
@@ -113,6 +121,7 @@ impl Filling {
             writer,
             on_disk: None,
             waiting: None,
+            part: None,
             bytes: 0,
             response: None,
             has_head: false,
@@ -148,48 +157,63 @@ impl Filling {
         self.has_head = true;
         let now_s = self.wanted.worker.clock.unix_seconds();
         let newer = Fields { bytes, fields: &head.fields };
+        let whole;
+        let (status, newer) = match self.take_part(head, newer, now_s) {
+            Taken::Done(phase) => return phase,
+            Taken::Whole(fields) => {
+                whole = fields;
+                (200, Fields { bytes, fields: &whole })
+            }
+            Taken::Other => (head.status, newer),
+        };
         if let Some(old) = self.old() {
-            if head.status == 304 {
+            if status == 304 {
                 return self.refresh(newer, now_s);
             }
-            let has_failed = matches!(head.status, 500 | 502..=504);
+            let has_failed = matches!(status, 500 | 502..=504);
             if has_failed && old.validity.covers_errors(now_s) {
-                self.stand_in(Some(head.status));
+                self.stand_in(Some(status));
                 return Phase::Swallow;
             }
         }
         let lines = Lines::of(newer, self.wanted.caching.tags.as_deref());
-        let mut response = self.judge(head.status, newer, lines, now_s);
+        let mut response = self.judge(status, newer, lines, now_s);
         response.length = match head.body {
             ResponseBody::Length(length) => Some(length),
             ResponseBody::None => Some(0),
             ResponseBody::Chunked | ResponseBody::UntilClose => None,
         };
         let is_too_large = response.length.is_some_and(|length| length > self.bytes_max());
-        if response.stored.is_ok() && (is_too_large || self.cache().is_crowded()) {
-            response.stored = Err(Unstorable::Size);
-        }
+        self.check_room(&mut response, is_too_large);
         match response.stored {
-            Ok(()) => self.settle(head.status, newer, &response.vary),
-            // That there is no room now says nothing of the next one, nor does a failure; and what is stored
-            // may still be of use.
-            Err(Unstorable::Size) if !is_too_large => drop(self.leave()),
-            Err(Unstorable::NoLifetime) if head.status >= 500 => drop(self.leave()),
-            Err(why) => self.pass(why, now_s),
+            Ok(()) => self.settle(status, newer, &response.vary),
+            Err(why) => self.not_kept(why, is_too_large, status, now_s),
         }
         let is_shared = response.stored.is_ok();
         let is_large = response.length.is_some_and(|length| length > self.cache().memory_max());
         let response = Arc::new(response);
         self.response = Some(Arc::clone(&response));
-        self.writer.begin(response, is_shared, is_shared);
+        self.writer.begin(Arc::new(Arriving { response, sliced: None }), is_shared, is_shared);
         if is_shared && is_large {
             self.move_to_disk();
         }
-        match head.body {
-            ResponseBody::None => Phase::Swallow,
-            ResponseBody::Length(length) => Phase::Length(length),
-            ResponseBody::Chunked => Phase::Chunked(Box::default()),
-            ResponseBody::UntilClose => Phase::UntilEnd,
+        body_of(head)
+    }
+
+    /// What there is no room for is not kept.
+    fn check_room(&self, response: &mut Response, is_too_large: bool) {
+        if response.stored.is_ok() && (is_too_large || self.cache().is_crowded()) {
+            response.stored = Err(Unstorable::Size);
+        }
+    }
+
+    fn not_kept(&self, why: Unstorable, is_too_large: bool, status: u16, now_s: u64) {
+        match why {
+            // That there is no room now says nothing of the next one, nor does a failure; and what is stored
+            // may still be of use.
+            Unstorable::Size if !is_too_large => drop(self.leave()),
+            Unstorable::NoLifetime if status >= 500 => drop(self.leave()),
+            why => self.pass(why, now_s),
         }
     }
 
@@ -207,7 +231,13 @@ impl Filling {
             has_authorization: self.wanted.has_identity,
         };
         let stored = storable(&request, status, fields, &control, rules, &validity);
-        let names = vary::names(fields);
+        let mut names = vary::names(fields);
+        if self.wanted.caching.slice.is_some() {
+            // All of these requests say the same.
+            let others: Vec<&[u8]> =
+                names.split(|&byte| byte == b',').filter(|name| *name != b"accept-encoding").collect();
+            names = others.join(&b',');
+        }
         let stored = match stored {
             Ok(()) if self.wanted.caching.varies_by_own(&names) => Err(Unstorable::VaryAny),
             stored => stored,
@@ -241,7 +271,7 @@ impl Filling {
             Ok(()) => self.settle(status, merged, &response.vary),
             Err(why) => self.pass(why, now_s),
         }
-        self.writer.begin(Arc::clone(&response), response.stored.is_ok(), true);
+        self.writer.begin(Arriving::with(Arc::clone(&response), &body), response.stored.is_ok(), true);
         self.end_with(&body);
         if response.stored.is_ok() {
             self.store(&response, body);
@@ -257,9 +287,9 @@ impl Filling {
         let mut response = Response::again(old, now_s, held);
         response.server_status = server_status;
         response.server.clone_from(&self.server);
-        let response = Arc::new(response);
-        self.writer.begin(Arc::clone(&response), true, true);
-        self.end_with(&old.body());
+        let (response, body) = (Arc::new(response), old.body());
+        self.writer.begin(Arriving::with(Arc::clone(&response), &body), true, true);
+        self.end_with(&body);
         self.response = Some(response);
         self.leave();
     }
@@ -268,6 +298,7 @@ impl Filling {
         match body {
             Body::Memory(pieces) => self.writer.end_with(pieces),
             Body::Disk(body) => self.writer.end_on_disk(body.disk.clone()),
+            Body::Slices(_) => drop(self.writer.end(Ended::Complete)),
         }
     }
 
@@ -280,8 +311,7 @@ impl Filling {
     /// From here on the body is written to disk as it comes, if there is one that takes it.
     fn move_to_disk(&mut self) {
         let (Some(volume), Some(response)) = (self.volume(), &self.response) else { return };
-        let kept = kept::write_stored(&self.parts(response));
-        let Some(mut writer) = volume.writer(self.wanted.slot.key, kept) else { return };
+        let Some(mut writer) = volume.writer(self.wanted.slot.key, self.kept(response)) else { return };
         if let Some(pieces) = self.writer.move_to_disk(OnDisk::Arriving(writer.arriving())) {
             self.waiting = Some(Held::new(&self.wanted.caching.cache.held, FILL_DISK_BYTES));
             for piece in &pieces {
@@ -315,7 +345,7 @@ impl Filling {
 
     /// Others do not wait for what is not for them.
     fn pass(&self, why: Unstorable, now_s: u64) {
-        let is_there = self.leave();
+        let is_there = self.leave() && self.part.is_none();
         // Of the request alone, or not: only the latter holds for the next one. What is stored is worth more
         // than to know that those with credentials have to ask by themselves.
         let is_of_request = matches!(why, Unstorable::RequestNoStore | Unstorable::Method)
@@ -333,17 +363,20 @@ impl Filling {
                 if self.old().is_some_and(|old| old.validity.covers_errors(now_s)) {
                     self.stand_in(None);
                 } else {
-                    self.writer.end(Ended::Failed(Failed(reason)));
+                    self.writer.end(Ended::Failed(Failed::Reason(reason)));
                 }
             }
-            Err(reason) => drop(self.writer.end(Ended::Failed(Failed(reason)))),
+            Err(reason) => drop(self.writer.end(Ended::Failed(Failed::Reason(reason)))),
+            Ok(()) if self.part.as_ref().is_some_and(|part| part.bytes != self.bytes) => {
+                self.look_again(true, now_s);
+            }
             Ok(()) => {
                 let response = self.response.take().filter(|response| response.stored.is_ok());
                 let pieces = self.writer.end(Ended::Complete);
                 match (response, self.on_disk.take(), pieces) {
                     (Some(_), Some(writer), _) => self.commit(writer).await,
                     (Some(response), None, Some(pieces)) => {
-                        let pieces = Pieces::new(joined(pieces), Arc::clone(&response.held));
+                        let pieces = Pieces::new(joined(pieces), Arc::clone(self.held(&response)));
                         self.store(&response, Body::Memory(Arc::new(pieces)));
                     }
                     _ => {}
@@ -353,30 +386,44 @@ impl Filling {
     }
 
     /// Puts a complete response where requests find it, and then takes the fill away.
-    fn store(&self, response: &Response, body: Body) {
+    fn store(&mut self, response: &Response, body: Body) {
         let key = self.wanted.slot.key;
         let volume = self.volume();
-        let parts = self.parts(response);
-        let writer = volume.as_ref().and_then(|volume| self.written(volume, &parts, &body));
+        let writer = volume.as_ref().and_then(|volume| self.written(volume, response, &body));
         let Some(mut fills) = self.current() else { return };
         match (writer, &body, &volume) {
             (Some(writer), ..) => drop(writer.commit()),
             // Only the head is new.
-            (None, Body::Disk(body), Some(volume)) => body.rewrite(volume, key, kept::write_stored(&parts)),
+            (None, Body::Disk(body), Some(volume)) => body.rewrite(volume, key, self.kept(response)),
             // What disk has is older.
-            (None, Body::Memory(_), Some(volume)) => drop(volume.forget(key)),
+            (None, Body::Memory(_) | Body::Slices(_), Some(volume)) => drop(volume.forget(key)),
             (None, _, None) => {}
         }
-        self.cache().insert(key, Stored::new(&parts, body, &self.cache().held));
+        if self.part.is_some() {
+            self.cache().insert_slice(key, Slice { body });
+        } else {
+            self.cache().insert(key, Stored::new(&self.parts(response), body, &self.cache().held));
+        }
         fills.remove(&key);
     }
 
     /// All but the commit of what is on disk besides memory; `None`: the disk is too busy for it, or has the
     /// body already.
-    fn written(&self, volume: &Volume, parts: &Parts<'_>, body: &Body) -> Option<pool::Writer> {
-        let Body::Memory(pieces) = body else { return None };
-        let mut writer = volume.writer(self.wanted.slot.key, kept::write_stored(parts))?;
+    fn written(&self, volume: &Volume, response: &Response, body: &Body) -> Option<pool::Writer> {
+        let (pieces, kept) = match body {
+            Body::Memory(pieces) => (&pieces[..], self.kept(response)),
+            Body::Slices(slices) => (&[][..], kept::write_stored(&self.parts(response), Some(slices))),
+            Body::Disk(_) => return None,
+        };
+        let mut writer = volume.writer(self.wanted.slot.key, kept)?;
         pieces.iter().all(|piece| writer.push(piece)).then_some(writer)
+    }
+
+    fn kept(&self, response: &Response) -> Vec<u8> {
+        match &self.part {
+            Some(_) => kept::write_slice(),
+            None => kept::write_stored(&self.parts(response), None),
+        }
     }
 
     fn parts<'a>(&'a self, response: &'a Response) -> Parts<'a> {
@@ -387,7 +434,9 @@ impl Filling {
     async fn commit(&self, writer: pool::Writer) {
         let commit = self.current().and_then(|_fills| writer.commit());
         let Some(commit) = commit else { return };
-        self.cache().counts.stored.fetch_add(1, Relaxed);
+        if self.part.is_none() {
+            self.cache().counts.stored.fetch_add(1, Relaxed);
+        }
         let written = std::future::poll_fn(|context| commit.poll(context));
         // What takes longer is found when it is there.
         tokio::time::timeout(CACHE_COMMIT_WAIT, written).await.ok();
@@ -405,8 +454,17 @@ impl Filling {
     }
 
     /// A piece of the body.
-    fn push(&mut self, piece: &[u8]) {
+    fn push(&mut self, piece: &[u8]) -> io::Result<()> {
         self.bytes += piece.len() as u64;
+        if self.part.as_ref().is_some_and(|part| self.bytes > part.bytes) {
+            self.look_again(true, self.wanted.worker.clock.unix_seconds());
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        self.keep(piece);
+        Ok(())
+    }
+
+    fn keep(&mut self, piece: &[u8]) {
         if self.response.as_ref().is_none_or(|response| response.stored.is_err()) {
             self.writer.push(piece);
             return;
@@ -423,7 +481,7 @@ impl Filling {
             return;
         }
         if let Some(response) = &self.response {
-            response.held.add(piece.len() as u64);
+            self.held(response).add(piece.len() as u64);
         }
         if !self.writer.push(piece) {
             // It has turned out to be too large: others need not find that out again.
@@ -432,6 +490,11 @@ impl Filling {
         } else if self.cache().is_crowded() {
             self.give_up_keeping();
         }
+    }
+
+    /// Counts the bytes of the body.
+    fn held<'a>(&'a self, response: &'a Response) -> &'a Arc<Held> {
+        self.part.as_ref().map_or(&response.held, |part| &part.held)
     }
 
     fn give_up_keeping(&mut self) {
@@ -446,6 +509,16 @@ impl Filling {
 impl Drop for Filling {
     fn drop(&mut self) {
         self.leave();
+    }
+}
+
+/// How the body is taken apart.
+fn body_of(head: &ResponseHead) -> Phase {
+    match head.body {
+        ResponseBody::None => Phase::Swallow,
+        ResponseBody::Length(length) => Phase::Length(length),
+        ResponseBody::Chunked => Phase::Chunked(Box::default()),
+        ResponseBody::UntilClose => Phase::UntilEnd,
     }
 }
 
@@ -533,7 +606,7 @@ impl FillStream {
         let text = bytes.get(..length).unwrap_or_default();
         if head.status >= 200 {
             self.phase = self.filling.begin(&head, text);
-        } else {
+        } else if !matches!(self.filling.wanted.portion, Portion::Slice(..)) {
             self.filling.writer.interim(Arc::from(text));
         }
         Ok(length)
@@ -543,13 +616,14 @@ impl FillStream {
         match &mut self.phase {
             Phase::Head => Ok(0),
             Phase::Swallow => Ok(bytes.len()),
+            Phase::Refuse => Err(io::ErrorKind::BrokenPipe.into()),
             Phase::UntilEnd => {
-                self.filling.push(bytes);
+                self.filling.push(bytes)?;
                 Ok(bytes.len())
             }
             Phase::Length(left) => {
                 let piece = bytes.get(..usize::try_from(*left).unwrap_or(usize::MAX)).unwrap_or(bytes);
-                self.filling.push(piece);
+                self.filling.push(piece)?;
                 *left -= piece.len() as u64;
                 if *left == 0 {
                     self.phase = Phase::Swallow;
@@ -558,7 +632,7 @@ impl FillStream {
             }
             Phase::Chunked(decoder) => {
                 let step = decoder.decode(bytes).map_err(|_| io::ErrorKind::InvalidData)?;
-                self.filling.push(bytes.get(step.data).unwrap_or_default());
+                self.filling.push(bytes.get(step.data).unwrap_or_default())?;
                 if decoder.is_done() {
                     self.phase = Phase::Swallow;
                 }

@@ -8,7 +8,7 @@ use sumun_http::cache::Validity;
 
 use super::disk::Body;
 use super::stored::Parts;
-use super::{Entry, Index, Stored};
+use super::{Entry, Index, Slice, Slices, Stored};
 
 /// Of all that is written here. What has another one is not understood, and so is not there.
 const VERSION: u8 = 2;
@@ -17,6 +17,8 @@ const VERSION: u8 = 2;
 enum Kept<'a> {
     Stored(#[serde(borrow)] Head<'a>),
     Index { names: &'a [u8], generation: u64 },
+    Slice,
+    Sliced { head: Head<'a>, key: u128, incarnation: u64, length: u64, slice_bytes: u64 },
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -36,11 +38,11 @@ struct Head<'a> {
     must_revalidate: bool,
 }
 
-/// A response.
-pub(super) fn write_stored(parts: &Parts<'_>) -> Vec<u8> {
+/// A response. `slices`: its body is put together of these.
+pub(super) fn write_stored(parts: &Parts<'_>, slices: Option<&Slices>) -> Vec<u8> {
     let Parts { url, status, lines, vary, selection, tags, validity, passed } = *parts;
     let Validity { born_s, lifetime_s, while_revalidate_s, if_error_s, no_cache, must_revalidate } = validity;
-    write(&Kept::Stored(Head {
+    let head = Head {
         url,
         status,
         lines,
@@ -54,7 +56,17 @@ pub(super) fn write_stored(parts: &Parts<'_>) -> Vec<u8> {
         if_error_s,
         no_cache,
         must_revalidate,
-    }))
+    };
+    write(&match slices {
+        None => Kept::Stored(head),
+        Some(&Slices { head: key, incarnation, length, slice_bytes }) => {
+            Kept::Sliced { head, key, incarnation, length, slice_bytes }
+        }
+    })
+}
+
+pub(super) fn write_slice() -> Vec<u8> {
+    write(&Kept::Slice)
 }
 
 pub(super) fn write_index(index: &Index) -> Vec<u8> {
@@ -67,6 +79,13 @@ pub(super) fn read(bytes: &[u8], body: Body, held: &Arc<AtomicU64>) -> Option<En
     Some(match postcard::from_bytes(bytes).ok()? {
         Kept::Index { names, generation } => Entry::Index(Index { names: names.into(), generation }),
         Kept::Stored(head) => Entry::Stored(head.with(body, held)),
+        Kept::Slice => Entry::Slice(Slice { body }),
+        // A number that would be divided by.
+        Kept::Sliced { slice_bytes: 0, .. } => return None,
+        Kept::Sliced { head, key, incarnation, length, slice_bytes } => {
+            let slices = Slices { head: key, incarnation, length, slice_bytes };
+            Entry::Stored(head.with(Body::Slices(Arc::new(slices)), held))
+        }
     })
 }
 

@@ -40,6 +40,8 @@ pub struct CacheReport {
     pub stored: u64,
     /// Answers that were read from disk into memory, the larger ones without their bodies.
     pub loaded: u64,
+    /// Slices of large answers that were fetched.
+    pub slices: u64,
 }
 
 /// What is there for a URL.
@@ -62,7 +64,7 @@ pub enum Finding {
         /// Negative: stale for so long.
         ttl_s: i64,
         bytes: u64,
-        /// `memory`, `disk` or `memory and disk`.
+        /// `memory`, `disk`, `memory and disk`; `slices`: those that were asked for.
         place: &'static str,
         /// `fresh`, `stale-while-revalidate` or `stale`.
         state: &'static str,
@@ -175,6 +177,7 @@ impl Cache {
             revalidated: counts.revalidated.load(Relaxed),
             stored: counts.stored.load(Relaxed),
             loaded: counts.loaded.load(Relaxed),
+            slices: counts.slices.load(Relaxed),
         }
     }
 
@@ -232,7 +235,7 @@ impl Cache {
         let is_on_disk = self.volume(volume).is_some_and(|volume| volume.find(key).is_some());
         match entry {
             Entry::Pass(pass) if pass.until_s > now_s => Finding::Passed { why: pass.why.as_str() },
-            Entry::Pass(_) | Entry::Index(_) => Finding::Nothing,
+            Entry::Pass(_) | Entry::Index(_) | Entry::Slice(_) | Entry::Whole { .. } => Finding::Nothing,
             Entry::Stored(stored) => match self.judge(stored) {
                 (Purge::Hard, _) => Finding::Nothing,
                 (purge, _) => described(stored, is_on_disk, purge == Purge::Soft, now_s),
@@ -285,6 +288,7 @@ fn described(stored: &Stored, is_on_disk: bool, is_purged: bool, now_s: u64) -> 
         bytes: stored.length(),
         place: match stored.content() {
             Content::Disk(_) => "disk",
+            Content::Slices(_) => "slices",
             Content::Small(_) | Content::Pieces(_) if is_on_disk => "memory and disk",
             Content::Small(_) | Content::Pieces(_) => "memory",
         },

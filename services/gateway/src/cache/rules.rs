@@ -21,6 +21,8 @@ pub(crate) struct Caching {
     pub(crate) drops_cookies: bool,
     /// Where on disk; `None`: in memory alone.
     pub(crate) volume: Option<Name>,
+    /// Bytes of the slices in which it fetches what is large.
+    pub(crate) slice: Option<u64>,
     /// In lower case.
     pub(crate) tags: Option<Box<str>>,
     /// In lower case.
@@ -53,6 +55,7 @@ impl Caching {
             own_names: own_names.map(|name| name.to_ascii_lowercase()).collect(),
             drops_cookies: config.drops_cookies,
             volume: config.volume.clone(),
+            slice: config.slice,
             tags: config.tags.as_deref().map(Box::from),
             bypass_cookies: config.bypass.cookies.clone(),
             bypass_headers: config.bypass.headers.clone(),

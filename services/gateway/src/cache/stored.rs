@@ -12,7 +12,7 @@ use sumun_http::cache::Validity;
 
 use super::disk::{Body, DiskBody, Pieces};
 use super::response::{Head, Held, says_hsts};
-use super::{Entry, Response};
+use super::{Entry, Response, Slices};
 use crate::limits::CACHE_SMALL_BYTES;
 
 /// A response, complete.
@@ -45,6 +45,7 @@ pub(crate) enum Content<'a> {
     Small(&'a [u8]),
     Pieces(&'a [Arc<[u8]>]),
     Disk(&'a DiskBody),
+    Slices(&'a Arc<Slices>),
 }
 
 /// What it is made of.
@@ -142,8 +143,7 @@ impl Stored {
     pub(crate) fn content(&self) -> Content<'_> {
         match &self.place {
             Place::Here(_) => Content::Small(self.small()),
-            Place::Apart(Body::Memory(pieces)) => Content::Pieces(pieces),
-            Place::Apart(Body::Disk(body)) => Content::Disk(body),
+            Place::Apart(body) => body.content(),
         }
     }
 

@@ -88,13 +88,14 @@ impl Gateway {
         }
         let mut answers = Family::counter(
             "sumun_cache_answers_total",
-            "Answers that were stored (stored), that servers said are still right (revalidated), that had to go for others in memory (evicted), that were read from disk into memory (loaded).",
+            "Answers that were stored (stored), that servers said are still right (revalidated), that had to go for others in memory (evicted), that were read from disk into memory (loaded), slices of large ones that were fetched (slice).",
         );
         let ends = [
             ("stored", report.stored),
             ("revalidated", report.revalidated),
             ("evicted", report.evicted),
             ("loaded", report.loaded),
+            ("slice", report.slices),
         ];
         for (what, count) in ends {
             answers.push(&[("what", &what.into())], count);

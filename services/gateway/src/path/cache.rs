@@ -15,7 +15,9 @@ use sumun_http::{Known, Method, ResponseHead, Version, target};
 use sumun_store::{First, NoHead};
 
 use super::{Ended, Exchange, answer, proxy};
-use crate::cache::{self, Caching, Entry, Failed, Found, Joined, Place, Reader, Response, Slot, Stored};
+use crate::cache::{
+    self, Arriving, Caching, Content, Entry, Failed, Found, Joined, Place, Reader, Response, Slot, Stored,
+};
 use crate::events::Reason;
 use crate::io::{self, Gone};
 use crate::limits::CACHE_TRIES;
@@ -28,6 +30,8 @@ struct Asked {
     /// Cut down to what counts, where the server has said that.
     cut: Option<Place>,
     control: RequestControl,
+    /// Of slices, the first is asked for, whatever range the client wants.
+    from_start: bool,
 }
 
 impl Asked {
@@ -52,11 +56,18 @@ pub(super) async fn serve(
     if let Found::Stored(slot, entry) = &found
         && let Some(stored) = given_out(exchange, route, pool, caching, (*slot, entry, &asked))
     {
-        if let Some(ended) = send::stored(exchange, route, stored).await {
+        if let Content::Slices(slices) = stored.content() {
+            let source = send::Source { route, pool, caching, asked: &asked };
+            if let Some(ended) = Box::pin(send::stored_slices(exchange, &source, stored, slices)).await {
+                return ended;
+            }
+            found = find(exchange, caching, &asked);
+        } else if let Some(ended) = send::stored(exchange, route, stored).await {
             return ended;
+        } else {
+            caching.cache.drop_entry(*slot, entry);
+            found = Found::Nothing(*slot);
         }
-        caching.cache.drop_entry(*slot, entry);
-        found = Found::Nothing(*slot);
     }
     // All else may take long. Boxed, as its future is large and most requests come no further.
     Box::pin(serve_through(exchange, route, pool, caching, (asked, found))).await
@@ -95,13 +106,19 @@ fn given_out<'a>(
     (slot, entry, asked): (Slot, &'a Arc<Entry>, &Asked),
 ) -> Option<&'a Stored> {
     let Entry::Stored(stored) = &**entry else { return None };
+    // It is a hit if they are there.
+    let is_sliced = matches!(stored.content(), Content::Slices(_));
     match stored.validity.use_now(exchange.worker.clock.unix_seconds()) {
         Use::Fresh => {
-            caching.cache.counts.hits.fetch_add(1, Relaxed);
+            if !is_sliced {
+                caching.cache.counts.hits.fetch_add(1, Relaxed);
+            }
             Some(stored)
         }
         Use::WhileRevalidating => {
-            caching.cache.counts.stale_hits.fetch_add(1, Relaxed);
+            if !is_sliced {
+                caching.cache.counts.stale_hits.fetch_add(1, Relaxed);
+            }
             if let Some(writer) = caching.cache.renew(slot.key) {
                 let wanted = fetch::wanted(exchange, route, caching, asked, slot, Some(Arc::clone(entry)));
                 fetch::begin(exchange, route, pool, wanted, writer);
@@ -135,6 +152,13 @@ async fn serve_through(
         let (slot, old, why) = match found {
             Found::Stored(slot, entry) => {
                 if let Some(stored) = given_out(exchange, route, pool, caching, (slot, &entry, &asked)) {
+                    if let Content::Slices(slices) = stored.content() {
+                        let source = send::Source { route, pool, caching, asked: &asked };
+                        match send::stored_slices(exchange, &source, stored, slices).await {
+                            Some(ended) => return ended,
+                            None => continue,
+                        }
+                    }
                     if let Some(ended) = send::stored(exchange, route, stored).await {
                         return ended;
                     }
@@ -176,25 +200,42 @@ async fn serve_through(
             }
         };
         match wait(exchange, &reader).await {
-            Ok(response) => {
-                if !reader.is_asker() && !is_for(exchange, caching, &asked, &response) {
+            Ok(arriving) => {
+                let response = &arriving.response;
+                if !reader.is_asker() && !is_for(exchange, caching, &asked, response) {
                     asked.cut = caching.cache.cut(&caching.urls, &asked.whole.text);
                     continue;
                 }
+                if let Some((slices, number)) = &arriving.sliced {
+                    let source = send::Source { route, pool, caching, asked: &asked };
+                    let is_asker = reader.is_asker();
+                    if is_asker {
+                        note_server(exchange, pool, response);
+                    }
+                    let from = number.map(|number| (number, reader));
+                    match send::arriving_slices(exchange, &source, response, slices, (from, is_asker, why)).await {
+                        Some(ended) => return ended,
+                        None => continue,
+                    }
+                }
+                // A part that is not kept: who wants one, or the whole, asks for that.
+                if response.status == 206 && caching.slice.is_some() {
+                    drop(reader);
+                    return past(exchange, route, pool, (why, response.stored.err())).await;
+                }
                 if exchange.head.has(Known::Range)
-                    && let Some(detail) = send::is_better_asked_for(exchange, caching, &reader, &response)
+                    && let Some(detail) = send::is_better_asked_for(exchange, caching, &reader, response)
                 {
                     drop(reader);
                     return past(exchange, route, pool, (why, detail)).await;
                 }
                 if reader.is_asker() {
-                    exchange.record.pool = Some(Rc::clone(pool));
-                    exchange.record.server.clone_from(&response.server);
-                    exchange.record.first_byte_at_us = exchange.worker.clock.now_us();
+                    note_server(exchange, pool, response);
                 }
-                return send::arriving(exchange, route, reader, &response, why).await;
+                return send::arriving(exchange, route, reader, response, why).await;
             }
             Err(Waited::Alone) => break,
+            Err(Waited::Again) => asked.from_start = true,
             Err(Waited::Failed(reason)) => return proxy::without_server(exchange, route, reason).await,
         }
     }
@@ -224,7 +265,8 @@ fn ask(exchange: &Exchange<'_>, caching: &Caching) -> Result<Asked, Forwarded> {
     let fields = Fields { bytes: exchange.bytes, fields: &head.fields };
     let control = if head.has(Known::CacheControl) { RequestControl::of(fields) } else { RequestControl::default() };
     let cut = caching.cache.cut(&caching.urls, &url);
-    Ok(Asked { whole: Place { key: caching.urls.key(&caching.cache, &url), text: url }, cut, control })
+    let whole = Place { key: caching.urls.key(&caching.cache, &url), text: url };
+    Ok(Asked { whole, cut, control, from_start: false })
 }
 
 fn url_text(exchange: &Exchange<'_>, caching: &Caching, path: &[u8], query: Option<&[u8]>) -> Vec<u8> {
@@ -277,14 +319,23 @@ async fn past(
     proxy::serve(exchange, route, pool).await
 }
 
+/// The client's own request has been answered.
+fn note_server(exchange: &mut Exchange<'_>, pool: &Rc<LocalPool>, response: &Response) {
+    exchange.record.pool = Some(Rc::clone(pool));
+    exchange.record.server.clone_from(&response.server);
+    exchange.record.first_byte_at_us = exchange.worker.clock.now_us();
+}
+
 /// Why there is no response to wait for.
 enum Waited {
     Alone,
+    /// It is another one than was thought.
+    Again,
     Failed(Reason),
 }
 
 /// Until the head of the response is here; what comes before it goes on (RFC 9110 section 15.2).
-async fn wait(exchange: &mut Exchange<'_>, reader: &Reader) -> Result<Arc<Response>, Waited> {
+async fn wait(exchange: &mut Exchange<'_>, reader: &Reader) -> Result<Arc<Arriving>, Waited> {
     loop {
         match wait_for_first(exchange, reader).await? {
             First::Head(response) => return Ok(response),
@@ -298,14 +349,17 @@ async fn wait(exchange: &mut Exchange<'_>, reader: &Reader) -> Result<Arc<Respon
     }
 }
 
-async fn wait_for_first(exchange: &mut Exchange<'_>, reader: &Reader) -> Result<First<Response>, Waited> {
+async fn wait_for_first(exchange: &mut Exchange<'_>, reader: &Reader) -> Result<First<Arriving>, Waited> {
     let mut watching = true;
     exchange.deadline.set_at(exchange.limit_ms);
     poll_fn(|context| {
         match reader.poll_head(context) {
             Poll::Ready(Ok(first)) => return Poll::Ready(Ok(first)),
             Poll::Ready(Err(NoHead::Alone)) => return Poll::Ready(Err(Waited::Alone)),
-            Poll::Ready(Err(NoHead::Failed(Failed(reason)))) => return Poll::Ready(Err(Waited::Failed(reason))),
+            Poll::Ready(Err(NoHead::Failed(Failed::Again))) => return Poll::Ready(Err(Waited::Again)),
+            Poll::Ready(Err(NoHead::Failed(Failed::Reason(reason)))) => {
+                return Poll::Ready(Err(Waited::Failed(reason)));
+            }
             Poll::Pending => {}
         }
         if watching {

@@ -55,6 +55,7 @@ fn explained(row: &Value) -> String {
             let etag = if word("etag").is_empty() { String::new() } else { format!(", etag {}", word("etag")) };
             let place = match word("where") {
                 "disk" => "on disk",
+                "slices" => "in slices",
                 "memory and disk" => "in memory and on disk",
                 _ => "in memory",
             };

@@ -37,7 +37,7 @@ fn all(content: Content<'_>) -> Vec<u8> {
     match content {
         Content::Small(body) => body.to_vec(),
         Content::Pieces(pieces) => pieces.concat(),
-        Content::Disk(_) => unreachable!(),
+        Content::Disk(_) | Content::Slices(_) => unreachable!(),
     }
 }
 

@@ -9,13 +9,14 @@ use sumun_engine::Worker;
 use sumun_http::cache::Fields;
 use sumun_http::forward::Edits;
 use sumun_http::limits::FIELDS_MAX;
+use sumun_http::range::first_byte;
 use sumun_http::{BodyLength, Field, Known};
 use sumun_store::Writer;
 
 use super::super::body::Body;
 use super::super::{Exchange, Record, proxy, queue};
 use super::Asked;
-use crate::cache::{Caching, Entry, Failed, FillStream, Filling, Response, Slot, Wanted};
+use crate::cache::{Arriving, Caching, Content, Entry, Failed, FillStream, Filling, Portion, Slot, Wanted};
 use crate::client::ClientText;
 use crate::events::Reason;
 use crate::heads::HeadLease;
@@ -50,6 +51,31 @@ pub(super) fn wanted(
     slot: Slot,
     old: Option<Arc<Entry>>,
 ) -> Wanted {
+    let portion = portion(exchange, caching, asked, slot, old.as_deref());
+    Wanted { portion, old, ..part(exchange, route, caching, asked, (slot, Portion::Whole)) }
+}
+
+/// How much of what is there, if it is to be fetched in slices: the one that the client needs first.
+fn portion(exchange: &Exchange<'_>, caching: &Caching, asked: &Asked, slot: Slot, old: Option<&Entry>) -> Portion {
+    let Some(slice_bytes) = caching.slice else { return Portion::Whole };
+    let is_large_whole = matches!(
+        old, Some(Entry::Stored(old)) if !matches!(old.content(), Content::Slices(_)) && old.length() > slice_bytes
+    );
+    if is_large_whole || caching.cache.asks_whole(slot.key, exchange.worker.clock.unix_seconds()) {
+        return Portion::Whole;
+    }
+    let range = exchange.head.known(exchange.bytes, Known::Range).filter(|_| !asked.from_start);
+    Portion::First(range.and_then(first_byte).unwrap_or(0) / slice_bytes, slice_bytes)
+}
+
+/// What the request for one slice is to bring, in its own slot.
+pub(super) fn part(
+    exchange: &Exchange<'_>,
+    route: &Route,
+    caching: &Rc<Caching>,
+    asked: &Asked,
+    (slot, portion): (Slot, Portion),
+) -> Wanted {
     Wanted {
         caching: Rc::clone(caching),
         worker: Rc::clone(exchange.worker),
@@ -60,7 +86,8 @@ pub(super) fn wanted(
         bytes: exchange.bytes.to_vec(),
         fields: exchange.head.fields.clone(),
         has_identity: has_identity(exchange, route),
-        old,
+        old: None,
+        portion,
     }
 }
 
@@ -77,7 +104,7 @@ pub(super) fn begin(
     route: &Rc<Route>,
     pool: &Rc<LocalPool>,
     wanted: Wanted,
-    writer: Writer<Response, Failed>,
+    writer: Writer<Arriving, Failed>,
 ) {
     let of_route =
         route.config.deadline.map_or(u64::MAX, |limit| exchange.deadline.now_ms() + limit.as_millis() as u64);
@@ -99,7 +126,7 @@ pub(super) fn begin(
     tokio::task::spawn_local(run(work));
 }
 
-/// The client's request, for the whole of what it names: without its conditions and ranges, with those of
+/// The client's request, for what is wanted of what it names: without its conditions and ranges, with those of
 /// what is stored.
 fn write_head(exchange: &Exchange<'_>, wanted: &Wanted) -> Vec<u8> {
     let caching = &wanted.caching;
@@ -110,6 +137,9 @@ fn write_head(exchange: &Exchange<'_>, wanted: &Wanted) -> Vec<u8> {
     out.extend_from_slice(b" HTTP/1.1\r\nHost: ");
     out.extend(exchange.head.host_value(exchange.bytes).iter().map(u8::to_ascii_lowercase));
     out.extend_from_slice(b"\r\n");
+    let range = wanted.portion.range();
+    // What is coded on the way differs from one answer to the next: its parts do not fit together.
+    let has_identity_coding = range.is_some() || caching.slice.is_some();
     let is_dropped = |known: Known| match known {
         Known::Host
         | Known::Range
@@ -129,6 +159,7 @@ fn write_head(exchange: &Exchange<'_>, wanted: &Wanted) -> Vec<u8> {
         | Known::Trailer
         | Known::SecWebSocketKey => true,
         Known::Cookie => caching.drops_cookies,
+        Known::AcceptEncoding => has_identity_coding,
         _ => false,
     };
     let fields = Fields { bytes: exchange.bytes, fields: &exchange.head.fields };
@@ -143,16 +174,32 @@ fn write_head(exchange: &Exchange<'_>, wanted: &Wanted) -> Vec<u8> {
             out.extend_from_slice(part);
         }
     }
+    let mut write = |name: &[u8], value: &[u8]| {
+        if !value.is_empty() {
+            for part in [name, value, b"\r\n"] {
+                out.extend_from_slice(part);
+            }
+        }
+    };
+    if has_identity_coding {
+        write(b"Accept-Encoding: ", b"identity");
+    }
+    if let Some(range) = range {
+        let mut digits = itoa::Buffer::new();
+        let first = digits.format(range.first).as_bytes().to_vec();
+        write(b"Range: bytes=", &[&first, &b"-"[..], digits.format(range.last).as_bytes()].concat());
+    }
+    if let Portion::Slice(_, _, response) = &wanted.portion {
+        let response = response.head();
+        let tag = Some(response.etag()).filter(|tag| !tag.is_empty());
+        write(b"If-Range: ", tag.or_else(|| response.value("last-modified")).unwrap_or_default());
+    }
     if let Some(Entry::Stored(old)) = wanted.old.as_deref() {
         let (old, modified) = (old.head(), old.head().value("last-modified"));
         for (name, value) in
             [(&b"If-None-Match: "[..], old.etag()), (b"If-Modified-Since: ", modified.unwrap_or_default())]
         {
-            if !value.is_empty() {
-                out.extend_from_slice(name);
-                out.extend_from_slice(value);
-                out.extend_from_slice(b"\r\n");
-            }
+            write(name, value);
         }
     }
     out.extend_from_slice(b"\r\n");

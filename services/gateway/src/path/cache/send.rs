@@ -1,6 +1,7 @@
 //! Stored responses on their way to the client, and those that still come.
 
 mod disk;
+mod slices;
 
 use std::future::poll_fn;
 use std::io::IoSlice;
@@ -26,6 +27,8 @@ use crate::http2::text;
 use crate::io::Gone;
 use crate::limits::{CACHE_RANGE_AHEAD, COPY_BYTES};
 use crate::site::Route;
+
+pub(super) use slices::{Source, arriving as arriving_slices, stored as stored_slices};
 
 /// Pieces handed to the kernel in one write.
 const GATHER: usize = 16;
@@ -225,6 +228,8 @@ pub(super) async fn stored(exchange: &mut Exchange<'_>, route: &Route, stored: &
         Content::Small(body) => send_whole(exchange, route, head, &plan, &[body]).await,
         Content::Pieces(pieces) => send_whole(exchange, route, head, &plan, pieces).await,
         Content::Disk(body) => Box::pin(disk::send_whole(exchange, route, head, &plan, body)).await?,
+        // These have a way of their own.
+        Content::Slices(_) => return None,
     };
     Some(over(exchange, sent))
 }
@@ -483,9 +488,9 @@ async fn copy(
                 break;
             }
             Next::Ended(Over::Complete) => return Err(Reason::ServerCutShort),
-            Next::Ended(Over::Failed(Failed(reason))) => {
+            Next::Ended(Over::Failed(failed)) => {
                 flush(exchange, &mut paced, output, &mut head).await.ok();
-                return Err(reason);
+                return Err(failed.reason());
             }
         };
         let most = left.map_or(piece.len(), |left| piece.len().min(usize::try_from(left).unwrap_or(usize::MAX)));
@@ -537,14 +542,14 @@ async fn next(exchange: &mut Exchange<'_>, reader: &Reader, is_busy: bool) -> Op
             if watching {
                 match exchange.stream.poll_gone(context) {
                     Poll::Ready(Gone::Yes) => {
-                        return Poll::Ready(Some(Next::Ended(Over::Failed(Failed(Reason::ClientClosed)))));
+                        return Poll::Ready(Some(Next::Ended(Over::Failed(Failed::Reason(Reason::ClientClosed)))));
                     }
                     Poll::Ready(Gone::SendsNoMore | Gone::SentMore) => watching = false,
                     Poll::Pending => {}
                 }
             }
             if exchange.is_over_limit() {
-                return Poll::Ready(Some(Next::Ended(Over::Failed(Failed(Reason::Deadline)))));
+                return Poll::Ready(Some(Next::Ended(Over::Failed(Failed::Reason(Reason::Deadline)))));
             }
             Poll::Pending
         }
@@ -564,7 +569,7 @@ async fn collect(exchange: &mut Exchange<'_>, reader: &Reader) -> Result<Vec<Arc
                 body.push(piece);
             }
             Some(Next::Ended(Over::Complete)) | None => return Ok(body),
-            Some(Next::Ended(Over::Failed(Failed(reason)))) => return Err(reason),
+            Some(Next::Ended(Over::Failed(failed))) => return Err(failed.reason()),
         }
     }
 }

@@ -35,7 +35,7 @@ pub(super) async fn send_whole(
     if sending.has_begun { Some(sent) } else { None }
 }
 
-struct Sending<'a> {
+pub(super) struct Sending<'a> {
     body: &'a DiskBody,
     paced: Paced,
     uptake: Uptake,
@@ -46,7 +46,7 @@ struct Sending<'a> {
 }
 
 impl<'a> Sending<'a> {
-    fn new(exchange: &Exchange<'_>, body: &'a DiskBody) -> Self {
+    pub(super) fn new(exchange: &Exchange<'_>, body: &'a DiskBody) -> Self {
         let uptake = Uptake::new(exchange, exchange.site.config.bounds.idle);
         let (paced, head) = (Paced::new(exchange, DOWN), Vec::with_capacity(512));
         Self { body, paced, uptake, head, has_begun: false }
@@ -74,7 +74,7 @@ impl<'a> Sending<'a> {
         bandwidth::write_all(exchange, &mut self.paced, &head, head.len()).await
     }
 
-    async fn send(&mut self, exchange: &mut Exchange<'_>, mut range: Range<u64>) -> Result<(), Reason> {
+    pub(super) async fn send(&mut self, exchange: &mut Exchange<'_>, mut range: Range<u64>) -> Result<(), Reason> {
         let chunk_bytes = self.body.disk.chunk_bytes();
         while range.start < range.end {
             let number = (range.start / chunk_bytes) as usize;

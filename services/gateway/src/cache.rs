@@ -77,7 +77,7 @@ impl Failed {
     pub(crate) fn reason(self) -> Reason {
         match self {
             Self::Reason(reason) => reason,
-            Self::Again => Reason::ServerCutShort,
+            Self::Again => Reason::ServerProtocol,
         }
     }
 }

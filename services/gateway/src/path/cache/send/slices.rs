@@ -17,8 +17,8 @@ use super::super::super::bandwidth::Paced;
 use super::super::super::{Ended, Exchange, answer, bandwidth, proxy};
 use super::super::{Asked, Waited, fetch, past, wait_for_first};
 use super::{Part, Plan, begin, copy, disk, flush, over, slices as bytes_of};
-use crate::cache::{Caching, Content, Entry, Joined, Portion, Reader, Response, Slices, Slot, Stored};
-use crate::events::Reason;
+use crate::cache::{Caching, Content, Entry, Failed, Joined, Portion, Reader, Response, Slices, Slot, Stored};
+use crate::events::{Reason, Side};
 use crate::limits::{CACHE_SLICE_TRIES, CACHE_SLICES_LOOK, CACHE_TRIES, COPY_BYTES};
 use crate::site::Route;
 use crate::upstream::LocalPool;
@@ -185,7 +185,8 @@ impl<'a> Sending<'a> {
                 Some(got) => got,
                 None => self.get(exchange, number).await.map_err(|waited| match waited {
                     Waited::Failed(reason) => reason,
-                    Waited::Alone | Waited::Again => Reason::ServerCutShort,
+                    Waited::Alone => Reason::ServerCutShort,
+                    Waited::Again => Failed::Again.reason(),
                 })?,
             };
             if range.last > slice.last {
@@ -195,8 +196,9 @@ impl<'a> Sending<'a> {
             let sent = self.send_from(exchange, &one, at..end).await;
             let Err(reason) = sent else { return Ok(()) };
             tries += 1;
-            let is_of_client = matches!(reason, Reason::ClientClosed | Reason::ClientStalled | Reason::Deadline);
-            if is_of_client || tries >= CACHE_SLICE_TRIES {
+            // That of the client, and what has turned out to be another resource, do not get better.
+            let is_final = reason.side() == Side::Client || matches!(reason, Reason::Deadline | Reason::ServerProtocol);
+            if is_final || tries >= CACHE_SLICE_TRIES {
                 return Err(reason);
             }
             at += exchange.record.bytes_out.saturating_sub(before);

@@ -27,3 +27,6 @@ pub const TRAILER_FIELDS_MAX: usize = 32;
 
 /// Interim (1xx) responses before a final one; a server that sends more is broken.
 pub const INTERIM_RESPONSES_MAX: u32 = 16;
+
+/// By so many seconds the clocks of those who share a stored response may differ: each has the time of its last look.
+pub const CLOCKS_APART_S: u32 = 10;

@@ -3,6 +3,7 @@
 use super::Fields;
 use super::directives::{Qualified, ResponseControl, parse_seconds};
 use crate::date;
+use crate::limits::CLOCKS_APART_S;
 
 /// What the operator says instead of, or besides, the server. Seconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -108,9 +109,18 @@ impl Validity {
         !self.no_cache && !self.must_revalidate && self.ttl_s(now_s) > -i64::from(self.if_error_s)
     }
 
-    /// It becomes stale now (a soft purge).
+    /// It becomes stale now (a soft purge), also for who has a clock that is behind; and may stand in from now on
+    /// for as long as it might have.
     pub fn expire(&mut self, now_s: u64) {
-        self.lifetime_s = self.lifetime_s.min(u32::try_from(self.age_s(now_s)).unwrap_or(u32::MAX));
+        let age_s = u32::try_from(self.age_s(now_s)).unwrap_or(u32::MAX);
+        let earlier_s = self.lifetime_s.min(age_s.saturating_sub(CLOCKS_APART_S));
+        let moved_s = self.lifetime_s.min(age_s) - earlier_s;
+        self.lifetime_s = earlier_s;
+        for window_s in [&mut self.while_revalidate_s, &mut self.if_error_s] {
+            if *window_s > 0 {
+                *window_s = window_s.saturating_add(moved_s);
+            }
+        }
     }
 }
 

@@ -185,8 +185,13 @@ fn stale_ones_are_good_for_some_things() {
     purged.expire(NOW_S + 3);
     assert_eq!(purged.use_now(NOW_S + 3), Use::WhileRevalidating);
     assert!(purged.covers_errors(NOW_S + 20) && !purged.covers_errors(NOW_S + 23));
+    let once = purged;
     purged.expire(NOW_S + 9);
-    assert_eq!(purged.lifetime_s, 3, "once stale it does not become younger");
+    assert_eq!(purged, once, "once stale it does not become younger");
+    let mut hour = validity("Cache-Control: max-age=3600, stale-if-error=60\n");
+    hour.expire(NOW_S + 1000);
+    assert_eq!(hour.use_now(NOW_S + 999), Use::Revalidate, "the clock of another worker may be behind");
+    assert!(hour.covers_errors(NOW_S + 1059) && !hour.covers_errors(NOW_S + 1060));
 }
 
 #[test]

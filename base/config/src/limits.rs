@@ -72,9 +72,10 @@ pub const SLIDING_COUNT: u32 = (1 << 22) - 1;
 /// Physical volumes of the cache's group, and volumes in it: the bounds of what is written on disk.
 pub const PHYSICAL_VOLUMES: usize = 64;
 pub const CACHE_VOLUMES: usize = 250;
-/// Bytes of a slice of a large answer; and one answer, or slice of it, takes at most this part of the memory.
+/// Bytes of a slice of a large answer. Without a volume it has at most this part of the memory: each of the
+/// sixteen that the memory is cut into has room for some.
 pub const SLICE_BYTES: std::ops::RangeInclusive<u64> = 64 << 10..=64 << 20;
-pub const CACHE_ANSWER_PART: u64 = 16;
+pub const SLICE_MEMORY_PART: u64 = 64;
 /// Bytes of an extent, always a power of two.
 pub const EXTENT_BYTES: std::ops::RangeInclusive<u64> = 1 << 20..=64 << 20;
 /// Extents of one physical volume; what is beyond is not used.

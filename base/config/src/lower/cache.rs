@@ -68,9 +68,9 @@ impl Lower<'_> {
         let bytes = values::size(cache.text("slice")?).ok()?;
         if !limits::SLICE_BYTES.contains(&bytes) {
             self.error(node.place, "a slice has from 64KiB to 64MiB", "4MiB suits most");
-        } else if is_in_memory && bytes > self.cache_memory / limits::CACHE_ANSWER_PART {
-            let most = size_text(self.cache_memory / limits::CACHE_ANSWER_PART);
-            let message = format!("a slice in memory has at most {most}, a sixteenth of it");
+        } else if is_in_memory && bytes > self.cache_memory / limits::SLICE_MEMORY_PART {
+            let most = size_text(self.cache_memory / limits::SLICE_MEMORY_PART);
+            let message = format!("a slice in memory has at most {most}, a sixty-fourth of it");
             self.error(node.place, message, "make it smaller, or `memory` larger, or keep slices on a volume");
         }
         Some(bytes)

@@ -97,7 +97,7 @@ pub(crate) static ROUTE_CACHE: Map = Map {
         key("volume", Shape::One(Kind::Name), "The volume that answers are kept in; `cache: NAME` is short for `cache: { volume: NAME }`.")
             .by_default("the only one; in memory where there is none"),
         key("slice", Shape::One(Kind::Size),
-            "Large answers are fetched and stored in slices of so many bytes, from 64KiB to 64MiB, each when it is asked for; without a volume a sixteenth of `memory` at most. See [cache.md](cache.md#slices).")
+            "Large answers are fetched and stored in slices of so many bytes, from 64KiB to 64MiB, each when it is asked for; without a volume a sixty-fourth of `memory` at most. See [cache.md](cache.md#slices).")
             .by_default("whole"),
     ],
     choices: &[],

@@ -32,6 +32,14 @@ pub fn whole_length(asked: ByteRange, response: Fields<'_>, body_bytes: Option<u
     (fits && body_bytes.is_none_or(|bytes| bytes == range.length())).then_some(length)
 }
 
+/// The field of a 206 says nothing of the whole: it is about the bytes that came (RFC 9110 section 14.4, RFC 9530
+/// section 2).
+#[must_use]
+pub fn is_of_part(name: &[u8]) -> bool {
+    const OF_PART: [&str; 3] = ["content-range", "content-digest", "content-md5"];
+    OF_PART.iter().any(|of| name.eq_ignore_ascii_case(of.as_bytes()))
+}
+
 /// What `If-Range` is to say, so that no part of another version comes: a strong entity tag, or a date that
 /// counts as strong. `None`: parts of such a response cannot be put together.
 #[must_use]

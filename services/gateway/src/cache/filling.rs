@@ -193,7 +193,7 @@ impl Filling {
         let is_large = response.length.is_some_and(|length| length > self.cache().memory_max());
         let response = Arc::new(response);
         self.response = Some(Arc::clone(&response));
-        self.writer.begin(Arc::new(Arriving { response, sliced: None }), is_shared, is_shared);
+        self.writer.begin(Arriving::whole(response), is_shared, is_shared);
         if is_shared && is_large {
             self.move_to_disk();
         }

@@ -42,6 +42,8 @@ pub(crate) struct Arriving {
     pub(crate) response: Arc<Response>,
     /// It is put together of slices; and which one of them comes behind this.
     pub(crate) sliced: Option<(Arc<Slices>, Option<u64>)>,
+    /// What of a slice is here counts for as long as anybody reads it.
+    pub(super) _held: Option<Arc<Held>>,
 }
 
 /// How much of a resource a server is asked for.
@@ -84,13 +86,18 @@ impl Portion {
 }
 
 impl Arriving {
+    /// Its body comes as it is.
+    pub(super) fn whole(response: Arc<Response>) -> Arc<Self> {
+        Arc::new(Self { response, sliced: None, _held: None })
+    }
+
     /// All of its body is there, or is put together of what is.
     pub(super) fn with(response: Arc<Response>, body: &Body) -> Arc<Self> {
         let sliced = match body {
             Body::Slices(slices) => Some((Arc::clone(slices), None)),
             Body::Memory(_) | Body::Disk(_) => None,
         };
-        Arc::new(Self { response, sliced })
+        Arc::new(Self { response, sliced, _held: None })
     }
 }
 

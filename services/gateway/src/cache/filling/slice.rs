@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use sumun_http::cache::slices::{is_same_version, validator, whole_length};
+use sumun_http::cache::slices::{is_of_part, is_same_version, validator, whole_length};
 use sumun_http::cache::{Fields, ResponseControl};
 use sumun_http::field::Field;
 use sumun_http::{ResponseBody, ResponseHead};
@@ -59,8 +59,8 @@ impl Filling {
         let Some(length) = whole_length(asked, fields, framed(head)) else {
             return Taken::Done(self.look_again(true, now_s));
         };
-        let is_range = |field: &&Field| !field.name.of_bytes(fields.bytes).eq_ignore_ascii_case(b"content-range");
-        let rest: Vec<Field> = head.fields.iter().filter(is_range).cloned().collect();
+        let is_of_whole = |field: &&Field| !is_of_part(field.name.of_bytes(fields.bytes));
+        let rest: Vec<Field> = head.fields.iter().filter(is_of_whole).cloned().collect();
         if length <= slice_bytes {
             return Taken::Whole(rest);
         }
@@ -77,7 +77,7 @@ impl Filling {
             // Whoever asked has a range of its own, or none: it asks for that.
             response.status = 206;
             self.not_kept(why, is_too_large, 206, now_s);
-            self.writer.begin(Arc::new(Arriving { response: Arc::new(response), sliced: None }), false, false);
+            self.writer.begin(Arriving::whole(Arc::new(response)), false, false);
             return Taken::Done(Phase::Refuse);
         }
         self.settle(200, fields, &response.vary);
@@ -127,8 +127,10 @@ impl Filling {
         let bytes = slices.range(number).map_or(0, |range| range.length());
         let is_kept = bytes <= self.bytes_max() && !self.cache().is_crowded();
         self.cache().counts.slices.fetch_add(1, Relaxed);
-        self.part = Some(Part { bytes, held: Arc::new(Held::new(&self.cache().held, 0)) });
-        let arriving = Arriving { response: Arc::clone(&response), sliced: Some((slices, Some(number))) };
+        let held = Arc::new(Held::new(&self.cache().held, 0));
+        let (sliced, _held) = (Some((slices, Some(number))), Some(Arc::clone(&held)));
+        self.part = Some(Part { bytes, held });
+        let arriving = Arriving { response: Arc::clone(&response), sliced, _held };
         self.writer.begin(Arc::new(arriving), true, is_kept);
         if is_kept {
             self.response = Some(response);

@@ -70,8 +70,13 @@ pub const PINNED_MS: u64 = 2000;
 pub const MOVE_TRIES: usize = 3;
 pub const MOVE_WAIT_MS: u64 = 20;
 
-/// A write or sync that takes longer makes its device a slow one, in milliseconds.
+/// A write or sync that takes longer makes its device a slow one, in milliseconds; and a read, for which somebody
+/// waits.
 pub const SLOW_MS: u64 = 5000;
+pub const SLOW_READ_MS: u64 = 2000;
+
+/// Reads of one device at a time: what hangs there holds so many threads.
+pub const READS_MAX: usize = 16;
 
 const _: () = assert!(INLINE_BYTES + META_BYTES < EXTENT_BYTES_MIN as usize / 4);
 

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::task::Waker;
 
+use tokio::sync::Semaphore;
+
 use crate::pool::{Arriving, Error, Object, Range};
 
 /// Where a body is read in chunks.
@@ -29,6 +31,15 @@ impl OnDisk {
         match self {
             Self::Arriving(arriving) => arriving.written(),
             Self::Whole(object) => object.size(),
+        }
+    }
+
+    /// Whose turn it is to read there, as [`Handle::turns`](crate::pool::Handle::turns).
+    #[must_use]
+    pub fn turns(&self) -> &Arc<Semaphore> {
+        match self {
+            Self::Arriving(arriving) => arriving.turns(),
+            Self::Whole(object) => object.turns(),
         }
     }
 

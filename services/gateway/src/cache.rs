@@ -44,13 +44,12 @@ use sumun_store::pool::Volume;
 use sumun_store::{Key, Memory, Writer};
 
 use crate::events::Reason;
-use crate::files::DiskGate;
 use crate::limits::{CACHE_DISK_BYTES, CACHE_ENTRY_PART, CACHE_PASS_S, CACHE_PROBE_S};
 
 pub use operate::{CacheReport, Finding, PurgeScope};
 pub use storage::{PhysicalVolumeReport, StorageReport, VolumeReport};
 
-pub(crate) use disk::DiskBody;
+pub(crate) use disk::{DiskBody, in_turn};
 pub(crate) use filling::{FillStream, Filling, Wanted, selection};
 pub(crate) use purges::Purge;
 pub(crate) use response::{Head, Response};
@@ -133,7 +132,6 @@ pub(crate) struct Cache {
     storage: storage::Storage,
     /// What is being read from disk.
     loads: Mutex<HashMap<Key, disk::Load>>,
-    pub(crate) disk: Arc<DiskGate>,
     /// Bytes of bodies that anybody holds: the table, fills, and clients that are slow.
     held: Arc<AtomicU64>,
     /// Bytes in all, and of one answer.
@@ -198,7 +196,7 @@ pub(crate) enum Joined {
 
 impl Cache {
     /// Room for so many bytes. `secret`: of the keys; what is on disk is found by the one that it was stored with.
-    pub(crate) fn new(memory: u64, secret: [u8; 16], disk: &Arc<DiskGate>) -> Arc<Self> {
+    pub(crate) fn new(memory: u64, secret: [u8; 16]) -> Arc<Self> {
         let purges = Arc::default();
         Arc::new(Self {
             memory: Memory::new(memory),
@@ -207,7 +205,6 @@ impl Cache {
             purges,
             searches: searches::Searches::default(),
             loads: Mutex::default(),
-            disk: Arc::clone(disk),
             held: Arc::default(),
             room: AtomicU64::new(memory),
             answer_max: AtomicU64::new(memory / CACHE_ENTRY_PART),

@@ -87,7 +87,7 @@ impl Gateway {
             admissions: Mutex::default(),
             roots: Mutex::default(),
             pages: Mutex::default(),
-            cache: Cache::new(0, cache_secret, &disk),
+            cache: Cache::new(0, cache_secret),
             disk,
             limiting: Limiting::default(),
             redis: Arc::new(redis),

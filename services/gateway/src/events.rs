@@ -304,7 +304,7 @@ impl Event<'_> {
             Self::DeviceState { path, state } => match state {
                 DeviceState::Working => tracing::info!("physical volume {}: works again", path.display()),
                 DeviceState::Slow => tracing::error!(
-                    "physical volume {}: a write takes too long; what lies on it is asked of servers meanwhile",
+                    "physical volume {}: it takes too long to write or read; what lies on it is asked of servers meanwhile",
                     path.display()
                 ),
                 DeviceState::Failed(why) => tracing::error!(

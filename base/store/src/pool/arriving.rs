@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::task::Waker;
 
+use tokio::sync::Semaphore;
+
 use super::Error;
 use super::object::{Range, Records};
 use super::ticket::Ticket;
@@ -27,6 +29,12 @@ impl Arriving {
     #[must_use]
     pub fn written(&self) -> u64 {
         self.ticket.written()
+    }
+
+    /// As [`Handle::turns`](super::Handle::turns).
+    #[must_use]
+    pub fn turns(&self) -> &Arc<Semaphore> {
+        self.records.turns()
     }
 
     /// A chunk. Waits for the disk.

@@ -7,6 +7,8 @@ use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use tokio::sync::Semaphore;
+
 use super::Shared;
 use super::directory::{Directory, Place, Tag};
 use super::disk::Disk;
@@ -15,13 +17,15 @@ use super::label::Uuid;
 use super::layout::Layout;
 use super::ticket::{Commits, Ticket};
 use crate::Key;
-use crate::limits::{JOB_BYTES, PINNED_MS, QUEUE_BYTES, READ_ERRORS_MAX, REMOVALS_BYTES, SLOW_MS};
+use crate::limits::{
+    JOB_BYTES, PINNED_MS, QUEUE_BYTES, READ_ERRORS_MAX, READS_MAX, REMOVALS_BYTES, SLOW_MS, SLOW_READ_MS,
+};
 
 /// How a physical volume is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum State {
     Working,
-    /// A write or sync takes too long, right now. What lies on it is not found meanwhile.
+    /// A write, sync or read takes too long, right now. What lies on it is not found meanwhile.
     Slow,
     /// It has failed, with the words of the host. What lies on it is not found, until the pool is opened again.
     Failed(String),
@@ -72,6 +76,8 @@ pub(super) struct Lives {
     pub(super) is_closed: AtomicBool,
     /// Chunks that were written, or were whole when somebody read them, by extent.
     pub(super) verified: Mutex<HashMap<u32, Vec<u16>>>,
+    /// Whose turn it is to read.
+    pub(super) turns: Arc<Semaphore>,
 }
 
 impl Lives {
@@ -82,6 +88,7 @@ impl Lives {
             generations: (0..extents).map(|_| AtomicU64::new(0)).collect(),
             pins: (0..extents).map(|_| AtomicU32::new(0)).collect(),
             verified: Mutex::default(),
+            turns: Arc::new(Semaphore::new(READS_MAX)),
         }
     }
 
@@ -195,6 +202,8 @@ pub(super) struct Health {
     started: Instant,
     /// Since when a write or sync is on its way, in milliseconds since the start and one more; 0 is none.
     writing_since: AtomicU64,
+    /// The same of reads.
+    reading_since: [AtomicU64; READS_MAX],
     has_failed: AtomicBool,
     reason: Mutex<String>,
     pub(super) read_errors: AtomicU64,
@@ -227,6 +236,7 @@ impl Device {
             health: Health {
                 started: Instant::now(),
                 writing_since: AtomicU64::new(0),
+                reading_since: Default::default(),
                 has_failed: AtomicBool::new(false),
                 reason: Mutex::default(),
                 read_errors: AtomicU64::new(0),
@@ -337,8 +347,12 @@ impl Health {
     }
 
     fn is_slow(&self) -> bool {
-        let since = self.writing_since.load(Ordering::Relaxed);
-        since > 0 && self.now_ms().saturating_sub(since) > SLOW_MS
+        let now_ms = self.now_ms();
+        let is_long = |since: &AtomicU64, most_ms| {
+            let since = since.load(Ordering::Relaxed);
+            since > 0 && now_ms.saturating_sub(since) > most_ms
+        };
+        is_long(&self.writing_since, SLOW_MS) || self.reading_since.iter().any(|since| is_long(since, SLOW_READ_MS))
     }
 
     /// Only the first reason is kept.
@@ -350,11 +364,23 @@ impl Health {
         self.has_failed.store(true, Ordering::Release);
     }
 
-    /// A read has failed.
-    pub(super) fn read_failed(&self, error: &std::io::Error) {
-        if self.read_errors.fetch_add(1, Ordering::Relaxed) + 1 >= READ_ERRORS_MAX {
-            self.fail(format!("reading: {error}"));
+    /// Does something that reads, and sees how long it takes and whether it works. Beyond [`READS_MAX`] at a
+    /// time nobody sees how long: those that are seen have hung before.
+    pub(super) fn read<T>(&self, read: impl FnOnce() -> std::io::Result<T>) -> Option<T> {
+        let now_ms = self.now_ms();
+        let is_free =
+            |since: &&AtomicU64| since.compare_exchange(0, now_ms, Ordering::Relaxed, Ordering::Relaxed).is_ok();
+        let since = self.reading_since.iter().find(is_free);
+        let result = read();
+        if let Some(since) = since {
+            since.store(0, Ordering::Relaxed);
         }
+        let failed = |error: &std::io::Error| {
+            if self.read_errors.fetch_add(1, Ordering::Relaxed) + 1 >= READ_ERRORS_MAX {
+                self.fail(format!("reading: {error}"));
+            }
+        };
+        result.inspect_err(failed).ok()
     }
 
     /// Does something that writes, and sees how long it takes and whether it works.

@@ -4,6 +4,8 @@ use std::fs::File;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use tokio::sync::Semaphore;
+
 use super::Error;
 use super::device::Device;
 use super::directory::Place;
@@ -53,6 +55,13 @@ impl Handle {
         is_same_place && self.records.key == other.records.key
     }
 
+    /// Whose turn it is to read on its device: [`READS_MAX`](crate::limits::READS_MAX) at a time. Whoever reads
+    /// holds one, and waits for it where that holds up nobody else.
+    #[must_use]
+    pub fn turns(&self) -> &Arc<Semaphore> {
+        self.records.turns()
+    }
+
     /// Reads the head: metadata, and with a small object the body as well. Waits for the disk.
     ///
     /// # Errors
@@ -76,9 +85,13 @@ impl Records {
     pub(super) fn key_at(device: &Arc<Device>, volume: usize, place: Place) -> Option<Key> {
         let pin = Pin::new(device, place.extent).ok()?;
         let mut bytes = [0; HEADER];
-        device.disk.read_at(&mut bytes, device.layout.record_at(place)).ok()?;
+        device.health.read(|| device.disk.read_at(&mut bytes, device.layout.record_at(place)))?;
         let header = Header::read(&bytes, device.stripes[volume].seed)?;
         (header.kind == Kind::Head && header.generation == pin.generation).then_some(header.key)
+    }
+
+    pub(super) fn turns(&self) -> &Arc<Semaphore> {
+        &self.device.lives.turns
     }
 
     fn read(&self, place: Place, generation: Option<u64>, kind: Kind) -> Result<Vec<u8>, Error> {
@@ -134,10 +147,7 @@ impl Records {
     }
 
     fn fill(&self, bytes: &mut [u8], at: u64) -> Result<(), Error> {
-        self.device.disk.read_at(bytes, at).map_err(|error| {
-            self.device.health.read_failed(&error);
-            Error::Gone
-        })
+        self.device.health.read(|| self.device.disk.read_at(bytes, at)).ok_or(Error::Gone)
     }
 }
 
@@ -158,6 +168,12 @@ impl Object {
     pub fn bytes_of_memory(&self) -> u64 {
         let Head { meta, chunks, rest } = &self.head;
         (size_of::<Self>() + meta.len() + rest.len() + chunks.len() * size_of::<ChunkAt>()) as u64
+    }
+
+    /// As [`Handle::turns`].
+    #[must_use]
+    pub fn turns(&self) -> &Arc<Semaphore> {
+        self.records.turns()
     }
 
     pub(super) fn key(&self) -> Key {

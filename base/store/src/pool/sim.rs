@@ -14,6 +14,8 @@ pub(super) struct SimDisk {
     inner: Mutex<Inner>,
     /// Whoever writes waits as long as this is held.
     stalled: Mutex<()>,
+    /// The same for whoever reads.
+    reads_stalled: Mutex<()>,
 }
 
 #[derive(Debug)]
@@ -38,7 +40,7 @@ impl SimDisk {
     pub(super) fn new(bytes: Vec<u8>) -> Self {
         let inner =
             Inner { seen: bytes.clone(), durable: bytes, pending: Vec::new(), fails_after: None, reads_fail: false };
-        Self { inner: Mutex::new(inner), stalled: Mutex::default() }
+        Self { inner: Mutex::new(inner), stalled: Mutex::default(), reads_stalled: Mutex::default() }
     }
 
     /// From so many writes and syncs on they fail.
@@ -53,6 +55,11 @@ impl SimDisk {
     /// Writes and syncs take as long as this is held.
     pub(super) fn stall(&self) -> MutexGuard<'_, ()> {
         lock(&self.stalled)
+    }
+
+    /// Reads take as long as this is held.
+    pub(super) fn stall_reads(&self) -> MutexGuard<'_, ()> {
+        lock(&self.reads_stalled)
     }
 
     /// What is found when the power is back.
@@ -97,6 +104,7 @@ impl Inner {
 
 impl Disk for SimDisk {
     fn read_at(&self, buffer: &mut [u8], at: u64) -> io::Result<()> {
+        drop(self.stall_reads());
         let inner = self.lock();
         if inner.reads_fail {
             return Err(io::Error::from_raw_os_error(EIO));

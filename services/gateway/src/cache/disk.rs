@@ -7,7 +7,7 @@ use std::sync::{Arc, PoisonError};
 use sumun_config::checked::Name;
 use sumun_store::pool::{self, Handle, Object, Volume};
 use sumun_store::{Key, OnDisk};
-use tokio::sync::OnceCell;
+use tokio::sync::{OnceCell, Semaphore};
 
 use super::response::Held;
 use super::stored::{allocated, shared};
@@ -167,9 +167,10 @@ impl Cache {
         let memory_max = self.memory_max();
         let held = Arc::clone(&self.held);
         let read_from = handle.clone();
-        let reading = self.disk.run(move || read(&handle, memory_max, &held));
+        let turns = Arc::clone(handle.turns());
+        let reading = in_turn(&turns, move || read(&handle, memory_max, &held));
         // Who does not get it in time is better served by a server.
-        let entry = Arc::new(tokio::time::timeout(CACHE_DISK_WAIT, reading).await.ok()?.ok()??);
+        let entry = Arc::new(tokio::time::timeout(CACHE_DISK_WAIT, reading).await.ok()???);
         self.counts.loaded.fetch_add(1, Relaxed);
         let bytes = entry.bytes();
         if let Some(newer) = self.memory.insert_new(key, Arc::clone(&entry), bytes) {
@@ -219,6 +220,22 @@ impl Drop for Loading<'_> {
     }
 }
 
+/// Does work that may block, once it is its turn: a device that hangs holds as many threads as there are turns,
+/// and none that anybody else needs. `None`: it was lost.
+pub(crate) async fn in_turn<T: Send + 'static>(
+    turns: &Arc<Semaphore>,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Option<T> {
+    let turn = Arc::clone(turns).acquire_owned().await.ok()?;
+    // The turn goes with the work: who gives up waiting does not end it.
+    let work = move || {
+        let result = work();
+        drop(turn);
+        result
+    };
+    tokio::task::spawn_blocking(work).await.ok()
+}
+
 /// The entry, with its body where that is small. Waits for the disk.
 fn read(handle: &Handle, memory_max: u64, held: &Arc<AtomicU64>) -> Option<Entry> {
     let mut object = handle.open().ok()?;
@@ -233,4 +250,92 @@ fn read(handle: &Handle, memory_max: u64, held: &Arc<AtomicU64>) -> Option<Entry
         Body::Memory(Arc::new(Pieces::new(pieces.ok()?.into(), of_body)))
     };
     kept::read(&meta, body, held)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::io;
+    use std::sync::atomic::{AtomicBool, AtomicUsize};
+    use std::sync::{Condvar, Mutex};
+
+    use sumun_store::limits::READS_MAX;
+    use sumun_store::pool::{Config, Disk, Pool, VolumeConfig};
+
+    use super::*;
+
+    /// A disk in memory, whose reads may hang.
+    #[derive(Debug, Default)]
+    struct Hanging {
+        bytes: Mutex<Vec<u8>>,
+        hangs: Mutex<bool>,
+        let_go: Condvar,
+        reading: AtomicUsize,
+    }
+
+    impl Disk for Hanging {
+        fn read_at(&self, buffer: &mut [u8], at: u64) -> io::Result<()> {
+            self.reading.fetch_add(1, Relaxed);
+            drop(self.let_go.wait_while(self.hangs.lock().unwrap(), |hangs| *hangs).unwrap());
+            self.reading.fetch_sub(1, Relaxed);
+            buffer.copy_from_slice(&self.bytes.lock().unwrap()[at as usize..][..buffer.len()]);
+            Ok(())
+        }
+
+        fn write_at(&self, bytes: &[u8], at: u64) -> io::Result<()> {
+            self.bytes.lock().unwrap()[at as usize..][..bytes.len()].copy_from_slice(bytes);
+            Ok(())
+        }
+
+        fn sync(&self) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn detach(&self, _: u64, _: u64) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn size(&self) -> u64 {
+            self.bytes.lock().unwrap().len() as u64
+        }
+
+        fn file(&self) -> Option<&File> {
+            None
+        }
+    }
+
+    #[tokio::test]
+    async fn a_device_that_hangs_holds_up_itself_alone() {
+        let disks = [(); 2].map(|()| Arc::new(Hanging { bytes: Mutex::new(vec![0; 16 << 20]), ..Hanging::default() }));
+        let volume = VolumeConfig { name: "a".into(), size: 16 << 20, formerly: None };
+        let config = Config { physical_volumes: Vec::new(), extent_bytes: 1 << 20, volumes: vec![volume] };
+        let named = disks.iter().zip(["one", "other"]).map(|(disk, path)| (path.into(), Arc::clone(disk) as _));
+        let pool = Pool::open_on(named.collect(), &config).unwrap();
+        let a = pool.volume("a").unwrap();
+        let keys = (1..60).map(|number: Key| number << 64 | number);
+        keys.clone().for_each(|key| drop(a.writer(key, Vec::new()).unwrap().commit().unwrap()));
+        assert!(pool.flush());
+        let handles: Vec<Handle> = keys.map(|key| a.find(key).unwrap()).collect();
+        *disks[0].hangs.lock().unwrap() = true;
+        let is_done: Vec<_> = handles.iter().map(|_| Arc::new(AtomicBool::new(false))).collect();
+        for (handle, is_done) in handles.iter().zip(&is_done) {
+            let (handle, is_done) = (handle.clone(), Arc::clone(is_done));
+            let turns = Arc::clone(handle.turns());
+            tokio::spawn(async move {
+                is_done.store(in_turn(&turns, move || handle.open().is_ok()).await == Some(true), Relaxed);
+            });
+        }
+        let done = || is_done.iter().filter(|is_done| is_done.load(Relaxed)).count();
+        let on_other = || handles.iter().filter(|handle| handle.turns().available_permits() > 0).count();
+        while disks[0].reading.load(Relaxed) < READS_MAX || done() == 0 || done() != on_other() {
+            tokio::task::yield_now().await;
+        }
+        assert!(handles.len() - done() > READS_MAX, "the rest wait without a thread");
+        assert_eq!(disks[0].reading.load(Relaxed), READS_MAX);
+        *disks[0].hangs.lock().unwrap() = false;
+        disks[0].let_go.notify_all();
+        while done() < handles.len() {
+            tokio::task::yield_now().await;
+        }
+    }
 }

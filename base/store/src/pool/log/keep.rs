@@ -95,12 +95,13 @@ impl Thread {
             }
             let mut bytes = vec![0; HEADER];
             let at = layout.record_at(place);
-            let read = device.disk.read_at(&mut bytes, at).ok().and_then(|()| Header::read(&bytes, stripe.seed));
+            let read = device.health.read(|| device.disk.read_at(&mut bytes, at));
+            let read = read.and_then(|()| Header::read(&bytes, stripe.seed));
             let Some(header) = read.filter(|header| u64::from(header.length) < layout.extent_bytes / 2) else {
                 continue;
             };
             bytes.resize(header.length as usize, 0);
-            let is_read = device.disk.read_at(&mut bytes, at + HEADER as u64).is_ok();
+            let is_read = device.health.read(|| device.disk.read_at(&mut bytes, at + HEADER as u64)).is_some();
             if !is_read || crate::pool::layout::checksum(stripe.seed, &bytes) != header.payload_sum {
                 continue;
             }

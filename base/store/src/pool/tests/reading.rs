@@ -91,6 +91,33 @@ fn nobody_waits_for_a_thread_that_has_panicked() {
     assert!(matches!(a.remove(key(1)), Err(Error::NotDurable)));
 }
 
+#[test]
+fn nothing_is_looked_up_where_a_read_hangs() {
+    let disks = [disk(16 * MIB), disk(16 * MIB)];
+    let pool = open(&disks, &config(vec![volume("a", 16 * MIB)])).unwrap();
+    let a = pool.volume("a").unwrap();
+    (0..40).for_each(|number| assert!(put(&a, number, 1, 10_000)));
+    assert!(pool.flush());
+    let hung = disks[0].stall_reads();
+    let is_hung =
+        |number: &u64| std::ptr::addr_eq(Arc::as_ptr(&a.find(key(*number)).unwrap().records.device.disk), &*disks[0]);
+    let (on_it, others): (Vec<u64>, Vec<u64>) = (0..40).partition(is_hung);
+    let (first, waits) = (a.clone(), on_it[0]);
+    let reader = std::thread::spawn(move || read(&first, waits));
+    let is = |state| pool.usage().physical_volumes[0].state == state;
+    while !is(State::Slow) {
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    for &number in &on_it {
+        assert!(a.find(key(number)).is_none() && a.writer(key(number), Vec::new()).is_none());
+    }
+    assert!(others.iter().all(|&number| read(&a, number) == Some(1)), "the other device goes on");
+    drop(hung);
+    assert_eq!(reader.join().unwrap(), Some(1), "late, and right");
+    assert!(is(State::Working));
+    assert!(on_it.iter().all(|&number| read(&a, number) == Some(1)));
+}
+
 struct Woken(std::thread::Thread);
 
 impl Default for Woken {

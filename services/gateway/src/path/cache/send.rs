@@ -476,7 +476,7 @@ async fn copy(
             Next::Piece(piece) => piece,
             Next::OnDisk(body, at) => {
                 flush(exchange, &mut paced, output, &mut head).await?;
-                let piece = disk::read(exchange, &body, at).await?;
+                let piece = disk::read(&body, at).await?;
                 reader.skip_to(at + piece.len() as u64);
                 piece
             }
@@ -564,7 +564,7 @@ async fn collect(exchange: &mut Exchange<'_>, reader: &Reader) -> Result<Vec<Arc
         match next(exchange, reader, false).await {
             Some(Next::Piece(piece)) => body.push(piece),
             Some(Next::OnDisk(disk, at)) => {
-                let piece = disk::read(exchange, &disk, at).await?;
+                let piece = disk::read(&disk, at).await?;
                 reader.skip_to(at + piece.len() as u64);
                 body.push(piece);
             }

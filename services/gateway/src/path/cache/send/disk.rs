@@ -14,7 +14,7 @@ use super::super::super::bandwidth::{self, Paced};
 use super::super::super::files::{send_copied, send_moved};
 use super::super::super::uptake::Uptake;
 use super::{Part, Plan, begin};
-use crate::cache::{DiskBody, Head};
+use crate::cache::{DiskBody, Head, in_turn};
 use crate::events::Reason;
 use crate::limits::{AHEAD_BYTES, CACHE_READ_WAIT, CACHE_RESIDENT_MS, COPY_BYTES};
 use crate::site::Route;
@@ -88,7 +88,7 @@ impl<'a> Sending<'a> {
                 }
             }
             // Not there in a way that does not wait, or not any more.
-            let piece = read(exchange, &self.body.disk, range.start).await?;
+            let piece = read(&self.body.disk, range.start).await?;
             let piece = piece.get(..piece.len().min((end - range.start) as usize)).unwrap_or_default();
             self.flush(exchange).await?;
             bandwidth::write_all(exchange, &mut self.paced, piece, 0).await?;
@@ -165,12 +165,11 @@ fn read_range(body: &OnDisk, number: usize, from: u64, piece: &mut [u8]) -> std:
 }
 
 /// What is on disk from byte `at` on: a piece of its chunk. Waits for the disk, and not on this thread.
-pub(super) async fn read(exchange: &Exchange<'_>, body: &OnDisk, at: u64) -> Result<Arc<[u8]>, Reason> {
-    let Some(cache) = &exchange.site.cache else { return Err(Reason::FileUnreadable) };
+pub(super) async fn read(body: &OnDisk, at: u64) -> Result<Arc<[u8]>, Reason> {
     let body = body.clone();
-    let reading = tokio::time::timeout(CACHE_READ_WAIT, cache.disk.run_in_turn(move || read_piece(&body, at)));
-    match reading.await {
-        Ok(Ok(Some(piece))) => Ok(piece),
+    let turns = Arc::clone(body.turns());
+    match tokio::time::timeout(CACHE_READ_WAIT, in_turn(&turns, move || read_piece(&body, at))).await {
+        Ok(Some(Some(piece))) => Ok(piece),
         _ => Err(Reason::FileUnreadable),
     }
 }

@@ -431,7 +431,8 @@ impl<H, F> State<H, F> {
         piece.get((at - start) as usize..).filter(|rest| !rest.is_empty()).map(Arc::from)
     }
 
-    /// What waits to be written to disk is not too much. If it is, the writer is woken once less waits.
+    /// What waits to be written to disk, of this or of all, is not too much. If it is, the writer is woken once
+    /// less waits.
     fn has_room_on_disk(&mut self, context: &Context<'_>) -> bool {
         self.let_go();
         if self.held_bytes >= FILL_DISK_BYTES
@@ -441,7 +442,8 @@ impl<H, F> State<H, F> {
             disk.wake(context.waker());
             self.let_go();
         }
-        self.held_bytes < FILL_DISK_BYTES || self.disk.as_ref().is_some_and(OnDisk::has_failed)
+        let Some(disk) = &self.disk else { return true };
+        disk.has_failed() || self.held_bytes < FILL_DISK_BYTES && disk.has_room(context.waker())
     }
 
     fn move_reader(&mut self, slot: usize, at: u64) {

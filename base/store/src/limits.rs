@@ -53,6 +53,9 @@ pub const NAME_BYTES: usize = 64;
 /// Bytes that wait to be written to one physical volume. Where it is full an object is not stored.
 pub const QUEUE_BYTES: usize = 64 << 20;
 
+/// Of those so many are for what does not wait: an object that comes in pieces waits while less is free.
+pub const QUEUE_SPARE_BYTES: usize = QUEUE_BYTES / 8;
+
 /// What something in that queue counts besides its own bytes.
 pub const JOB_BYTES: usize = 128;
 

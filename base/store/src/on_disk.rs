@@ -68,6 +68,14 @@ impl OnDisk {
         matches!(self, Self::Arriving(arriving) if arriving.has_failed())
     }
 
+    /// More of it can be written; else the waker is woken once it can.
+    pub(crate) fn has_room(&self, waker: &Waker) -> bool {
+        match self {
+            Self::Arriving(arriving) => arriving.has_room(waker),
+            Self::Whole(_) => true,
+        }
+    }
+
     /// Wakes when more is written.
     pub(crate) fn wake(&self, waker: &Waker) {
         if let Self::Arriving(arriving) = self {

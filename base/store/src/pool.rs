@@ -32,7 +32,7 @@ mod notes;
 mod object;
 mod record;
 #[cfg(test)]
-mod sim;
+pub(crate) mod sim;
 mod ticket;
 mod usage;
 mod volume;

@@ -4,6 +4,9 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::task::Wake;
 
 use super::*;
+use crate::limits::QUEUE_BYTES;
+use crate::pool::sim::SimDisk;
+use crate::pool::{self, Config, Pool, Volume, VolumeConfig};
 
 type Test = Fill<&'static str, u8>;
 
@@ -163,4 +166,142 @@ fn block_on<T>(future: impl Future<Output = T>) -> T {
         }
         std::thread::park();
     }
+}
+
+const MIB: usize = 1 << 20;
+
+/// A pool with one volume, on a disk of its own.
+fn pool() -> (Pool, Volume, Arc<SimDisk>) {
+    let disk = Arc::new(SimDisk::new(vec![0; 16 * MIB]));
+    let volumes = vec![VolumeConfig { name: "a".into(), size: 12 << 20, formerly: None }];
+    let config = Config { physical_volumes: Vec::new(), extent_bytes: 1 << 20, volumes };
+    let pool = Pool::open_on(vec![("disk".into(), Arc::clone(&disk) as _)], &config).unwrap();
+    let volume = pool.volume("a").unwrap();
+    (pool, volume, disk)
+}
+
+fn fill_with(volume: &Volume) -> (Arc<Test>, Writer<&'static str, u8>, pool::Writer) {
+    let (fill, writer) = Test::begin(u64::MAX, false);
+    writer.begin(Arc::new("head"), true, true);
+    writer.push(b"before");
+    let mut on_disk = volume.writer(7, Vec::new()).unwrap();
+    let pieces = writer.move_to_disk(OnDisk::Arriving(on_disk.arriving())).unwrap();
+    pieces.iter().for_each(|piece| assert!(on_disk.push(piece)));
+    (fill, writer, on_disk)
+}
+
+fn push(writer: &Writer<&'static str, u8>, on_disk: &mut pool::Writer, piece: &[u8]) {
+    assert_eq!(block_on(poll_fn(|context| writer.poll_room(context))), Ok(()));
+    assert!(on_disk.push(piece));
+    writer.push(piece);
+}
+
+/// All that a reader gets, from memory or from disk, and how it ended.
+fn read_all(reader: &Reader<&'static str, u8>) -> (Vec<u8>, Ended<u8>) {
+    let mut bytes = Vec::new();
+    loop {
+        match block_on(poll_fn(|context| reader.poll_piece(context))) {
+            Next::Piece(piece) => bytes.extend_from_slice(&piece),
+            Next::OnDisk(disk, at) => {
+                let chunk = disk.chunk((at / disk.chunk_bytes()) as usize).unwrap();
+                let rest = &chunk[(at % disk.chunk_bytes()) as usize..];
+                assert!(at + rest.len() as u64 <= disk.written());
+                bytes.extend_from_slice(rest);
+                reader.skip_to(bytes.len() as u64);
+            }
+            Next::Ended(ended) => return (bytes, ended),
+        }
+    }
+}
+
+#[test]
+fn who_is_behind_reads_on_disk_and_who_keeps_up_in_memory() {
+    let (pool, volume, _) = pool();
+    let (fill, writer, mut on_disk) = fill_with(&volume);
+    let (asker, other) = (fill.join(true).unwrap(), fill.join(false).unwrap());
+    let mut whole = b"before".to_vec();
+    let (mut ahead, mut is_ahead_of_disk) = (Vec::new(), false);
+    for number in 0..60_u8 {
+        let piece = [number; 70_001];
+        push(&writer, &mut on_disk, &piece);
+        whole.extend_from_slice(&piece);
+        while ahead.len() < whole.len() {
+            match asker.poll_piece(&mut idle()) {
+                Poll::Ready(Next::Piece(piece)) => ahead.extend_from_slice(&piece),
+                other => panic!("who keeps up has {other:?}"),
+            }
+        }
+        is_ahead_of_disk |= ahead.len() as u64 > fill.lock().disk.as_ref().unwrap().written();
+        assert!(fill.lock().held_bytes < FILL_DISK_BYTES + 70_001);
+    }
+    assert!(ahead == whole && is_ahead_of_disk);
+    pool.flush();
+    fill.change(State::let_go);
+    assert!(fill.lock().first_byte() > MIB as u64, "what is on disk has gone");
+    let late = fill.join(false).unwrap();
+    assert_eq!(writer.end(Ended::Complete), None, "it is not here any more");
+    for reader in [other, late] {
+        let (bytes, ended) = read_all(&reader);
+        assert!(bytes == whole && ended == Ended::Complete);
+    }
+    assert!(on_disk.commit().is_some());
+}
+
+#[test]
+fn what_is_cut_short_is_read_as_far_as_it_is_there() {
+    let (pool, volume, _) = pool();
+    let (fill, writer, mut on_disk) = fill_with(&volume);
+    let (first, behind) = (fill.join(true).unwrap(), fill.join(false).unwrap());
+    let mut whole = b"before".to_vec();
+    for _ in 0..30 {
+        push(&writer, &mut on_disk, &[1; 70_000]);
+        whole.extend_from_slice(&[1; 70_000]);
+    }
+    pool.flush();
+    drop(on_disk);
+    writer.give_up_keeping();
+    assert!(fill.join(false).is_none(), "it is not to be had from the beginning any more");
+    // Those who read go on, the ones behind on disk, and hold each other up from there.
+    let reading = std::thread::spawn(move || read_all(&behind));
+    let both = std::thread::spawn(move || read_all(&first));
+    for _ in 0..30 {
+        assert_eq!(block_on(poll_fn(|context| writer.poll_room(context))), Ok(()));
+        writer.push(&[2; 70_000]);
+        whole.extend_from_slice(&[2; 70_000]);
+        assert!(fill.lock().held_bytes < FILL_DISK_BYTES);
+    }
+    writer.end(Ended::Complete);
+    let ends = [reading, both].map(|reader| reader.join().unwrap());
+    // Nobody slows down many: one of two may have been left behind, with what it had.
+    assert!(ends.iter().any(|(bytes, ended)| *ended == Ended::Complete && *bytes == whole));
+    assert!(
+        ends.iter()
+            .all(|(bytes, ended)| whole.starts_with(bytes)
+                && (*ended == Ended::Complete) == (bytes.len() == whole.len()))
+    );
+}
+
+#[test]
+fn it_waits_while_the_disk_has_too_much_to_write() {
+    let (pool, volume, disk) = pool();
+    let stalled = disk.stall();
+    let (_fill, writer, mut on_disk) = fill_with(&volume);
+    let (woken, mut others) = (Arc::new(Count(AtomicUsize::new(0))), Vec::new());
+    let waker = Waker::from(Arc::clone(&woken));
+    let mut context = Context::from_waker(&waker);
+    assert_eq!(writer.poll_room(&mut context), Poll::Ready(Ok(())));
+    for number in 0..(QUEUE_BYTES / MIB) as u128 {
+        let mut other = volume.writer(100 + number, Vec::new()).unwrap();
+        other.push(&[3; MIB]);
+        others.push(other);
+    }
+    assert!(writer.poll_room(&mut context).is_pending(), "the others have filled the queue");
+    assert!(writer.poll_room(&mut context).is_pending());
+    assert_eq!(woken.0.load(Relaxed), 0);
+    drop(stalled);
+    push(&writer, &mut on_disk, &[4; MIB]);
+    assert!(on_disk.commit().is_some() && pool.flush());
+    assert_eq!(woken.0.load(Relaxed), 1, "once");
+    let object = volume.find(7).unwrap().open().unwrap();
+    assert_eq!(object.size(), MIB as u64 + 6);
 }

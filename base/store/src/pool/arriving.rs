@@ -57,6 +57,11 @@ impl Arriving {
         self.ticket.wake(waker);
     }
 
+    /// Its device has room for more of it; else the waker is woken once it has.
+    pub(crate) fn has_room(&self, waker: &Waker) -> bool {
+        self.records.device.has_room(waker)
+    }
+
     /// It is not going to be stored: no more comes. What is written can be read until it is overtaken.
     #[must_use]
     pub fn has_failed(&self) -> bool {

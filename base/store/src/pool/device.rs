@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use tokio::sync::Semaphore;
@@ -18,7 +19,8 @@ use super::layout::Layout;
 use super::ticket::{Commits, Ticket};
 use crate::Key;
 use crate::limits::{
-    JOB_BYTES, PINNED_MS, QUEUE_BYTES, READ_ERRORS_MAX, READS_MAX, REMOVALS_BYTES, SLOW_MS, SLOW_READ_MS,
+    JOB_BYTES, PINNED_MS, QUEUE_BYTES, QUEUE_SPARE_BYTES, READ_ERRORS_MAX, READS_MAX, REMOVALS_BYTES, SLOW_MS,
+    SLOW_READ_MS,
 };
 
 /// How a physical volume is.
@@ -141,6 +143,14 @@ struct Queue {
     jobs: VecDeque<Job>,
     bytes: usize,
     is_stopped: bool,
+    /// Who waits for room.
+    waiting: Vec<Waker>,
+}
+
+impl Queue {
+    fn has_room(&self) -> bool {
+        self.bytes + QUEUE_SPARE_BYTES <= QUEUE_BYTES
+    }
 }
 
 /// What the thread that writes is asked to do, in this order.
@@ -277,7 +287,21 @@ impl Device {
     }
 
     pub(super) fn is_done(&self, bytes: usize) {
-        lock(&self.queue).bytes -= bytes;
+        let mut queue = lock(&self.queue);
+        queue.bytes -= bytes;
+        let waiting = if queue.has_room() { std::mem::take(&mut queue.waiting) } else { Vec::new() };
+        drop(queue);
+        waiting.into_iter().for_each(Waker::wake);
+    }
+
+    /// There is room for what can wait, or nothing to wait for; else the waker is woken once there is.
+    pub(super) fn has_room(&self, waker: &Waker) -> bool {
+        let mut queue = lock(&self.queue);
+        let has_room = queue.has_room() || queue.is_stopped || self.health.has_failed();
+        if !has_room && !queue.waiting.iter().any(|known| known.will_wake(waker)) {
+            queue.waiting.push(waker.clone());
+        }
+        has_room
     }
 
     pub(super) fn queued_bytes(&self) -> usize {

@@ -10,7 +10,7 @@ use super::disk::Disk;
 use super::layout::SECTOR;
 
 #[derive(Debug)]
-pub(super) struct SimDisk {
+pub(crate) struct SimDisk {
     inner: Mutex<Inner>,
     /// Whoever writes waits as long as this is held.
     stalled: Mutex<()>,
@@ -31,39 +31,39 @@ struct Inner {
     reads_fail: bool,
 }
 
-pub(super) const EIO: i32 = 5;
+pub(crate) const EIO: i32 = 5;
 /// Not an error, but a panic.
-pub(super) const PANIC: i32 = -1;
-pub(super) const ENOSPC: i32 = 28;
+pub(crate) const PANIC: i32 = -1;
+pub(crate) const ENOSPC: i32 = 28;
 
 impl SimDisk {
-    pub(super) fn new(bytes: Vec<u8>) -> Self {
+    pub(crate) fn new(bytes: Vec<u8>) -> Self {
         let inner =
             Inner { seen: bytes.clone(), durable: bytes, pending: Vec::new(), fails_after: None, reads_fail: false };
         Self { inner: Mutex::new(inner), stalled: Mutex::default(), reads_stalled: Mutex::default() }
     }
 
     /// From so many writes and syncs on they fail.
-    pub(super) fn fail_after(&self, steps: u64, error: i32) {
+    pub(crate) fn fail_after(&self, steps: u64, error: i32) {
         self.lock().fails_after = Some((steps, error));
     }
 
-    pub(super) fn fail_reads(&self) {
+    pub(crate) fn fail_reads(&self) {
         self.lock().reads_fail = true;
     }
 
     /// Writes and syncs take as long as this is held.
-    pub(super) fn stall(&self) -> MutexGuard<'_, ()> {
+    pub(crate) fn stall(&self) -> MutexGuard<'_, ()> {
         lock(&self.stalled)
     }
 
     /// Reads take as long as this is held.
-    pub(super) fn stall_reads(&self) -> MutexGuard<'_, ()> {
+    pub(crate) fn stall_reads(&self) -> MutexGuard<'_, ()> {
         lock(&self.reads_stalled)
     }
 
     /// What is found when the power is back.
-    pub(super) fn lose_power(&self, random: &mut fastrand::Rng) -> Self {
+    pub(crate) fn lose_power(&self, random: &mut fastrand::Rng) -> Self {
         let mut inner = self.lock();
         let mut pending = std::mem::take(&mut inner.pending);
         // Some of the time everything comes through, or nothing does.

@@ -10,7 +10,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
-use crate::limits::{FILL_AHEAD_BYTES, FILL_DISK_BYTES, READERS_MAX};
+use crate::limits::{FILL_AHEAD_BYTES, FILL_DISK_BYTES, INTERIMS_MAX, READERS_MAX};
 use crate::on_disk::OnDisk;
 
 /// `H` is what is known of the response before its body, `F` why there is none.
@@ -178,7 +178,11 @@ impl<H, F: Copy + Default> Writer<H, F> {
 
     /// The server says something before its answer.
     pub fn interim(&self, text: Arc<[u8]>) {
-        self.fill.change(|state| state.interims.push_back(text));
+        self.fill.change(|state| {
+            if state.interims.len() < INTERIMS_MAX {
+                state.interims.push_back(text);
+            }
+        });
     }
 
     /// Ready once there is room for a piece.
@@ -460,15 +464,15 @@ impl<H, F> State<H, F> {
             return;
         }
         let written = self.disk.as_ref().map(OnDisk::written);
-        let least = self.places().map(|place| place.at).min().unwrap_or(u64::MAX);
         let mut freed = false;
         while let Some((start, piece)) = self.pieces.front() {
             let end = start + piece.len() as u64;
-            let is_read = end <= least;
             let is_on_disk = written.is_some_and(|written| end <= written);
+            // There may be very many readers: they are asked last, and the first who has not read it is enough.
+            let is_read = || !self.places().any(|place| place.at < end);
             let goes = match self.is_whole() {
-                true => is_on_disk && (is_read || self.held_bytes > FILL_AHEAD_BYTES),
-                false => is_on_disk || is_read,
+                true => is_on_disk && (self.held_bytes > FILL_AHEAD_BYTES || is_read()),
+                false => is_on_disk || is_read(),
             };
             if !goes {
                 break;
@@ -490,7 +494,7 @@ impl<H, F> State<H, F> {
     /// Who is so far behind that the others wait, though they have read all there is, is left behind: nobody
     /// slows down many. False: nobody is.
     fn cut_off_the_slowest(&mut self) -> bool {
-        if self.pieces.is_empty() || !self.places().any(|place| place.at == self.bytes) {
+        if self.pieces.is_empty() || !self.places().any(|place| place.at >= self.bytes) {
             return false;
         }
         // Those that are left behind count no more; their next piece is gone.

@@ -88,3 +88,6 @@ pub const READ_ERRORS_MAX: u64 = 16;
 
 /// How long who removes an object waits until that is durable, in milliseconds.
 pub const REMOVE_MS: u64 = 10_000;
+
+/// Interim responses that wait for the asker; more of them are nobody's.
+pub(crate) const INTERIMS_MAX: usize = 16;

@@ -164,7 +164,7 @@ const FILL_SHARDS: usize = 16;
 type Fills<'a> = MutexGuard<'a, HashMap<Key, Flight>>;
 
 /// A fill that goes on.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Flight {
     fill: Arc<Fill>,
     /// The newest purge when it began.
@@ -226,7 +226,7 @@ impl Cache {
     }
 
     /// Bytes of a body that is in memory, where there is a disk for larger ones.
-    fn memory_max(&self) -> u64 {
+    pub(crate) fn memory_max(&self) -> u64 {
         self.answer_max().min(CACHE_DISK_BYTES)
     }
 
@@ -353,10 +353,14 @@ impl Cache {
 
     /// The fill is found under another key from now on. False: what was stored for its URL was made invalid.
     fn move_fill(&self, from: Key, to: Key, fill: &Arc<Fill>) -> bool {
-        let flight = self.take_flight(from, fill);
-        let was_there = flight.is_some();
-        if let Some(flight) = flight {
-            self.fills(to).entry(to).or_insert(flight);
+        let Some(flight) = self.fills(from).get(&from).filter(|flight| Arc::ptr_eq(&flight.fill, fill)).cloned() else {
+            return false;
+        };
+        // In this order: who makes it invalid finds it in one of the two.
+        self.fills(to).entry(to).or_insert(flight);
+        let was_there = self.take_flight(from, fill).is_some();
+        if !was_there {
+            self.leave(to, fill);
         }
         was_there
     }
@@ -390,10 +394,17 @@ impl Cache {
     }
 
     /// Where a response to this URL is stored that varies by `names`: under the URL's own key where these
-    /// are none, else under a key of its own, once the index says so.
-    fn place(&self, volume: Option<&Volume>, url: Key, names: &[u8], select: impl Fn(&[u8]) -> Vec<u8>) -> Slot {
+    /// are none, else under a key of its own, once the index says so. `None`: somebody has made all of them invalid
+    /// just now.
+    fn place(
+        &self,
+        volume: Option<&Volume>,
+        url: Key,
+        names: &[u8],
+        select: impl Fn(&[u8]) -> Vec<u8>,
+    ) -> Option<Slot> {
         if names.is_empty() {
-            return Slot { key: url, generation: None };
+            return Some(Slot { key: url, generation: None });
         }
         let before = self.memory.peek(url);
         let known = match before.as_deref() {
@@ -414,7 +425,7 @@ impl Cache {
                     volume.forget(url);
                 }
             }
-            return slot(index);
+            return Some(slot(index));
         }
         // Names that only some of the responses list count for all of them.
         let names = known.map_or_else(|| names.to_vec(), |index| union(&index.names, names));
@@ -426,8 +437,15 @@ impl Cache {
         }
         let entry = Entry::Index(index);
         let bytes = entry.bytes();
+        if let (Some(_), Some(before)) = (known, &before) {
+            let is_replaced = self.memory.replace(url, before, Arc::new(entry), bytes);
+            if let Some(volume) = volume.filter(|_| !is_replaced) {
+                volume.forget(url);
+            }
+            return is_replaced.then_some(slot);
+        }
         self.memory.insert(url, Arc::new(entry), bytes);
-        slot
+        Some(slot)
     }
 
     fn pass(&self, key: Key, volume: Option<&Volume>, now_s: u64, why: Unstorable) {
@@ -442,7 +460,10 @@ impl Cache {
     /// What is stored under a URL's key is wrong from now on, and so is what is on its way: that first, or it
     /// could come in behind us. Variants are not found without their index, and stored no more without it.
     fn invalidate(&self, url: Key, text: &[u8]) {
+        self.searches.note_change(self.key(searches::path_of(text)));
         self.fills(url).remove(&url);
+        // Before and after: who finds it in memory writes it to disk again.
+        self.memory.remove(url);
         let is_forgotten = self.storage.volumes().iter().fold(true, |is_all, volume| volume.forget(url) & is_all);
         if !is_forgotten || self.storage.is_out_of_reach() {
             self.storage.purge_for_now(purges::What::Url(self.key(text)));

@@ -195,10 +195,11 @@ pub(crate) const CACHE_ENTRY_PART: u64 = sumun_store::limits::SHARDS as u64;
 /// half of them and was not asked for since is purged, too.
 pub(crate) const CACHE_PURGES: usize = 65_536;
 
-/// Paths of which it is known what `No-Vary-Search` says, and bytes of such a field: one that is longer says nothing.
-/// What is beyond begins anew.
+/// Paths of which it is known what `No-Vary-Search` says; for one more another one is forgotten. Bytes of such a field
+/// and names in it: one that is longer says nothing.
 pub(crate) const CACHE_SEARCHES: usize = 16_384;
 pub(crate) const CACHE_SEARCH_BYTES: usize = 512;
+pub(crate) const CACHE_SEARCH_NAMES: usize = 32;
 
 /// For so many seconds requests for a URL whose answer was not for everybody do not wait for each other;
 /// one of them looks whether it still is so that often.

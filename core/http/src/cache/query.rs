@@ -61,7 +61,7 @@ impl QueryRules {
             .collect();
         if self.ignores_order {
             // Those of one name keep their order: it may mean something.
-            parameters.sort_by(|one, other| name_of(one).cmp(name_of(other)));
+            parameters.sort_by(|one, other| decoded(name_of(one)).cmp(decoded(name_of(other))));
         }
         for (index, parameter) in parameters.into_iter().enumerate() {
             out.push(if index == 0 { b'?' } else { b'&' });

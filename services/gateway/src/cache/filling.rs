@@ -26,7 +26,9 @@ use sumun_store::{Ended, Key, OnDisk, Unwanted, Writer};
 use super::disk::{Body, Pieces};
 use super::response::{Held, Lines, parsed, write_line};
 use super::stored::Parts;
-use super::{Arriving, Cache, Caching, Entry, Failed, Fills, Place, Portion, Response, Slice, Slot, Stored, kept};
+use super::{
+    Arriving, Cache, Caching, Entry, Failed, Fills, Place, Portion, Purge, Response, Slice, Slot, Stored, kept,
+};
 use crate::events::Reason;
 use crate::io::Gone;
 use crate::limits::{CACHE_COMMIT_WAIT, CACHE_PIECE_BYTES, CACHE_ROOM_WAIT};
@@ -72,6 +74,8 @@ pub(crate) struct Filling {
     asked_us: u64,
     /// Of the newest purge when the server was asked.
     serial: u64,
+    /// How often its path had been changed by then.
+    changes: u64,
     server: Option<Name>,
 }
 
@@ -113,8 +117,12 @@ pub(crate) fn selection(caching: &Caching, request: Fields<'_>, names: &[u8]) ->
 }
 
 impl Filling {
-    pub(crate) fn new(wanted: Wanted, writer: Writer<Arriving, Failed>) -> Self {
-        let serial = wanted.caching.cache.purges.newest();
+    pub(crate) fn new(mut wanted: Wanted, writer: Writer<Arriving, Failed>) -> Self {
+        let cache = &wanted.caching.cache;
+        let (serial, changes) = (cache.purges.newest(), cache.changes(&wanted.whole_url));
+        // What was found before it was purged may not stand in for what others ask for after that.
+        let old = wanted.old.take_if(|old| matches!(&**old, Entry::Stored(old) if cache.judge(old).0 != Purge::Hard));
+        wanted.old = old;
         let asked_us = wanted.worker.clock.now_us();
         Self {
             wanted,
@@ -127,8 +135,13 @@ impl Filling {
             has_head: false,
             asked_us,
             serial,
+            changes,
             server: None,
         }
+    }
+
+    pub(crate) fn wanted(&self) -> &Wanted {
+        &self.wanted
     }
 
     fn cache(&self) -> &Cache {
@@ -213,6 +226,10 @@ impl Filling {
             // may still be of use.
             Unstorable::Size if !is_too_large => drop(self.leave()),
             Unstorable::NoLifetime if status >= 500 => drop(self.leave()),
+            // What is wrong with one request says nothing of what others have, nor of other queries.
+            _ if status >= 400 && (self.wanted.old.is_some() || *self.wanted.url != *self.wanted.whole_url) => {
+                self.leave();
+            }
             why => self.pass(why, now_s),
         }
     }
@@ -328,9 +345,16 @@ impl Filling {
     /// Now that it is known what the response varies by, the fill goes where requests look that are alike.
     fn settle(&mut self, status: u16, fields: Fields<'_>, names: &[u8]) {
         let cache = Arc::clone(&self.wanted.caching.cache);
+        let (asked, generation) = (self.wanted.url_key, self.wanted.slot.generation);
         let (urls, whole) = (&self.wanted.caching.urls, &self.wanted.whole_url);
         let Place { text, key } = cache.note_search(urls, whole, status, fields);
-        if key != self.wanted.url_key {
+        let is_other = key != asked;
+        // Made invalid since it was asked for: as one of the variants, or by another name of the same.
+        if !cache.is_current(asked, generation) || is_other && cache.changes(whole) != self.changes {
+            self.leave();
+            return;
+        }
+        if is_other {
             if !cache.move_fill(self.wanted.slot.key, key, self.writer.fill()) {
                 return;
             }
@@ -338,8 +362,16 @@ impl Filling {
             (self.wanted.url, self.wanted.url_key) = (text.into(), key);
         }
         let place = cache.place(self.volume().as_ref(), self.wanted.url_key, names, |names| self.select(names));
+        let Some(place) = place else {
+            self.leave();
+            return;
+        };
         if place != self.wanted.slot && cache.move_fill(self.wanted.slot.key, place.key, self.writer.fill()) {
             self.wanted.slot = place;
+        }
+        // A change that came in between has looked where it was.
+        if place.generation.is_none() && !cache.is_current(asked, generation) {
+            self.leave();
         }
     }
 

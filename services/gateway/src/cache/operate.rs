@@ -14,6 +14,7 @@ use sumun_store::Key;
 use super::purges::What;
 use super::response::tag_of;
 use super::rules::UrlRules;
+use super::searches::path_of;
 use super::{Cache, Content, Entry, Place, Purge, StorageReport, Stored};
 use crate::control::Gateway;
 
@@ -250,7 +251,9 @@ impl Cache {
                 let mut purged = Ok(());
                 for (Place { text, key }, _) in self.places_of(url)? {
                     let one = self.storage.purge(is_soft, What::Url(self.key(&text))).await;
-                    if !is_soft {
+                    if is_soft {
+                        self.searches.note_change(self.key(path_of(&text)));
+                    } else {
                         self.invalidate(key, &text);
                     }
                     purged = purged.and(one);

@@ -7,17 +7,17 @@
 //! changes make invalid meanwhile, they could not find.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use sumun_http::cache::Fields;
-use sumun_http::cache::query::QueryRules;
+use sumun_http::cache::query::{Names, QueryRules};
 use sumun_store::Key;
 
 use super::rules::UrlRules;
 use super::{Cache, Response};
 use crate::http2::text;
-use crate::limits::{CACHE_SEARCH_BYTES, CACHE_SEARCHES};
+use crate::limits::{CACHE_SEARCH_BYTES, CACHE_SEARCH_NAMES, CACHE_SEARCHES};
 
 /// What a key is made of, and the key.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,6 +32,16 @@ pub(super) struct Searches {
     /// Else nobody has to look.
     is_used: AtomicBool,
     paths: RwLock<HashMap<Key, Search>>,
+    /// How often something of a path was made invalid; some paths share one.
+    changes: [AtomicU64; CHANGES],
+}
+
+const CHANGES: usize = 32;
+
+impl Searches {
+    pub(super) fn note_change(&self, path: Key) {
+        self.changes[path as usize % CHANGES].fetch_add(1, Relaxed);
+    }
 }
 
 /// The word of a server.
@@ -63,13 +73,19 @@ impl Cache {
         [Place { key: urls.key(self, &text), text }].into_iter().chain(cut)
     }
 
+    /// How often something of the path of a URL was made invalid.
+    pub(super) fn changes(&self, text: &[u8]) -> u64 {
+        self.searches.changes[self.key(path_of(text)) as usize % CHANGES].load(Relaxed)
+    }
+
     /// Takes in what a response says, and gives the place that it is stored at.
     pub(super) fn note_search(&self, urls: &UrlRules, text: &[u8], status: u16, fields: Fields<'_>) -> Place {
         let lines = fields.fields.iter();
-        let said = said(lines.map(|field| (field.name.of_bytes(fields.bytes), field.value.of_bytes(fields.bytes))));
+        let said = said(lines.map(|field| (field.name.of_bytes(fields.bytes), field.value.of_bytes(fields.bytes))))
+            .filter(|_| !text.contains(&b';'));
         let mut known = self.search(urls, text);
         // An error says nothing of the others.
-        if status < 400 && said.as_ref() != known.as_ref().map(|known| &*known.rules) {
+        if status < 400 && !text.contains(&b';') && said.as_ref() != known.as_ref().map(|known| &*known.rules) {
             known = said.clone().map(|rules| Search { rules: Arc::new(rules), number: fastrand::u64(..) });
             self.set_search(urls.key(self, path_of(text)), known.clone());
         }
@@ -81,6 +97,10 @@ impl Cache {
     }
 
     fn search(&self, urls: &UrlRules, text: &[u8]) -> Option<Search> {
+        // Some servers part queries there, too.
+        if text.contains(&b';') {
+            return None;
+        }
         let paths = self.searches.paths.read().unwrap_or_else(PoisonError::into_inner);
         paths.get(&urls.key(self, path_of(text))).cloned()
     }
@@ -91,8 +111,10 @@ impl Cache {
             paths.remove(&path);
             return;
         };
-        if paths.len() >= CACHE_SEARCHES {
-            paths.clear();
+        if paths.len() >= CACHE_SEARCHES
+            && let Some(&any) = paths.keys().next()
+        {
+            paths.remove(&any);
         }
         paths.insert(path, search);
         self.searches.is_used.store(true, Relaxed);
@@ -108,7 +130,7 @@ impl Cache {
     }
 }
 
-fn path_of(text: &[u8]) -> &[u8] {
+pub(super) fn path_of(text: &[u8]) -> &[u8] {
     text.split(|&byte| byte == b'?').next().unwrap_or_default()
 }
 
@@ -116,5 +138,12 @@ fn said<'a>(fields: impl Iterator<Item = (&'a [u8], &'a [u8])>) -> Option<QueryR
     let values: Vec<&[u8]> =
         fields.filter_map(|(name, value)| name.eq_ignore_ascii_case(b"no-vary-search").then_some(value)).collect();
     let value = values.join(&b", "[..]);
-    if value.is_empty() || value.len() > CACHE_SEARCH_BYTES { None } else { QueryRules::parse(&value) }
+    let is_short = |rules: &QueryRules| match &rules.names {
+        Names::Only(names) | Names::AllBut(names) => names.len() <= CACHE_SEARCH_NAMES,
+        Names::All | Names::None => true,
+    };
+    if value.is_empty() || value.len() > CACHE_SEARCH_BYTES {
+        return None;
+    }
+    QueryRules::parse(&value).filter(is_short)
 }

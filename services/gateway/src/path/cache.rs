@@ -14,6 +14,7 @@ use sumun_http::cache::{Fields, RequestControl, Unstorable, Use, invalidates, sa
 use sumun_http::{Known, Method, ResponseHead, Version, target};
 use sumun_store::{First, NoHead};
 
+use self::send::NotSent;
 use super::{Ended, Exchange, answer, proxy};
 use crate::cache::{
     self, Arriving, Caching, Content, Entry, Failed, Found, Joined, Place, Reader, Response, Slot, Stored,
@@ -62,10 +63,12 @@ pub(super) async fn serve(
                 return ended;
             }
             found = find(exchange, caching, &asked);
-        } else if let Some(ended) = send::stored(exchange, route, stored).await {
-            return ended;
         } else {
-            caching.cache.drop_entry(*slot, entry);
+            match send::stored(exchange, route, stored).await {
+                Ok(ended) => return ended,
+                Err(NotSent::Late) => return Box::pin(past(exchange, route, pool, (Forwarded::UriMiss, None))).await,
+                Err(NotSent::Gone) => caching.cache.drop_entry(*slot, entry),
+            }
             found = Found::Nothing(*slot);
         }
     }
@@ -159,10 +162,11 @@ async fn serve_through(
                             None => continue,
                         }
                     }
-                    if let Some(ended) = send::stored(exchange, route, stored).await {
-                        return ended;
+                    match send::stored(exchange, route, stored).await {
+                        Ok(ended) => return ended,
+                        Err(NotSent::Late) => break,
+                        Err(NotSent::Gone) => caching.cache.drop_entry(slot, &entry),
                     }
-                    caching.cache.drop_entry(slot, &entry);
                     continue;
                 }
                 (slot, Some(entry), Forwarded::Stale)

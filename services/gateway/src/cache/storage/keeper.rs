@@ -88,7 +88,9 @@ impl Keeper<'_> {
             self.shared.is_now(State::Off);
         } else if !self.has_left {
             self.open();
-            if let (State::Failed(why), Some(before)) = (self.shared.state.borrow().clone(), before) {
+            // On its own: what is borrowed would be so until the end of the block, and the state is written there.
+            let state = self.shared.state.borrow().clone();
+            if let (State::Failed(why), Some(before)) = (state, before) {
                 self.go_on_with(before, &why);
             }
         }
@@ -98,7 +100,8 @@ impl Keeper<'_> {
     fn go_on_with(&mut self, before: CacheGroup, why: &str) {
         let wanted = self.group.replace(before);
         self.open();
-        if matches!(*self.shared.state.borrow(), State::Open(_)) {
+        let is_open = matches!(*self.shared.state.borrow(), State::Open(_));
+        if is_open {
             Event::StorageUnchanged { why }.write();
             self.shared.is_now(State::Open(Some(format!("it is not what the config says: {why}"))));
         } else {

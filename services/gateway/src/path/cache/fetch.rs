@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use sumun_engine::Worker;
 use sumun_http::cache::Fields;
+use sumun_http::field::Span;
 use sumun_http::forward::Edits;
 use sumun_http::limits::FIELDS_MAX;
 use sumun_http::range::first_byte;
@@ -76,6 +77,9 @@ pub(super) fn part(
     asked: &Asked,
     (slot, portion): (Slot, Portion),
 ) -> Wanted {
+    // What ends here the server does not see: its answer is that for those who do not send it.
+    let fields: Vec<Field> =
+        exchange.head.fields.iter().filter(|field| !is_nominated(exchange, field)).cloned().collect();
     Wanted {
         caching: Rc::clone(caching),
         worker: Rc::clone(exchange.worker),
@@ -84,11 +88,17 @@ pub(super) fn part(
         whole_url: asked.whole.text.as_slice().into(),
         slot,
         bytes: exchange.bytes.to_vec(),
-        fields: exchange.head.fields.clone(),
+        fields,
         has_identity: has_identity(exchange, route),
         old: None,
         portion,
     }
+}
+
+/// The client has said that it is for the next one on the way alone (RFC 9110 section 7.6.1).
+fn is_nominated(exchange: &Exchange<'_>, field: &Field) -> bool {
+    let name = |span: &Span| span.of_bytes(exchange.bytes);
+    exchange.head.nominated.iter().any(|nominated| name(nominated).eq_ignore_ascii_case(name(&field.name)))
 }
 
 /// The request carries who the client is, or what forward authentication or a certificate has told about it.
@@ -108,6 +118,7 @@ pub(super) fn begin(
 ) {
     let of_route =
         route.config.deadline.map_or(u64::MAX, |limit| exchange.deadline.now_ms() + limit.as_millis() as u64);
+    let filling = Filling::new(wanted, writer);
     let work = Work {
         worker: Rc::clone(exchange.worker),
         site: Rc::clone(exchange.site),
@@ -118,10 +129,10 @@ pub(super) fn begin(
         security: exchange.stream.security(),
         trusted: exchange.trusted,
         extra_edits: exchange.extra_edits.clone(),
-        bytes: write_head(exchange, &wanted),
+        bytes: write_head(exchange, filling.wanted()),
         path: exchange.path.to_vec(),
         limit_ms: of_route,
-        filling: Filling::new(wanted, writer),
+        filling,
     };
     tokio::task::spawn_local(run(work));
 }
@@ -163,12 +174,8 @@ fn write_head(exchange: &Exchange<'_>, wanted: &Wanted) -> Vec<u8> {
         _ => false,
     };
     let fields = Fields { bytes: exchange.bytes, fields: &exchange.head.fields };
-    let nominated = &exchange.head.nominated;
-    let is_nominated =
-        |name: &[u8]| nominated.iter().any(|span| span.of_bytes(fields.bytes).eq_ignore_ascii_case(name));
-    let is_passed_on = |field: &&Field| {
-        !field.name.is_empty() && !is_dropped(field.known) && !is_nominated(field.name.of_bytes(fields.bytes))
-    };
+    let is_passed_on =
+        |field: &&Field| !field.name.is_empty() && !is_dropped(field.known) && !is_nominated(exchange, field);
     for field in fields.fields.iter().filter(is_passed_on) {
         for part in [field.name.of_bytes(fields.bytes), b": ", field.value.of_bytes(fields.bytes), b"\r\n"] {
             out.extend_from_slice(part);

@@ -25,7 +25,7 @@ use crate::cache::{Caching, Content, Failed, Head, Reader, Response, Stored};
 use crate::events::Reason;
 use crate::http2::text;
 use crate::io::Gone;
-use crate::limits::{CACHE_RANGE_AHEAD, COPY_BYTES};
+use crate::limits::{CACHE_RANGE_AHEAD, CACHE_READ_WAIT, COPY_BYTES};
 use crate::site::Route;
 
 pub(super) use slices::{Source, arriving as arriving_slices, stored as stored_slices};
@@ -217,8 +217,16 @@ fn decide(exchange: &Exchange<'_>, response: Head<'_>) -> Decision {
     conditional::evaluate(head.method.as_str(), Some(&response.validators()), &conditions)
 }
 
-/// Gives out what is stored. `None`: it is not there any more, and nothing has been sent.
-pub(super) async fn stored(exchange: &mut Exchange<'_>, route: &Route, stored: &Stored) -> Option<Ended> {
+/// Why nothing of what is stored was sent.
+pub(super) enum NotSent {
+    /// It is not there any more.
+    Gone,
+    /// The disk has too much to do.
+    Late,
+}
+
+/// Gives out what is stored.
+pub(super) async fn stored(exchange: &mut Exchange<'_>, route: &Route, stored: &Stored) -> Result<Ended, NotSent> {
     let now_s = exchange.worker.clock.unix_seconds();
     let cache_status = CacheStatus::Hit { ttl_s: stored.validity.ttl_s(now_s) };
     let age_s = Some(stored.validity.age_s(now_s));
@@ -229,9 +237,9 @@ pub(super) async fn stored(exchange: &mut Exchange<'_>, route: &Route, stored: &
         Content::Pieces(pieces) => send_whole(exchange, route, head, &plan, pieces).await,
         Content::Disk(body) => Box::pin(disk::send_whole(exchange, route, head, &plan, body)).await?,
         // These have a way of their own.
-        Content::Slices(_) => return None,
+        Content::Slices(_) => return Err(NotSent::Gone),
     };
-    Some(over(exchange, sent))
+    Ok(over(exchange, sent))
 }
 
 /// A request for a range is better sent to a server by itself than made to wait; and why its answer is not kept.
@@ -258,7 +266,7 @@ pub(super) fn is_better_asked_for(
     let is_better = match &plan.part {
         Part::One(range) => range.first > reader.arrived() + CACHE_RANGE_AHEAD,
         // Parts in any order are put together in memory.
-        Part::Many(..) => length > caching.cache.answer_max(),
+        Part::Many(..) => length > caching.cache.memory_max(),
         Part::Nothing | Part::Whole => false,
     };
     is_better.then_some(None)
@@ -476,7 +484,7 @@ async fn copy(
             Next::Piece(piece) => piece,
             Next::OnDisk(body, at) => {
                 flush(exchange, &mut paced, output, &mut head).await?;
-                let piece = disk::read(&body, at).await?;
+                let piece = disk::read(&body, at, CACHE_READ_WAIT).await?;
                 reader.skip_to(at + piece.len() as u64);
                 piece
             }
@@ -564,7 +572,7 @@ async fn collect(exchange: &mut Exchange<'_>, reader: &Reader) -> Result<Vec<Arc
         match next(exchange, reader, false).await {
             Some(Next::Piece(piece)) => body.push(piece),
             Some(Next::OnDisk(disk, at)) => {
-                let piece = disk::read(&disk, at).await?;
+                let piece = disk::read(&disk, at, CACHE_READ_WAIT).await?;
                 reader.skip_to(at + piece.len() as u64);
                 body.push(piece);
             }

@@ -5,6 +5,7 @@ use std::ops::Range;
 use std::os::fd::BorrowedFd;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use sumun_engine::pace::DOWN;
 use sumun_store::OnDisk;
@@ -13,26 +14,32 @@ use super::super::super::Exchange;
 use super::super::super::bandwidth::{self, Paced};
 use super::super::super::files::{send_copied, send_moved};
 use super::super::super::uptake::Uptake;
-use super::{Part, Plan, begin};
+use super::{NotSent, Part, Plan, begin};
 use crate::cache::{DiskBody, Head, in_turn};
 use crate::events::Reason;
-use crate::limits::{AHEAD_BYTES, CACHE_READ_WAIT, CACHE_RESIDENT_MS, COPY_BYTES};
+use crate::limits::{AHEAD_BYTES, CACHE_DISK_WAIT, CACHE_READ_WAIT, CACHE_RESIDENT_MS, COPY_BYTES};
 use crate::site::Route;
 
-/// The head, and what the plan says of a body that is on disk. `None`: it is not there any more, and nothing
-/// has been sent.
+/// The head, and what the plan says of a body that is on disk.
+///
+/// # Errors
+/// Nothing has been sent: [`NotSent`].
 pub(super) async fn send_whole(
     exchange: &mut Exchange<'_>,
     route: &Route,
     response: Head<'_>,
     plan: &Plan<'_>,
     body: &DiskBody,
-) -> Option<Result<(), Reason>> {
+) -> Result<Result<(), Reason>, NotSent> {
     begin(exchange, plan.status);
     let mut sending = Sending::new(exchange, body);
     plan.write_head(&mut sending.head, exchange, route, response, false);
     let sent = sending.send_parts(exchange, plan).await;
-    if sending.has_begun { Some(sent) } else { None }
+    match sent {
+        Err(Reason::FileUnreadable) if !sending.has_begun => Err(NotSent::Gone),
+        Err(Reason::DiskBusy) if !sending.has_begun => Err(NotSent::Late),
+        sent => Ok(sent),
+    }
 }
 
 pub(super) struct Sending<'a> {
@@ -87,8 +94,9 @@ impl<'a> Sending<'a> {
                     continue;
                 }
             }
-            // Not there in a way that does not wait, or not any more.
-            let piece = read(&self.body.disk, range.start).await?;
+            // Not there in a way that does not wait, or not any more. A server may be asked as long as nothing is sent.
+            let wait = if self.has_begun { CACHE_READ_WAIT } else { CACHE_DISK_WAIT };
+            let piece = read(&self.body.disk, range.start, wait).await?;
             let piece = piece.get(..piece.len().min((end - range.start) as usize)).unwrap_or_default();
             self.flush(exchange).await?;
             bandwidth::write_all(exchange, &mut self.paced, piece, 0).await?;
@@ -177,13 +185,14 @@ fn read_range(body: &OnDisk, number: usize, from: u64, piece: &mut [u8]) -> std:
     file.read_at(piece.get_mut(..most).unwrap_or_default(), found.at + from)
 }
 
-/// What is on disk from byte `at` on: a piece of its chunk. Waits for the disk, and not on this thread.
-pub(super) async fn read(body: &OnDisk, at: u64) -> Result<Arc<[u8]>, Reason> {
+/// What is on disk from byte `at` on: a piece of its chunk. Waits for the disk so long, and not on this thread.
+pub(super) async fn read(body: &OnDisk, at: u64, wait: Duration) -> Result<Arc<[u8]>, Reason> {
     let body = body.clone();
     let turns = Arc::clone(body.turns());
-    match tokio::time::timeout(CACHE_READ_WAIT, in_turn(&turns, move || read_piece(&body, at))).await {
+    match tokio::time::timeout(wait, in_turn(&turns, move || read_piece(&body, at))).await {
         Ok(Some(Some(piece))) => Ok(piece),
-        _ => Err(Reason::FileUnreadable),
+        Ok(_) => Err(Reason::FileUnreadable),
+        Err(_) => Err(Reason::DiskBusy),
     }
 }
 

@@ -131,18 +131,14 @@ impl<'a> Sending<'a> {
         let looked_ms = exchange.deadline.now_ms();
         let mut at = part.start;
         while at < part.end && exchange.deadline.now_ms().saturating_sub(looked_ms) <= CACHE_RESIDENT_MS {
-            if self.head.len() > COPY_BYTES || self.paced.is_on() && exchange.stream.is_socket() {
+            if exchange.stream.is_socket() || self.head.len() > COPY_BYTES {
                 self.flush(exchange).await?;
             }
             let most = if self.paced.is_on() { bandwidth::share(exchange, &mut self.paced).await? } else { usize::MAX };
             let left = ((part.end - at) as usize).min(most);
             self.has_begun = true;
             let count = if exchange.stream.is_socket() {
-                let head = &mut self.head;
-                let send = |socket: BorrowedFd<'_>| {
-                    send_head(head, socket)?;
-                    send_range(body, number, at, left, socket)
-                };
+                let send = |socket: BorrowedFd<'_>| send_range(body, number, at, left, socket);
                 send_moved(exchange, &mut self.uptake, send).await?
             } else {
                 let read = |piece: &mut [u8]| read_range(body, number, at, piece);
@@ -158,15 +154,6 @@ impl<'a> Sending<'a> {
         }
         Ok(at - part.start)
     }
-}
-
-/// All of the head, so that its packet has more than the head in it. What was sent of it is gone from it.
-fn send_head(head: &mut Vec<u8>, socket: BorrowedFd<'_>) -> std::io::Result<()> {
-    while !head.is_empty() {
-        let count = sumun_host::files::send_before_file(socket, head)?;
-        head.drain(..count);
-    }
-    Ok(())
 }
 
 /// 0: it is not to be had in this way.

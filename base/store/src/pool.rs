@@ -15,7 +15,7 @@
 //! what has been read once can be sent from the page cache with sendfile.
 //!
 //! An object is there when its head is, which is written last. Whatever is read is checked first, so that a
-//! crash may cost objects and never mixes two. Not here: making a physical volume larger.
+//! crash may cost objects and never mixes two. A device grows in place, as far as its label has room for.
 
 mod arriving;
 mod config;
@@ -37,7 +37,6 @@ mod ticket;
 mod usage;
 mod volume;
 
-use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::sync_channel;
@@ -81,21 +80,6 @@ pub struct Pool {
 }
 
 impl Pool {
-    /// Opens the devices by their paths, as [`open_on`](Self::open_on) does with those that are open already.
-    ///
-    /// # Errors
-    /// As there, and a device that is not to be had.
-    pub fn open(config: &Config) -> Result<Self, Error> {
-        let disk = |PhysicalVolumeConfig { path, size, .. }: &PhysicalVolumeConfig| {
-            let disk = FileDisk::open(path, *size).map_err(|error| match error.kind() {
-                io::ErrorKind::WouldBlock => Error::Locked { path: path.clone() },
-                _ => Error::io(path, error),
-            })?;
-            Ok((path.clone(), Arc::new(disk) as Arc<dyn Disk>))
-        };
-        Self::open_on(config.physical_volumes.iter().map(disk).collect::<Result<_, _>>()?, config)
-    }
-
     /// Opens a pool on these devices: makes new ones part of the group, and reads where everything is. Waits
     /// for the disk.
     ///
@@ -223,6 +207,8 @@ impl Pool {
             // One that has panicked has nothing more to write.
             drop(thread.join());
         }
+        // Nor has who is excluding a device meanwhile, once he is done.
+        drop(lock(&self.shared.maps));
     }
 }
 
@@ -238,8 +224,7 @@ impl Drop for Pool {
 impl Shared {
     /// Notes on the other devices that those which have failed do not belong to the group any more, so that
     /// nothing comes back with them that was removed meanwhile. False: there is no other.
-    fn exclude_failed(&self) -> bool {
-        let mut maps = lock(&self.maps);
+    fn exclude_failed(&self, maps: &mut Maps) -> bool {
         loop {
             let is_new =
                 |(index, device): (usize, &Arc<Device>)| device.health.has_failed() && !maps.members[index].is_excluded;
@@ -261,6 +246,12 @@ impl Shared {
                 }
             }
         }
+    }
+
+    /// The same, done by whoever asks. False as well once the pool is closed: others may have the devices then.
+    fn exclude_failed_now(&self) -> bool {
+        let mut maps = lock(&self.maps);
+        !self.devices.iter().all(|device| device.is_stopped()) && self.exclude_failed(&mut maps)
     }
 
     /// The same, done by who writes a device that works. Does not wait. False: there is none.

@@ -8,6 +8,7 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
 use sumun_store::Key;
@@ -26,6 +27,18 @@ fn config(folder: &Path) -> Config {
         extent_bytes: MIB,
         volumes: vec![volume("pages", 18 * MIB), volume("media", 18 * MIB), volume("notes", 0)],
     }
+}
+
+fn file(path: &Path) -> File {
+    File::options().read(true).write(true).create(true).truncate(false).open(path).unwrap()
+}
+
+fn open(config: &Config) -> std::io::Result<Pool> {
+    let disk = |PhysicalVolumeConfig { path, size, .. }: &PhysicalVolumeConfig| {
+        Ok((path.clone(), Arc::new(FileDisk::new(file(path), *size)?) as Arc<dyn Disk>))
+    };
+    let disks = config.physical_volumes.iter().map(disk).collect::<std::io::Result<_>>()?;
+    Pool::open_on(disks, config).map_err(std::io::Error::other)
 }
 
 fn key(number: u64) -> Key {
@@ -79,7 +92,7 @@ fn first_version(round: u64) -> u64 {
 
 /// Writes, reads and removes until it is killed.
 fn write_until_killed(folder: &Path, round: u64) {
-    let pool = Pool::open(&config(folder)).unwrap();
+    let pool = open(&config(folder)).unwrap();
     let volumes = ["pages", "media"].map(|name| pool.volume(name).unwrap());
     let notes = pool.volume("notes").unwrap();
     let mut random = fastrand::Rng::new();
@@ -144,7 +157,7 @@ fn rounds(count: u64) {
                 if what == "kept" { &mut kept } else { &mut removed }.insert(number, version);
             }
         }
-        let pool = Pool::open(&config(&folder)).unwrap();
+        let pool = open(&config(&folder)).unwrap();
         let volumes = ["pages", "media"].map(|name| pool.volume(name).unwrap());
         let notes: HashMap<Key, Vec<u8>> = pool
             .volume("notes")
@@ -202,9 +215,8 @@ fn one_process_has_it_and_ranges_are_whole() {
     std::fs::create_dir_all(&folder).unwrap();
     let _gone = Folder(folder.clone());
     let mut config = config(&folder);
-    let pool = Pool::open(&config).unwrap();
-    let error = Pool::open(&config).unwrap_err().to_string();
-    assert!(error.ends_with("one: another process uses it"), "{error}");
+    let pool = open(&config).unwrap();
+    assert_eq!(open(&config).unwrap_err().kind(), ErrorKind::WouldBlock);
     let volume = pool.volume("media").unwrap();
     let whole: Vec<u8> = (0..600_000_u32).map(|number| (number % 251) as u8).collect();
     let mut writer = volume.writer(key(1), b"meta".to_vec()).unwrap();
@@ -213,7 +225,7 @@ fn one_process_has_it_and_ranges_are_whole() {
     assert!(object.range(0).is_some(), "this process has just written it");
     pool.close();
     drop((object, volume));
-    let pool = Pool::open(&config).unwrap();
+    let pool = open(&config).unwrap();
     let volume = pool.volume("media").unwrap();
     let object = volume.find(key(1)).unwrap().open().unwrap();
     assert!(object.range(0).is_none(), "nobody has checked it yet");
@@ -232,10 +244,10 @@ fn one_process_has_it_and_ranges_are_whole() {
     assert!(volume.remove(key(1)).is_err(), "a volume of the pool before promises nothing");
     pool.close();
     drop((object, volume));
-    Pool::open(&config).unwrap().close();
+    open(&config).unwrap().close();
     // The lock is the open file's, and can be passed on.
     let path = folder.join("one");
-    let [one, other] = [(), ()].map(|()| File::options().read(true).write(true).open(&path).unwrap());
+    let [one, other] = [(), ()].map(|()| file(&path));
     let one = FileDisk::new(one, 0).unwrap();
     assert_eq!(one.size(), 24 * MIB);
     assert_eq!(FileDisk::new(other.try_clone().unwrap(), 0).unwrap_err().kind(), ErrorKind::WouldBlock);
@@ -245,4 +257,41 @@ fn one_process_has_it_and_ranges_are_whole() {
     assert_eq!(one.lock().unwrap_err().kind(), ErrorKind::WouldBlock);
     drop(other);
     one.lock().unwrap();
+}
+
+#[test]
+fn a_file_grows_in_place() {
+    let folder = std::env::temp_dir().join(format!("sumun-store-grow-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let _gone = Folder(folder.clone());
+    let mut config = config(&folder);
+    config.physical_volumes.truncate(1);
+    config.volumes = vec![VolumeConfig { name: "pages".into(), size: 16 * MIB, formerly: None }];
+    let path = config.physical_volumes[0].path.clone();
+    let disk = Arc::new(FileDisk::new(file(&path), 24 * MIB).unwrap());
+    let pool = Pool::open_on(vec![(path.clone(), Arc::clone(&disk) as Arc<dyn Disk>)], &config).unwrap();
+    (0..50).for_each(|number| put(&pool.volume("pages").unwrap(), number, 1));
+    assert!(pool.flush());
+    let object = pool.volume("pages").unwrap().find(key(3)).unwrap().open().unwrap();
+    let found = |pool: &Pool| (0..50).filter(|&number| read(&pool.volume("pages").unwrap(), number) == Some(1)).count();
+    let before = found(&pool);
+    // While it is in use, and for good.
+    disk.grow(48 * MIB).unwrap();
+    disk.grow(30 * MIB).unwrap();
+    assert_eq!((disk.size(), std::fs::metadata(&path).unwrap().len()), (48 * MIB, 48 * MIB), "and never back");
+    config.volumes[0].size = 40 * MIB;
+    let pool = pool.apply(&config, Vec::new()).unwrap();
+    let usage = pool.usage();
+    assert_eq!((usage.physical_volumes[0].extents, usage.volumes[0].bytes, found(&pool)), (47, 40 * MIB, before));
+    assert!((0..object.chunks()).all(|number| object.chunk(number).is_ok()), "who reads goes on");
+    pool.close();
+    drop((disk, object));
+    let pool = open(&config).unwrap();
+    assert_eq!((pool.usage().physical_volumes[0].extents, found(&pool)), (47, before));
+    pool.close();
+    // No farther than it was made for.
+    let disk = FileDisk::new(file(&path), 0).unwrap();
+    let error = disk.grow(1 << 40).unwrap_err().to_string();
+    assert!(error.starts_with("it was made with room for 122 MiB"), "{error}");
+    assert_eq!(disk.size(), 122 * MIB);
 }

@@ -83,6 +83,7 @@ pub(super) struct Lives {
 }
 
 impl Lives {
+    /// Of as many extents as there may ever be.
     pub(super) fn new(extents: u64) -> Self {
         Self {
             lent: (0..extents).map(|_| AtomicBool::new(true)).collect(),

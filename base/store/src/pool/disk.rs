@@ -1,9 +1,9 @@
 //! What a physical volume lies on.
 
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{File, TryLockError};
 use std::io::{self, Seek, SeekFrom};
 use std::os::unix::fs::{FileExt, FileTypeExt};
-use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::fs::{FallocateFlags, fallocate};
 use rustix::io::Errno;
@@ -32,7 +32,7 @@ pub trait Disk: std::fmt::Debug + Send + Sync {
 #[derive(Debug)]
 pub struct FileDisk {
     file: File,
-    size: u64,
+    size: AtomicU64,
 }
 
 impl FileDisk {
@@ -42,32 +42,52 @@ impl FileDisk {
     /// # Errors
     /// It cannot be grown, or is locked by another open of the same file, by whomever
     /// ([`io::ErrorKind::WouldBlock`]).
-    pub fn new(mut file: File, size: u64) -> io::Result<Self> {
+    pub fn new(file: File, size: u64) -> io::Result<Self> {
         lock(&file)?;
-        let metadata = file.metadata()?;
-        if metadata.file_type().is_block_device() {
-            let size = file.seek(SeekFrom::End(0))?;
-            return Ok(Self { file, size });
-        }
-        let mut disk = Self { file, size: metadata.len() };
-        if disk.size < size && label::find(&disk)? == Found::Empty {
-            // Space that is there from the start cannot be missing in the middle of a write.
-            match fallocate(&disk.file, FallocateFlags::empty(), 0, size) {
-                Err(Errno::OPNOTSUPP | Errno::NOSYS) => disk.file.set_len(size)?,
-                other => other?,
-            }
-            disk.file.sync_all()?;
-            disk.size = size;
+        let disk = Self { size: AtomicU64::new(length(&file)?), file };
+        if disk.size() < size && label::find(&disk)? == Found::Empty {
+            disk.allocate(size)?;
         }
         Ok(disk)
     }
 
-    /// The file of this path, which is made if it is not there.
+    /// It is larger than it was, or is to be so: a file that is a physical volume grows to `size` bytes, a block
+    /// device has what it has by now. What was there stays, and the pool uses what is new once it is opened again.
     ///
     /// # Errors
-    /// As [`new`](Self::new), and that it cannot be opened.
-    pub fn open(path: &Path, size: u64) -> io::Result<Self> {
-        Self::new(OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?, size)
+    /// It cannot be grown, or not as far: no more than what its label has room for is used.
+    pub fn grow(&self, size: u64) -> io::Result<()> {
+        self.size.store(length(&self.file)?, Ordering::Relaxed);
+        let wanted = size.max(self.size());
+        let Found::Ours(label) = label::find(self)? else { return Ok(()) };
+        let most = label.layout.size_max();
+        if !self.is_device()? && self.size() < wanted.min(most) {
+            self.allocate(wanted.min(most))?;
+        }
+        if label.layout.grown(wanted).has_all(wanted) {
+            return Ok(());
+        }
+        Err(io::Error::other(format!("it was made with room for {} MiB, and nothing beyond is used", most >> 20)))
+    }
+
+    /// A block device is larger than it was when it was last looked at.
+    pub fn has_grown(&self) -> bool {
+        self.is_device().unwrap_or(false) && length(&self.file).is_ok_and(|length| length > self.size())
+    }
+
+    fn is_device(&self) -> io::Result<bool> {
+        Ok(self.file.metadata()?.file_type().is_block_device())
+    }
+
+    fn allocate(&self, size: u64) -> io::Result<()> {
+        // Space that is there from the start cannot be missing in the middle of a write.
+        match fallocate(&self.file, FallocateFlags::empty(), 0, size) {
+            Err(Errno::OPNOTSUPP | Errno::NOSYS) => self.file.set_len(size)?,
+            other => other?,
+        }
+        self.file.sync_all()?;
+        self.size.store(size, Ordering::Relaxed);
+        Ok(())
     }
 
     /// Takes the lock again, before a pool is opened on it again.
@@ -83,6 +103,12 @@ impl FileDisk {
         // Of a file that is open this does not fail.
         self.file.unlock().ok();
     }
+}
+
+/// Bytes of a file or a block device.
+fn length(mut file: &File) -> io::Result<u64> {
+    let metadata = file.metadata()?;
+    if metadata.file_type().is_block_device() { file.seek(SeekFrom::End(0)) } else { Ok(metadata.len()) }
 }
 
 fn lock(file: &File) -> io::Result<()> {
@@ -116,7 +142,7 @@ impl Disk for FileDisk {
     }
 
     fn size(&self) -> u64 {
-        self.size
+        self.size.load(Ordering::Relaxed)
     }
 
     fn file(&self) -> Option<&File> {

@@ -9,8 +9,6 @@ use std::path::{Path, PathBuf};
 pub enum Error {
     /// The host refuses.
     Io { path: PathBuf, error: io::Error },
-    /// Another process has the device open as a physical volume.
-    Locked { path: PathBuf },
     /// There is something on the device, and it is not a physical volume. It stays as it is.
     Foreign { path: PathBuf },
     /// The device belongs to another group than those before it.
@@ -52,7 +50,6 @@ impl fmt::Display for Error {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Io { path, error } => write!(out, "{}: {error}", path.display()),
-            Self::Locked { path } => write!(out, "{}: another process uses it", path.display()),
             Self::Foreign { path } => write!(
                 out,
                 "{}: neither empty nor a physical volume, so it is left as it is; `wipefs -a` or zeros at its \

@@ -207,7 +207,12 @@ fn read_parts(sources: Vec<Source>, extent_bytes: u64) -> Result<(Uuid, Vec<Part
     let mut parts: Vec<(Part, Option<Map>)> = Vec::new();
     for (Source { path, disk, lives, is_leaving }, what) in found {
         let read = || -> io::Result<(Label, Option<(Map, u64)>)> {
-            if let Found::Ours(label) = what {
+            if let Found::Ours(mut label) = what {
+                let grown = label.layout.grown(disk.size());
+                if grown != label.layout && !is_leaving {
+                    label.layout = grown;
+                    label.write(&*disk)?;
+                }
                 return Ok((label, Map::find(&*disk, label.layout)?));
             }
             let layout = Layout::fit(disk.size(), extent_bytes).ok_or(io::ErrorKind::InvalidInput)?;
@@ -410,7 +415,7 @@ fn build(
     volumes: &[(Uuid, Arc<Commits>, bool)],
 ) -> (Arc<Device>, Vec<Log>) {
     let layout = part.label.layout;
-    let lives = part.lives.unwrap_or_else(|| Arc::new(Lives::new(layout.extents)));
+    let lives = part.lives.unwrap_or_else(|| Arc::new(Lives::new(layout.room)));
     let mut generations = vec![0; layout.extents as usize];
     let (mut stripes, mut logs) = (Vec::new(), Vec::new());
     for (extents, (uuid, commits, has_notes)) in extents.into_iter().zip(volumes) {

@@ -1,4 +1,4 @@
-//! What a physical volume says of itself: its label, which never changes, and the map of its extents, which
+//! What a physical volume says of itself: its label, which changes only as it grows, and the map of its extents, which
 //! is written again at every change, in turn to one of two places.
 
 use std::fmt;
@@ -10,7 +10,8 @@ use crate::limits::{NAME_BYTES, PHYSICAL_VOLUMES_MAX, VOLUMES_MAX};
 
 const LABEL_MAGIC: &[u8; 8] = b"SUMUN-PV";
 const MAP_MAGIC: &[u8; 8] = b"SUMUNMAP";
-const VERSION: u32 = 1;
+/// The first has no room to grow in.
+const VERSIONS: [u32; 2] = [1, 2];
 
 /// A name that stays: of a physical volume, of a group, of a logical volume.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -92,15 +93,16 @@ pub(super) fn find(disk: &dyn Disk) -> io::Result<Found> {
 }
 
 impl Label {
-    /// Makes the device ours; only for one that is empty.
+    /// Makes the device ours; only for one that is empty, or is so already.
     pub(super) fn write(&self, disk: &dyn Disk) -> io::Result<()> {
         let mut sector = [0_u8; SECTOR];
         let mut bytes = LABEL_MAGIC.to_vec();
-        bytes.extend(VERSION.to_le_bytes());
+        bytes.extend(VERSIONS[1].to_le_bytes());
         bytes.extend(self.volume.0);
         bytes.extend(self.group.0);
         bytes.extend(self.layout.extent_bytes.to_le_bytes());
         bytes.extend(self.layout.extents.to_le_bytes());
+        bytes.extend(self.layout.room.to_le_bytes());
         let sum = checksum(0, &bytes);
         bytes.extend(sum.to_le_bytes());
         sector[..bytes.len()].copy_from_slice(&bytes);
@@ -113,15 +115,18 @@ impl Label {
 
     fn read(sector: &[u8]) -> Option<Self> {
         let mut from = Reader(sector);
-        let checked = sector.get(..8 + 4 + 16 + 16 + 8 + 8)?;
-        if from.take::<8>()? != *LABEL_MAGIC || from.u32()? != VERSION {
+        if from.take::<8>()? != *LABEL_MAGIC {
             return None;
         }
+        let version = from.u32().filter(|version| VERSIONS.contains(version))?;
         let (volume, group) = (Uuid(from.take()?), Uuid(from.take()?));
-        let layout = Layout { extent_bytes: from.u64()?, extents: from.u64()? };
+        let (extent_bytes, extents) = (from.u64()?, from.u64()?);
+        let room = if version == VERSIONS[0] { extents } else { from.u64()? };
+        let layout = Layout { extent_bytes, extents, room };
+        let checked = sector.get(..sector.len() - from.0.len())?;
         // The checksum makes the numbers ours; that they make sense is asked all the same.
         let is_sound =
-            Layout::fit(u64::MAX >> 1, layout.extent_bytes).is_some_and(|most| most.extents >= layout.extents);
+            Layout::fit(u64::MAX >> 1, extent_bytes).is_some_and(|most| most.room >= room && room >= extents);
         (from.u64()? == checksum(0, checked) && is_sound).then_some(Self { volume, group, layout })
     }
 }
@@ -143,7 +148,7 @@ pub(super) struct Map {
     /// as a purge, and what it holds is not to be trusted.
     pub(super) members: Vec<Uuid>,
     pub(super) volumes: Vec<Entry>,
-    /// For each extent of this physical volume: none, or one more than the place in `volumes`.
+    /// For each extent of this physical volume, or the first of them: none, or one more than the place in `volumes`.
     pub(super) owners: Vec<u8>,
 }
 
@@ -164,6 +169,7 @@ impl Map {
             bytes.extend(name);
         }
         bytes.extend(&self.owners);
+        bytes.resize(bytes.len() + layout.room as usize - self.owners.len(), 0);
         let sum = checksum(0, &bytes);
         bytes.extend(sum.to_le_bytes());
         debug_assert!(bytes.len() as u64 <= layout.map_bytes());
@@ -195,12 +201,13 @@ impl Map {
         if members > PHYSICAL_VOLUMES_MAX || volumes > VOLUMES_MAX {
             return None;
         }
-        let length = 24 + members * 16 + volumes * VOLUME_ENTRY + layout.extents as usize;
+        let length = 24 + members * 16 + volumes * VOLUME_ENTRY + layout.room as usize;
         let sum = checksum(0, bytes.get(..length)?);
         let members = (0..members).map(|_| from.take().map(Uuid)).collect::<Option<_>>()?;
         let volumes = (0..volumes).map(|_| Entry::read(&mut from)).collect::<Option<Vec<_>>>()?;
-        let owners = from.bytes(layout.extents as usize)?.to_vec();
+        let mut owners = from.bytes(layout.room as usize)?.to_vec();
         let is_sound = owners.iter().all(|&owner| usize::from(owner) <= volumes.len());
+        owners.truncate(layout.extents as usize);
         (from.u64()? == sum && is_sound).then_some(Self { sequence, members, volumes, owners })
     }
 }

@@ -32,6 +32,8 @@ pub(super) fn checksum(seed: u64, bytes: &[u8]) -> u64 {
 pub(super) struct Layout {
     pub(super) extent_bytes: u64,
     pub(super) extents: u64,
+    /// Extents that there are pages and places in the map for: it may grow to so many.
+    pub(super) room: u64,
 }
 
 impl Layout {
@@ -40,13 +42,40 @@ impl Layout {
         if !extent_bytes.is_power_of_two() || !(EXTENT_BYTES_MIN..=EXTENT_BYTES_MAX).contains(&extent_bytes) {
             return None;
         }
-        let mut layout = Self { extent_bytes, extents: (size / extent_bytes).min(EXTENTS_MAX) };
+        let tight = |extents| Self { extent_bytes, extents, room: extents };
+        let mut layout = tight((size / extent_bytes).min(EXTENTS_MAX));
         // A few steps: what the pages and the map take is less than a hundredth.
         while layout.extents >= 2 && layout.end() > size {
-            layout.extents -=
-                (layout.end() - size).div_ceil(extent_bytes + layout.page_bytes()).max(1).min(layout.extents);
+            let step = (layout.end() - size).div_ceil(extent_bytes + layout.page_bytes()).max(1);
+            layout = tight(layout.extents.saturating_sub(step));
         }
+        // All of that hundredth is for them, and what is left before the first extent.
+        let first = layout.extent_at(0).max(size / 100 / extent_bytes * extent_bytes);
+        layout.room = EXTENTS_MAX.min(first / layout.page_bytes());
+        while layout.page_at(layout.room as u32) > first {
+            layout.room -= (layout.page_at(layout.room as u32) - first).div_ceil(layout.page_bytes() + 2);
+        }
+        layout.extents = layout.extents_in(size);
         (layout.extents >= 2).then_some(layout)
+    }
+
+    /// The same on a device that has become larger. Nothing of it moves.
+    pub(super) fn grown(self, size: u64) -> Self {
+        Self { extents: self.extents.max(self.extents_in(size)), ..self }
+    }
+
+    fn extents_in(&self, size: u64) -> u64 {
+        (size.saturating_sub(self.extent_at(0)) / self.extent_bytes).min(self.room)
+    }
+
+    /// Of so many bytes it leaves no more unused than rounding does.
+    pub(super) fn has_all(&self, size: u64) -> bool {
+        size < self.end() + 2 * self.extent_bytes || self.extents == EXTENTS_MAX
+    }
+
+    /// Bytes that it may grow to.
+    pub(super) fn size_max(&self) -> u64 {
+        self.extent_at(self.room as u32)
     }
 
     /// Bytes of a chunk.
@@ -60,7 +89,7 @@ impl Layout {
     }
 
     pub(super) fn map_bytes(&self) -> u64 {
-        let most = 64 + PHYSICAL_VOLUMES_MAX as u64 * 16 + (VOLUMES_MAX * VOLUME_ENTRY) as u64 + self.extents;
+        let most = 64 + PHYSICAL_VOLUMES_MAX as u64 * 16 + (VOLUMES_MAX * VOLUME_ENTRY) as u64 + self.room;
         most.next_multiple_of(4096)
     }
 
@@ -79,7 +108,7 @@ impl Layout {
 
     pub(super) fn extent_at(&self, extent: u32) -> u64 {
         // The kernel's larger pages lie at multiples of their size: none has a part in two extents.
-        let first = self.page_at(self.extents as u32).next_multiple_of(self.extent_bytes);
+        let first = self.page_at(self.room as u32).next_multiple_of(self.extent_bytes);
         first + u64::from(extent) * self.extent_bytes
     }
 
@@ -114,6 +143,15 @@ mod tests {
                 let left = size - layout.end();
                 assert!(left < 2 * extent_bytes || layout.extents == EXTENTS_MAX, "{left} of {size} unused");
                 assert!(layout.extent_bytes / layout.unit() <= 1 << 16);
+                assert!(layout.extents <= layout.room && layout.page_at(layout.room as u32) <= layout.extent_at(0));
+                let by_config = (size / 100 * 99 / extent_bytes).min(EXTENTS_MAX);
+                assert!(layout.extents >= by_config || size < 20 * extent_bytes, "{} of {by_config}", layout.extents);
+                // A hundredth is for several times as many, or for a fifth more where extents are small.
+                let most = if extent_bytes == 1 << 20 { size / 5 * 6 } else { size / 2 * 5 };
+                assert!(layout.size_max() >= most || layout.room == EXTENTS_MAX, "{size} {}", layout.size_max());
+                let grown = layout.grown(most);
+                assert!(grown.end() <= most.max(layout.end()) && grown.extent_at(0) == layout.extent_at(0));
+                assert_eq!(layout.grown(size / 2), layout);
             }
         }
         assert_eq!(Layout::fit(1 << 30, 3 << 20), None);

@@ -148,7 +148,7 @@ impl Thread {
             Job::Flush { done } => self.waiting.push(done),
             Job::Exclude { shared } => {
                 shared.is_excluding.store(false, Ordering::SeqCst);
-                shared.exclude_failed();
+                shared.exclude_failed(&mut lock(&shared.maps));
             }
         }
         true

@@ -62,6 +62,13 @@ impl SimDisk {
         lock(&self.reads_stalled)
     }
 
+    /// It is larger from here on.
+    pub(crate) fn grow(&self, size: u64) {
+        let mut inner = self.lock();
+        inner.seen.resize(size as usize, 0xaa);
+        inner.durable.resize(size as usize, 0xaa);
+    }
+
     /// What is found when the power is back.
     pub(crate) fn lose_power(&self, random: &mut fastrand::Rng) -> Self {
         let mut inner = self.lock();

@@ -1,9 +1,13 @@
 mod evacuate;
 mod forget;
+mod grow;
 mod pages;
 mod power;
 mod reading;
 mod start;
+
+use std::fs::File;
+use std::path::Path;
 
 use super::sim::{EIO, ENOSPC, SimDisk};
 use super::*;
@@ -27,6 +31,12 @@ fn open(disks: &[Arc<SimDisk>], config: &Config) -> Result<Pool, Error> {
     let name = |number: usize| PathBuf::from(format!("disk {number}"));
     let disks = disks.iter().enumerate().map(|(number, disk)| (name(number), Arc::clone(disk) as Arc<dyn Disk>));
     Pool::open_on(disks.collect(), config)
+}
+
+/// The file of this path, which is made if it is not there.
+fn file_disk(path: &Path, size: u64) -> Arc<FileDisk> {
+    let file = File::options().read(true).write(true).create(true).truncate(false).open(path).unwrap();
+    Arc::new(FileDisk::new(file, size).unwrap())
 }
 
 /// A key as the gateway has them.

@@ -119,7 +119,7 @@ impl Volume {
             // A device that has failed is excluded below; one that works has to have done it.
             is_durable &= is_done || device.health.has_failed();
         }
-        if is_durable && self.shared.exclude_failed() { Ok(()) } else { Err(Error::NotDurable) }
+        if is_durable && self.shared.exclude_failed_now() { Ok(()) } else { Err(Error::NotDurable) }
     }
 
     /// From now on nothing is found by this key of what was committed before, as long as the pool lives. On

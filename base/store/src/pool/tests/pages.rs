@@ -22,10 +22,7 @@ fn send(object: &Object, socket: &TcpStream) -> usize {
 #[test]
 fn what_a_socket_holds_does_not_change() {
     let path = std::env::temp_dir().join(format!("sumun-store-pages-{}", std::process::id()));
-    let disk = || {
-        let disk = FileDisk::open(&path, 16 * MIB).unwrap();
-        vec![(path.clone(), Arc::new(disk) as Arc<dyn Disk>)]
-    };
+    let disk = || vec![(path.clone(), file_disk(&path, 16 * MIB) as Arc<dyn Disk>)];
     let config = config(vec![volume("a", 4 * MIB)]);
     let mut pool = Pool::open_on(disk(), &config).unwrap();
     // In one life of the pool; then by an object from before, and overtaken by a pool that knows nothing of it.
@@ -66,7 +63,7 @@ fn what_a_socket_holds_does_not_change() {
 #[test]
 fn who_closes_waits_for_who_sends() {
     let path = std::env::temp_dir().join(format!("sumun-store-pins-{}", std::process::id()));
-    let disk = Arc::new(FileDisk::open(&path, 16 * MIB).unwrap());
+    let disk = file_disk(&path, 16 * MIB);
     let disks = || vec![(path.clone(), Arc::clone(&disk) as Arc<dyn Disk>)];
     let config = config(vec![volume("a", 4 * MIB)]);
     let pool = Pool::open_on(disks(), &config).unwrap();
@@ -83,14 +80,14 @@ fn who_closes_waits_for_who_sends() {
     closing.join().unwrap();
     // Another may have it, write over it, and give it back.
     disk.unlock();
-    let other = Arc::new(FileDisk::open(&path, 0).unwrap());
+    let other = file_disk(&path, 0);
     let pool = Pool::open_on(vec![(path.clone(), Arc::clone(&other) as Arc<dyn Disk>)], &config).unwrap();
     assert!(object.chunk(0).unwrap() == body(1, 1, 250_000));
     let b = pool.volume("a").unwrap();
     (2..30).for_each(|number| assert!(put(&b, number, 1, 250_000) && pool.flush()));
     assert!(matches!(object.chunk(0), Err(Error::Gone)));
     assert!(matches!(a.find(key(1)).unwrap().open(), Err(Error::Gone)));
-    assert_eq!(disk.lock().unwrap_err().kind(), io::ErrorKind::WouldBlock);
+    assert_eq!(disk.lock().unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
     pool.close();
     other.unlock();
     disk.lock().unwrap();

@@ -1,7 +1,5 @@
 //! How long it takes to start.
 
-use std::fs::File;
-
 use super::*;
 
 /// How long it takes to start with 100 GiB of objects of 64 KiB: what is read then is laid out on a file with
@@ -13,7 +11,8 @@ fn a_hundred_gibibytes_start() {
     File::create(&path).unwrap().set_len(101 << 30).unwrap();
     let physical_volumes = vec![PhysicalVolumeConfig { path: path.clone(), size: 1, missing: None }];
     let config = Config { physical_volumes, extent_bytes: 4 * MIB, volumes: vec![volume("a", 100 << 30)] };
-    let pool = Pool::open(&config).unwrap();
+    let open = || Pool::open_on(vec![(path.clone(), file_disk(&path, 1))], &config).unwrap();
+    let pool = open();
     let device = Arc::clone(&pool.shared.devices[0]);
     pool.close();
     let (layout, seed) = (device.layout, device.stripes[0].seed);
@@ -32,7 +31,7 @@ fn a_hundred_gibibytes_start() {
         status.split(' ').nth(1).unwrap().parse::<u64>().unwrap() * 4096
     };
     let (began, before) = (std::time::Instant::now(), resident());
-    let pool = Pool::open(&config).unwrap();
+    let pool = open();
     let (took, grown) = (began.elapsed(), resident() - before);
     let objects = pool.usage().volumes[0].objects;
     println!("{objects} objects in {took:?}, {grown} bytes resident, {} an object", grown / objects);

@@ -77,7 +77,7 @@ impl Keeper<'_> {
                 has_new = true;
             }
         }
-        if group == self.group && is_open && !has_new {
+        if group == self.group && is_open && !has_new && !self.has_grown() {
             return;
         }
         let before = std::mem::replace(&mut self.group, group);
@@ -102,8 +102,7 @@ impl Keeper<'_> {
         self.open();
         let is_open = matches!(*self.shared.state.borrow(), State::Open(_));
         if is_open {
-            Event::StorageUnchanged { why }.write();
-            self.shared.is_now(State::Open(Some(format!("it is not what the config says: {why}"))));
+            self.shared.is_now(unchanged(why));
         } else {
             self.group = wanted;
         }
@@ -112,9 +111,9 @@ impl Keeper<'_> {
     fn open(&mut self) {
         let Some(group) = self.group.clone() else { return };
         let state = match self.try_open(&group) {
-            Ok(()) => {
+            Ok(too_small) => {
                 self.tell_open();
-                State::Open(None)
+                too_small.map_or(State::Open(None), |why| unchanged(&why))
             }
             Err(Closed::Busy) => State::Waiting,
             Err(Closed::Failed(why)) => State::Failed(why),
@@ -133,12 +132,20 @@ impl Keeper<'_> {
         }
     }
 
-    fn try_open(&mut self, group: &CacheGroup) -> Result<(), Closed> {
+    /// Gives why a device has not become as large as it is to be.
+    fn try_open(&mut self, group: &CacheGroup) -> Result<Option<String>, Closed> {
         let mut config = config_of(group);
         let mut disks = Vec::new();
+        let mut too_small = None;
         for (wanted, physical) in config.physical_volumes.iter_mut().zip(&group.physical_volumes) {
             match self.disk(&physical.path, physical.size.unwrap_or(0)) {
-                Ok(disk) => disks.push((physical.path.clone(), disk as Arc<dyn Disk>)),
+                Ok(disk) => {
+                    if let Err(error) = disk.grow(physical.size.unwrap_or(0)) {
+                        let why = format!("{} cannot grow as far: {error}", physical.path.display());
+                        too_small.get_or_insert(why);
+                    }
+                    disks.push((physical.path.clone(), disk as Arc<dyn Disk>));
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Err(Closed::Busy),
                 Err(error) => wanted.missing = Some(error.to_string()),
             }
@@ -165,7 +172,7 @@ impl Keeper<'_> {
         if let Err(why) = self.shared.write_notes() {
             Event::PurgesNotKept { why: &why }.write();
         }
-        Ok(())
+        Ok(too_small)
     }
 
     /// The device, locked.
@@ -178,6 +185,11 @@ impl Keeper<'_> {
         let disk = Arc::new(FileDisk::new(device.file.try_clone()?, size)?);
         device.disk = Some(Arc::clone(&disk));
         Ok(disk)
+    }
+
+    /// A block device is larger than it was.
+    fn has_grown(&self) -> bool {
+        self.devices.values().filter_map(|device| device.disk.as_ref()).any(|disk| disk.has_grown())
     }
 
     fn close(&mut self) {
@@ -237,6 +249,12 @@ impl Keeper<'_> {
             }
         }
     }
+}
+
+/// Open, and not what the config says.
+fn unchanged(why: &str) -> State {
+    Event::StorageUnchanged { why }.write();
+    State::Open(Some(format!("it is not what the config says: {why}")))
 }
 
 fn config_of(group: &CacheGroup) -> pool::Config {

@@ -288,7 +288,7 @@ impl Event<'_> {
                 tracing::error!("root {}: {error}; its route is left out", root.display());
             }
             Self::StorageOpen { devices, answers } => {
-                tracing::info!("the storage of the cache is open: {answers} answers on {devices} physical volumes");
+                tracing::info!("the storage of the cache is open: answers {answers}, physical volumes {devices}");
             }
             Self::StorageClosed { why } => {
                 tracing::error!("the storage of the cache: {why}; answers are kept in memory alone");
@@ -297,9 +297,7 @@ impl Event<'_> {
                 tracing::error!("purges of the cache are not durable yet: {why}; they hold until the next start");
             }
             Self::StorageUnchanged { why } => {
-                tracing::error!(
-                    "the storage of the cache cannot become what the config says: {why}; it stays as it was"
-                );
+                tracing::error!("the storage of the cache is open, and not what the config says: {why}");
             }
             Self::DeviceState { path, state } => match state {
                 DeviceState::Working => tracing::info!("physical volume {}: works again", path.display()),

@@ -119,6 +119,11 @@ impl Purges {
         note
     }
 
+    /// One whose note says that all before it is purged, which is true of those before it, too.
+    pub(super) fn add_for_all(&self, is_soft: bool, what: What) -> Note {
+        Note { is_soft: false, what: What::All, ..self.add_noted(is_soft, what) }
+    }
+
     fn make(&self, made: &mut Made, is_soft: bool, what: What) -> Note {
         let newest = self.newest.load(Ordering::Relaxed);
         let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |age| age.as_millis() as u64);

@@ -173,12 +173,14 @@ impl Storage {
     /// the mark in memory.
     pub(super) async fn purge(&self, is_soft: bool, what: What) -> Result<(), String> {
         let state = self.shared.state.borrow().clone();
-        let is_reached = !matches!(state, State::Off | State::Opening | State::Waiting);
+        let is_reached = !matches!(state, State::Opening | State::Waiting);
+        if state == State::Off {
+            // A group that comes back has missed it.
+            *lock(&self.shared.unnoted) = [self.shared.purges.add_for_all(is_soft, what)].into();
+            return Ok(());
+        }
         if !is_reached {
             self.shared.purges.add(is_soft, what.clone());
-        }
-        if state == State::Off {
-            return Ok(());
         }
         let for_now = |why: &str| format!("purged, but not for good: {why}; after a restart it may be there again");
         if !is_reached && tokio::time::timeout(CACHE_SETTLE, self.settled()).await.is_err() {
@@ -277,7 +279,7 @@ impl StorageReport {
         let physical = usage.physical_volumes.into_iter().map(|one| {
             let (state, problem) = match (one.state, one.leaving) {
                 (pool::State::Failed(why), _) => ("failed", Some(why)),
-                (_, Some(left)) => ("leaving", Some(format!("{left} answers have to move yet"))),
+                (_, Some(left)) => ("leaving", Some(format!("answers that have to move yet: {left}"))),
                 (pool::State::Working, None) => ("working", None),
                 (pool::State::Slow, None) => ("slow", None),
             };

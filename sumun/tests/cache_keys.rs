@@ -165,7 +165,7 @@ fn who_waits_for_another_query_gets_it_only_by_the_servers_word() {
                 let (gateway, waiting) = (&gateway, &waiting);
                 scope.spawn(move || {
                     let mut client = gateway.connect();
-                    client.send(&format!("GET {path} HTTP/1.1\r\nHost: test\r\n\r\n"));
+                    client.send(format!("GET {path} HTTP/1.1\r\nHost: test\r\n\r\n"));
                     waiting.fetch_add(1, Ordering::SeqCst);
                     assert_eq!(client.answer().expect(200).text(), path);
                 });

@@ -445,6 +445,41 @@ fn a_change_holds_for_variants_that_are_on_their_way() {
 }
 
 #[test]
+fn a_change_holds_for_variants_that_have_not_begun_to_come() {
+    everywhere(|place| {
+        let (go, waits) = mpsc::channel::<()>();
+        let waits = Mutex::new(waits);
+        let asked = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&asked);
+        let server = Server::start(place.ip, move |peer| {
+            while let Some(request) = peer.request() {
+                if request.method == "POST" {
+                    peer.send(said("204 No Content", "", ""));
+                    continue;
+                }
+                let number = count.fetch_add(1, Ordering::SeqCst);
+                // The first has told that answers vary; the second was made before the change, and comes after it.
+                if number == 1 {
+                    waits.lock().unwrap().recv_timeout(PATIENCE).ok();
+                }
+                peer.send(said("200 OK", "Cache-Control: max-age=60\r\nVary: Accept\r\n", &format!("v{number}")));
+            }
+        });
+        let gateway = caching(place, &server, "{}");
+        let get = |accept: &str| gateway.connect().get_with("/", &format!("Accept: {accept}\r\n")).expect(200).text();
+        assert_eq!(get("a"), "v0");
+        let mut early = gateway.connect();
+        early.send("GET / HTTP/1.1\r\nHost: test\r\nAccept: b\r\n\r\n");
+        eventually("the server has been asked", || asked.load(Ordering::SeqCst) == 2);
+        gateway.connect().request("POST", "/", "", b"x").expect(204);
+        go.send(()).unwrap();
+        assert_eq!(early.answer().expect(200).text(), "v1");
+        assert_eq!((get("b").as_str(), get("b").as_str()), ("v2", "v2"), "what is older than the change is not stored");
+        assert_eq!(get("a"), "v3");
+    });
+}
+
+#[test]
 fn what_is_wrong_with_one_request_is_not_kept_for_all() {
     everywhere(|place| {
         let server = Server::answering(place.ip, |request| {

@@ -78,6 +78,34 @@ fn kill(gateway: Instance) {
 }
 
 #[test]
+fn a_config_that_cannot_be_followed_costs_nothing() {
+    everywhere(|place| {
+        let (folder, other, server) = (Scratch::new(), Scratch::new(), server(place));
+        let physical = |folder: &Path, name: &str| format!("{{ path: {}/{name}, size: 48MiB }}", folder.display());
+        let of_another = config(&server, other.path(), &physical(other.path(), "b"), "40MiB");
+        let mut gateway = Instance::start(place, &of_another);
+        extents(&gateway);
+        gateway.signal("TERM");
+        gateway.await_end();
+        drop(gateway);
+        let config = |physical: &str| config(&server, folder.path(), physical, "40MiB");
+        let own = physical(folder.path(), "a");
+        let gateway = Instance::start(place, &config(&own));
+        extents(&gateway);
+        store(&gateway);
+        // Half of it is of another group.
+        gateway.reload(&config(&format!("{own}, {}", physical(other.path(), "b"))));
+        gateway.await_log("another group");
+        // Who changes something, and the next reload, come through, and what is stored is there.
+        gateway.connect().request("POST", "/100/other", "", b"x").expect(200);
+        has_all(&gateway);
+        gateway.reload(&config(&own));
+        extents(&gateway);
+        has_all(&gateway);
+    });
+}
+
+#[test]
 fn a_file_grows_where_it_is() {
     everywhere(|place| {
         let (folder, server) = (Scratch::new(), server(place));

@@ -173,3 +173,32 @@ fn who_waits_for_another_query_gets_it_only_by_the_servers_word() {
         });
     });
 }
+
+#[test]
+fn what_a_client_keeps_from_the_server_is_no_part_of_the_key() {
+    everywhere(|place| {
+        let server = Server::answering(place.ip, |request| {
+            let language = request.header("accept-language").unwrap_or_else(|| "none".to_owned());
+            said("200 OK", "Cache-Control: max-age=60\r\nVary: Accept-Language\r\n", &language)
+        });
+        let gateway = caching(place, &server, "{}");
+        let get = |fields: &str| gateway.connect().get_with("/", fields).expect(200).text();
+        assert_eq!(get("Accept-Language: ko\r\nConnection: Accept-Language\r\n"), "none");
+        assert_eq!(get("Accept-Language: ko\r\n"), "ko", "what the server did not see is not for those who say it");
+        assert_eq!(get(""), "none");
+        assert_eq!(server.requests().len(), 2);
+    });
+}
+
+#[test]
+fn a_semicolon_may_part_a_query_for_the_server() {
+    everywhere(|place| {
+        let word = "Cache-Control: max-age=60\r\nNo-Vary-Search: params=(\"utm\")\r\n";
+        let server = Server::answering(place.ip, move |request| said("200 OK", word, &request.target));
+        let gateway = caching(place, &server, "{}");
+        for target in ["/p?id=1&utm=x", "/p?id=1&utm=x;id=2", "/p?id=1;utm=x"] {
+            assert_eq!(gateway.get(target).expect(200).text(), target);
+        }
+        assert_eq!(gateway.get("/p?id=1").expect(200).text(), "/p?id=1&utm=x");
+    });
+}

@@ -15,7 +15,7 @@ use sumun_http::cache::status::{CacheStatus, Forwarded};
 use sumun_http::conditional::{self, Conditions, Decision};
 use sumun_http::forward::{ConnectionLine, write_connection_line, write_hsts};
 use sumun_http::range::{self, ByteRange, Multipart, Selection};
-use sumun_http::{Known, Method, Version, chunked};
+use sumun_http::{Known, Method, Version, chunked, date};
 use sumun_store::{Ended as Over, Next};
 
 use super::super::bandwidth::{self, Paced};
@@ -214,7 +214,12 @@ fn decide(exchange: &Exchange<'_>, response: Head<'_>) -> Decision {
         if_modified_since: head.known(bytes, Known::IfModifiedSince),
         if_unmodified_since: head.known(bytes, Known::IfUnmodifiedSince),
     };
-    conditional::evaluate(head.method.as_str(), Some(&response.validators()), &conditions)
+    let mut validators = response.validators();
+    if validators.last_modified.is_none() && head.has(Known::IfModifiedSince) {
+        // RFC 9111 section 4.3.2.
+        validators.last_modified = response.value("date").and_then(date::parse);
+    }
+    conditional::evaluate(head.method.as_str(), Some(&validators), &conditions)
 }
 
 /// Why nothing of what is stored was sent.

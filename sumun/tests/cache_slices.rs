@@ -293,20 +293,22 @@ fn versions_are_never_mixed() {
         assert!(cut.answer.body.len() <= 2 * SLICE && content(1, SIZE).starts_with(&cut.answer.body));
         let again = gateway.get("/a").expect(200);
         assert!(again.body == content(2, SIZE), "{}", status(&again));
+        assert_eq!(server.last_request().header("range"), None, "servers that do not agree are asked for the whole");
         // Where nothing has been sent yet, it is begun anew.
+        let part = |path: &str, range: &str| gateway.connect().get_with(path, &format!("Range: bytes={range}\r\n"));
+        part("/b", "0-9").expect(206);
         file.change();
-        gateway.command_ok(&["cache", "purge", "--all"]);
-        gateway.get_with_range(Some("0-9")).expect(206);
-        file.change();
-        let part = gateway.get_with_range(Some(&format!("{}-", SIZE - 10))).expect(206);
-        assert_eq!(part.body, content(4, SIZE)[SIZE - 10..]);
-        assert_eq!(part.header("etag"), Some("\"v4\""));
-        assert_eq!(gateway.get_with_range(Some("0-9")).expect(206).body, content(4, 10));
+        let end = part("/b", &format!("{}-", SIZE - 10)).expect(206);
+        assert_eq!(end.body, content(3, SIZE)[SIZE - 10..]);
+        assert_eq!(end.header("etag"), Some("\"v3\""));
+        assert_eq!(part("/b", "0-9").expect(206).body, content(3, 10));
         // Another length under the same name is a lie.
+        part("/c", "0-9").expect(206);
         file.0.lock().unwrap().1 += 1;
-        let cut = gateway.connect().send("GET /a HTTP/1.1\r\nHost: test\r\n\r\n").try_answer(false);
-        assert_eq!(cut.expect_err("it is not that long").answer.body.len(), SLICE);
-        let all = gateway.get("/a").expect(200);
+        let cut = gateway.connect().send("GET /c HTTP/1.1\r\nHost: test\r\n\r\n").try_answer(false);
+        let cut = cut.map_or_else(|cut| cut.answer.body.len(), |whole| whole.body.len());
+        assert_eq!(cut, SLICE, "it is not that long");
+        let all = gateway.get("/c").expect(200);
         assert_eq!(all.body.len(), SIZE + 1);
         assert_eq!(server.last_request().header("range"), None);
     });

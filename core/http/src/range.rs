@@ -124,7 +124,8 @@ pub fn parse_content_range(value: &[u8]) -> Option<(ByteRange, u64)> {
     let first = exact(rest.get(..dash)?)?;
     let last = exact(rest.get(dash + 1..slash)?)?;
     let length = exact(rest.get(slash + 1..)?)?;
-    (first <= last && last < length).then_some((ByteRange { first, last }, length))
+    // No file is larger, and what is made of it by adding has room.
+    (first <= last && last < length && i64::try_from(length).is_ok()).then_some((ByteRange { first, last }, length))
 }
 
 /// The first byte that a `Range` field asks for, where it asks for one range and says where that begins: it can

@@ -476,6 +476,8 @@ impl Cache {
         for (rules, _) in &*self.urls.lock().unwrap_or_else(PoisonError::into_inner) {
             let mut text = Vec::new();
             rules.write(scheme, host, path, query, &mut text);
+            // Before it is looked up where it is.
+            self.searches.note_change(self.key(searches::path_of(&text)));
             for Place { text, key } in self.places(rules, text) {
                 self.invalidate(key, &text);
             }

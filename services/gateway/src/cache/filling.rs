@@ -64,8 +64,9 @@ pub(crate) struct Filling {
     waiting: Option<Held>,
     /// It is a slice.
     part: Option<slice::Part>,
-    /// Of the body so far.
+    /// Of the body so far, and of all of it where a part has told that.
     bytes: u64,
+    expected: Option<u64>,
     /// What is to be stored once it is complete.
     response: Option<Arc<Response>>,
     /// Readers may have the head, and what of the body came behind it: nothing else can take its place.
@@ -131,6 +132,7 @@ impl Filling {
             waiting: None,
             part: None,
             bytes: 0,
+            expected: None,
             response: None,
             has_head: false,
             asked_us,
@@ -171,13 +173,14 @@ impl Filling {
         let now_s = self.wanted.worker.clock.unix_seconds();
         let newer = Fields { bytes, fields: &head.fields };
         let whole;
-        let (status, newer) = match self.take_part(head, newer, now_s) {
+        let (status, newer, length) = match self.take_part(head, newer, now_s) {
             Taken::Done(phase) => return phase,
-            Taken::Whole(fields) => {
+            Taken::Whole(fields, length) => {
                 whole = fields;
-                (200, Fields { bytes, fields: &whole })
+                self.expected = Some(length);
+                (200, Fields { bytes, fields: &whole }, Some(length))
             }
-            Taken::Other => (head.status, newer),
+            Taken::Other => (head.status, newer, None),
         };
         if let Some(old) = self.old() {
             if status == 304 {
@@ -194,7 +197,7 @@ impl Filling {
         response.length = match head.body {
             ResponseBody::Length(length) => Some(length),
             ResponseBody::None => Some(0),
-            ResponseBody::Chunked | ResponseBody::UntilClose => None,
+            ResponseBody::Chunked | ResponseBody::UntilClose => length,
         };
         let is_too_large = response.length.is_some_and(|length| length > self.bytes_max());
         self.check_room(&mut response, is_too_large);
@@ -272,6 +275,15 @@ impl Filling {
         let Some(old) = self.old() else { return Phase::Swallow };
         let lines = Lines::merged(old, newer, self.wanted.caching.tags.as_deref());
         let (status, body) = (old.head().status, old.body());
+        if let Body::Slices(slices) = &body
+            && has_other_date(old.head(), newer)
+        {
+            // Slices of what has the other date would be put beside those that are here.
+            self.cache().drop_sliced(slices);
+            self.leave();
+            self.writer.end(Ended::Failed(Failed::Again));
+            return Phase::Refuse;
+        }
         // Its own age counts, and is not kept.
         let mut judged = lines.kept.clone();
         if let Some(age) = newer.joined("age") {
@@ -287,6 +299,10 @@ impl Filling {
         match response.stored {
             Ok(()) => self.settle(status, merged, &response.vary),
             Err(why) => self.pass(why, now_s),
+        }
+        if matches!(&body, Body::Slices(slices) if slices.head != self.wanted.slot.key) {
+            // It is dropped where its slices say that it is, and nowhere else.
+            self.leave();
         }
         self.writer.begin(Arriving::with(Arc::clone(&response), &body), response.stored.is_ok(), true);
         self.end_with(&body);
@@ -330,7 +346,9 @@ impl Filling {
         let (Some(volume), Some(response)) = (self.volume(), &self.response) else { return };
         let Some(mut writer) = volume.writer(self.wanted.slot.key, self.kept(response)) else { return };
         if let Some(pieces) = self.writer.move_to_disk(OnDisk::Arriving(writer.arriving())) {
-            self.waiting = Some(Held::new(&self.wanted.caching.cache.held, FILL_DISK_BYTES));
+            let most = self.part.as_ref().map(|part| part.bytes).or(response.length);
+            let most = most.map_or(FILL_DISK_BYTES, |bytes| bytes.min(FILL_DISK_BYTES));
+            self.waiting = Some(Held::new(&self.wanted.caching.cache.held, most));
             for piece in &pieces {
                 writer.push(piece);
             }
@@ -401,6 +419,9 @@ impl Filling {
             Err(reason) => drop(self.writer.end(Ended::Failed(Failed::Reason(reason)))),
             Ok(()) if self.part.as_ref().is_some_and(|part| part.bytes != self.bytes) => {
                 self.look_again(true, now_s);
+            }
+            Ok(()) if self.expected.is_some_and(|bytes| bytes != self.bytes) => {
+                drop(self.writer.end(Ended::Failed(Failed::default())))
             }
             Ok(()) => {
                 let response = self.response.take().filter(|response| response.stored.is_ok());
@@ -531,6 +552,7 @@ impl Filling {
 
     fn give_up_keeping(&mut self) {
         self.on_disk = None;
+        self.waiting = None;
         self.response = None;
         self.leave();
         self.writer.give_up_keeping();
@@ -542,6 +564,11 @@ impl Drop for Filling {
     fn drop(&mut self) {
         self.leave();
     }
+}
+
+/// What has no tag is told by its date, and this is another one.
+fn has_other_date(old: super::Head<'_>, newer: Fields<'_>) -> bool {
+    old.etag().is_empty() && newer.only("last-modified").is_some_and(|date| old.value("last-modified") != Some(date))
 }
 
 /// How the body is taken apart.

@@ -156,13 +156,14 @@ impl Cache {
     }
 
     /// The resource has changed: its head, if it still is this one, is not found any more, and so are its slices.
-    pub(crate) fn drop_sliced(&self, slices: &Slices) {
+    /// False: another one is there.
+    pub(crate) fn drop_sliced(&self, slices: &Slices) -> bool {
         let found = self.memory.peek(slices.head);
         let is_another = found.as_deref().is_some_and(
             |entry| !matches!(entry, Entry::Stored(stored) if matches!(stored.content(), Content::Slices(own) if **own == *slices)),
         );
         if is_another {
-            return;
+            return false;
         }
         for volume in self.storage.volumes() {
             volume.forget(slices.head);
@@ -170,6 +171,7 @@ impl Cache {
         if let Some(entry) = found {
             self.memory.remove_this(slices.head, &entry);
         }
+        true
     }
 
     /// What its server says of parts is of no use: for a while it is asked for the whole.

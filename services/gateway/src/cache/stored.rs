@@ -123,7 +123,7 @@ impl Stored {
     }
 
     /// The names in `Vary`.
-    pub(super) fn vary(&self) -> &[u8] {
+    pub(crate) fn vary(&self) -> &[u8] {
         self.part(2)
     }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use sumun_http::cache::slices::{is_of_part, is_same_version, validator, whole_length};
-use sumun_http::cache::{Fields, ResponseControl};
+use sumun_http::cache::{Fields, Qualified, ResponseControl};
 use sumun_http::field::Field;
 use sumun_http::{ResponseBody, ResponseHead};
 use sumun_store::Ended;
@@ -14,12 +14,13 @@ use super::super::response::{Held, Lines};
 use super::super::slices::{Arriving, Portion, Slices};
 use super::super::{Failed, Flight, Response, Slot};
 use super::{Filling, Phase, body_of};
+use crate::limits::CACHE_PASS_S;
 
 /// What becomes of an answer to a request for a part.
 pub(super) enum Taken {
     Done(Phase),
-    /// It is the whole; without these fields where it is a part that is all of it.
-    Whole(Vec<Field>),
+    /// It is a part that is all there is: the fields of the whole, and its bytes.
+    Whole(Vec<Field>, u64),
     Other,
 }
 
@@ -62,7 +63,7 @@ impl Filling {
         let is_of_whole = |field: &&Field| !is_of_part(field.name.of_bytes(fields.bytes));
         let rest: Vec<Field> = head.fields.iter().filter(is_of_whole).cloned().collect();
         if length <= slice_bytes {
-            return Taken::Whole(rest);
+            return Taken::Whole(rest, length);
         }
         let fields = Fields { fields: &rest, ..fields };
         if validator(fields).is_none() {
@@ -87,6 +88,8 @@ impl Filling {
         self.cache().fills(slot.key).insert(slot.key, Flight::of_slice(Arc::clone(self.writer.fill())));
         let response = Arc::new(response);
         self.store(&response, Body::Slices(Arc::clone(&slices)));
+        // Where it was not stored, the flight is there still.
+        self.leave();
         self.wanted.slot = slot;
         self.wanted.portion = Portion::Slice(number, Arc::clone(&slices), Arc::clone(&response));
         Taken::Done(self.begin_slice(head, number, slices, response))
@@ -101,26 +104,38 @@ impl Filling {
     ) -> Phase {
         if head.status != 206 {
             // Who may not see it, or is too many, says nothing of the resource; nor does a failure.
-            let has_changed = matches!(head.status, 200..=399 | 404 | 410 | 416);
-            if has_changed {
-                return self.look_again(false, now_s);
-            }
-            self.leave();
-            self.writer.end(Ended::Complete);
-            return Phase::Refuse;
+            let has_changed = matches!(head.status, 200..=299 | 404 | 410 | 416);
+            return if has_changed { self.is_another(&response, now_s) } else { self.refuse() };
         }
         let asked = slices.range(number);
         let length = asked.and_then(|asked| whole_length(asked, fields, framed(head)));
         let is_same = is_same_version(&response.head().validators(), fields);
         let control = ResponseControl::of(fields);
         let is_for_all = !control.no_store
-            && control.private != sumun_http::cache::Qualified::All
-            && (!fields.has("set-cookie") || self.wanted.caching.rules.stores_set_cookie);
-        if length != Some(slices.length) || !is_same || !is_for_all {
+            && control.private != Qualified::All
+            && (!fields.has("set-cookie") || self.wanted.caching.rules.stores_set_cookie)
+            && (!self.wanted.has_identity || control.public || control.s_maxage.is_some() || control.must_revalidate);
+        match (is_same, length == Some(slices.length)) {
+            (true, true) if is_for_all => self.begin_slice(head, number, slices, response),
+            // What is for whoever asked says nothing of what the others have.
+            (true, true) => self.refuse(),
             // Of the same version it is a lie.
-            return self.look_again(is_same && is_for_all, now_s);
+            (true, false) => self.look_again(true, now_s),
+            (false, _) => self.is_another(&response, now_s),
         }
-        self.begin_slice(head, number, slices, response)
+    }
+
+    /// The resource has changed. Where that was soon, it may be servers that do not agree: there it is asked for
+    /// whole.
+    fn is_another(&mut self, response: &Response, now_s: u64) -> Phase {
+        self.look_again(now_s.saturating_sub(response.validity.born_s) < CACHE_PASS_S, now_s)
+    }
+
+    /// It is nobody's: who waits for it asks for itself.
+    fn refuse(&mut self) -> Phase {
+        self.leave();
+        self.writer.end(Ended::Complete);
+        Phase::Refuse
     }
 
     fn begin_slice(&mut self, head: &ResponseHead, number: u64, slices: Arc<Slices>, response: Arc<Response>) -> Phase {
@@ -147,14 +162,11 @@ impl Filling {
     /// for the whole.
     pub(super) fn look_again(&mut self, is_lie: bool, now_s: u64) -> Phase {
         self.leave();
-        let head = match &self.wanted.portion {
-            Portion::Slice(_, slices, _) => {
-                self.cache().drop_sliced(slices);
-                slices.head
-            }
-            Portion::Whole | Portion::First(..) => self.wanted.slot.key,
+        let (head, is_own) = match &self.wanted.portion {
+            Portion::Slice(_, slices, _) => (slices.head, self.cache().drop_sliced(slices)),
+            Portion::Whole | Portion::First(..) => (self.wanted.slot.key, true),
         };
-        if is_lie {
+        if is_lie && is_own {
             self.cache().ask_whole(head, now_s);
         }
         self.response = None;

@@ -17,7 +17,7 @@ use sumun_store::Writer;
 use super::super::body::Body;
 use super::super::{Exchange, Record, proxy, queue};
 use super::Asked;
-use crate::cache::{Arriving, Caching, Content, Entry, Failed, FillStream, Filling, Portion, Slot, Wanted};
+use crate::cache::{Arriving, Caching, Content, Entry, Failed, FillStream, Filling, Portion, Slot, Stored, Wanted};
 use crate::client::ClientText;
 use crate::events::Reason;
 use crate::heads::HeadLease;
@@ -52,6 +52,14 @@ pub(super) fn wanted(
     slot: Slot,
     old: Option<Arc<Entry>>,
 ) -> Wanted {
+    // What is coded is not asked for any more where there are slices: it would be taken for what is not.
+    let is_coded = |old: &Stored| {
+        old.vary().split(|&byte| byte == b',').any(|name| name == b"accept-encoding")
+            || old.head().value("content-encoding").is_some()
+    };
+    let is_usable =
+        |old: &Arc<Entry>| !matches!(&**old, Entry::Stored(old) if caching.slice.is_some() && is_coded(old));
+    let old = old.filter(is_usable);
     let portion = portion(exchange, caching, asked, slot, old.as_deref());
     Wanted { portion, old, ..part(exchange, route, caching, asked, (slot, Portion::Whole)) }
 }

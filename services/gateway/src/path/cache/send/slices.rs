@@ -202,7 +202,10 @@ impl<'a> Sending<'a> {
                 return Err(reason);
             }
             at += exchange.record.bytes_out.saturating_sub(before);
-            if let Got::Stored(entry) = &one {
+            if reason == Reason::DiskBusy {
+                // It is there, and comes sooner from a server.
+                self.ahead = self.join(exchange, number, false).map(|reader| (number, reader));
+            } else if let Got::Stored(entry) = &one {
                 let slot = Slot { key: self.key(number), generation: None };
                 self.source.caching.cache.drop_entry(slot, entry);
             }
@@ -259,7 +262,7 @@ impl<'a> Sending<'a> {
         let caching = self.source.caching;
         let mut coming = self.ahead.take_if(|(ahead, _)| *ahead == number).map(|(_, reader)| reader);
         let (key, bytes) = (self.key(number), self.slices.range(number).map_or(0, |range| range.length()));
-        for tried in 0..CACHE_TRIES {
+        'tries: for tried in 0..CACHE_TRIES {
             if coming.is_none() {
                 if let Some(entry) = caching.cache.slice(caching.volume.as_ref(), key, bytes).await {
                     return Ok(Got::Stored(entry));
@@ -268,9 +271,12 @@ impl<'a> Sending<'a> {
             }
             let Some(reader) = coming.take() else { continue };
             loop {
-                match wait_for_first(exchange, &reader).await? {
-                    First::Interim(_) => {}
-                    First::Head(_) => return Ok(Got::Coming(reader)),
+                match wait_for_first(exchange, &reader).await {
+                    Ok(First::Interim(_)) => {}
+                    Ok(First::Head(_)) => return Ok(Got::Coming(reader)),
+                    // What somebody else is refused says nothing of this client.
+                    Err(waited) if !reader.is_asker() && is_of_another(&waited) => continue 'tries,
+                    Err(waited) => return Err(waited),
                 }
             }
         }
@@ -314,6 +320,15 @@ impl<'a> Sending<'a> {
             .into_iter()
             .flat_map(|range| self.slices.number_at(range.first)..=self.slices.number_at(range.last));
         numbers.take(CACHE_SLICES_LOOK).find(|number| !cache.has_slice(volume.as_ref(), self.key(*number)))
+    }
+}
+
+/// What came of a request says so much of another client's.
+fn is_of_another(waited: &Waited) -> bool {
+    match waited {
+        Waited::Alone => true,
+        Waited::Failed(reason) => reason.side() != Side::Client && *reason != Reason::Deadline,
+        Waited::Again => false,
     }
 }
 

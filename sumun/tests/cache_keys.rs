@@ -2,13 +2,13 @@
 
 mod support;
 
-use std::sync::Arc;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc;
 use std::thread;
-use std::time::Duration;
 
 use support::caching::{caching, counting, said, status};
-use support::instance::{Instance, eventually, everywhere};
+use support::instance::{Instance, PATIENCE, eventually, everywhere};
 use support::server::Server;
 use support::talk::Client;
 
@@ -128,32 +128,35 @@ fn what_the_server_says_of_queries_holds_for_its_path() {
         assert_eq!(text("/p?a=1&b=2"), "5: /p?a=1&b=2");
         assert_eq!(gateway.connect().request("POST", "/p?a=2", "", b"").expect(200).text(), "6: /p?a=2");
         assert_eq!(text("/p?a=2"), "7: /p?a=2");
-        assert_eq!(text("/p?a=1&b=2"), "5: /p?a=1&b=2");
+        // A prefix with a query is all of its path, and no other one.
+        assert_eq!(text("/pq"), "8: /pq");
+        gateway.command_ok(&["cache", "purge", "--prefix", "http://test/p?b=2"]);
+        assert_eq!((text("/pq").as_str(), text("/p?b=2&a=2").as_str()), ("8: /pq", "9: /p?b=2&a=2"));
+        assert_eq!(text("/p?a=1&b=2"), "10: /p?a=1&b=2");
         // An error is for its own URL, and leaves the word alone.
         for _ in 0..2 {
-            assert_eq!(gateway.get("/p?gone&utm=1").expect(404).text(), "8: /p?gone&utm=1");
+            assert_eq!(gateway.get("/p?gone&utm=1").expect(404).text(), "11: /p?gone&utm=1");
         }
-        assert_eq!(gateway.get("/p?gone&utm=2").expect(404).text(), "9: /p?gone&utm=2");
-        assert_eq!(text("/p?a=1&b=2&utm=m"), "5: /p?a=1&b=2");
+        assert_eq!(gateway.get("/p?gone&utm=2").expect(404).text(), "12: /p?gone&utm=2");
+        assert_eq!(text("/p?a=1&b=2&utm=m"), "10: /p?a=1&b=2");
         // Another word, and what was stored by the one before is not found by it.
-        assert_eq!(text("/p?else&utm=1"), "10: /p?else&utm=1");
-        assert_eq!(text("/p?else&utm=2"), "11: /p?else&utm=2");
-        assert_eq!(text("/p?a=1&b=2&utm=m"), "12: /p?a=1&b=2&utm=m");
-        assert_eq!(text("/p?a=1&b=2"), "12: /p?a=1&b=2&utm=m");
+        assert_eq!(text("/p?else&utm=1"), "13: /p?else&utm=1");
+        assert_eq!(text("/p?else&utm=2"), "14: /p?else&utm=2");
+        assert_eq!(text("/p?a=1&b=2&utm=m"), "15: /p?a=1&b=2&utm=m");
+        assert_eq!(text("/p?a=1&b=2"), "15: /p?a=1&b=2&utm=m");
     });
 }
 
 #[test]
 fn who_waits_for_another_query_gets_it_only_by_the_servers_word() {
     everywhere(|place| {
-        let waiting = Arc::new(AtomicUsize::new(0));
-        let seen = Arc::clone(&waiting);
+        let (go, waits) = mpsc::channel::<()>();
+        let waits = Mutex::new(waits);
         let server = Server::answering(place.ip, move |request| {
             if request.target.contains("first") {
                 return said("200 OK", "Cache-Control: max-age=60\r\nNo-Vary-Search: params\r\n", "first");
             }
-            eventually("both have asked", || seen.load(Ordering::SeqCst) == 2);
-            thread::sleep(Duration::from_millis(200));
+            waits.lock().unwrap().recv_timeout(PATIENCE).ok();
             // Which queries are alike is another matter by now.
             said("200 OK", "Cache-Control: max-age=60\r\n", &request.target)
         });
@@ -162,14 +165,11 @@ fn who_waits_for_another_query_gets_it_only_by_the_servers_word() {
         gateway.command_ok(&["cache", "purge", "--all"]);
         thread::scope(|scope| {
             for path in ["/p?a=1", "/p?a=2"] {
-                let (gateway, waiting) = (&gateway, &waiting);
-                scope.spawn(move || {
-                    let mut client = gateway.connect();
-                    client.send(format!("GET {path} HTTP/1.1\r\nHost: test\r\n\r\n"));
-                    waiting.fetch_add(1, Ordering::SeqCst);
-                    assert_eq!(client.answer().expect(200).text(), path);
-                });
+                let gateway = &gateway;
+                scope.spawn(move || assert_eq!(gateway.get(path).expect(200).text(), path));
             }
+            eventually("one waits for the other", || gateway.json(&["cache"])["requests"]["collapsed"] == 1);
+            drop(go);
         });
     });
 }

@@ -184,13 +184,29 @@ impl Cache {
 
     /// The texts that keys of this URL are made of, and the keys.
     fn places_of(&self, url: &str) -> Result<Vec<(Place, Option<Name>)>, String> {
-        let parts = parts_of(url).ok_or_else(|| format!("{url} is no URL such as https://www.example.com/path"))?;
+        let parts = parsed(url)?;
         let rules = self.urls.lock().unwrap_or_else(PoisonError::into_inner);
         let places = |(rules, volume): &(UrlRules, Option<Name>)| {
             let volume = volume.clone();
             self.places(rules, parts.text(rules)).map(move |place| (place, volume.clone())).collect::<Vec<_>>()
         };
         Ok(rules.iter().flat_map(places).collect())
+    }
+
+    /// What begins so. Where the server has said what of queries counts, those of the path are written in another
+    /// way than they were asked for: all of them are meant by a prefix that has one.
+    fn of_prefix(&self, prefix: &str) -> Result<Vec<What>, String> {
+        let parts = parsed(prefix)?;
+        let rules = self.urls.lock().unwrap_or_else(PoisonError::into_inner);
+        let whats = |(rules, _): &(UrlRules, Option<Name>)| {
+            let text = parts.text(rules);
+            let path = path_of(&text);
+            if path.len() == text.len() || self.cut(rules, &text).is_none() {
+                return vec![What::Prefix(text.into())];
+            }
+            vec![What::Url(self.key(path)), What::Prefix([path, b"?"].concat().into())]
+        };
+        Ok(rules.iter().flat_map(whats).collect())
     }
 
     async fn get(&self, url: &str, headers: &[(String, String)], now_s: u64) -> Result<Vec<(String, Finding)>, String> {
@@ -262,8 +278,8 @@ impl Cache {
             }
             PurgeScope::Prefix(prefix) => {
                 let mut purged = Ok(());
-                for (Place { text, .. }, _) in self.places_of(prefix)? {
-                    purged = purged.and(self.storage.purge(is_soft, What::Prefix(text.into())).await);
+                for what in self.of_prefix(prefix)? {
+                    purged = purged.and(self.storage.purge(is_soft, what).await);
                 }
                 purged
             }
@@ -315,6 +331,10 @@ impl Parts<'_> {
         rules.write(self.scheme.as_bytes(), self.host, &self.path, self.query, &mut text);
         text
     }
+}
+
+fn parsed(url: &str) -> Result<Parts<'_>, String> {
+    parts_of(url).ok_or_else(|| format!("{url} is no URL such as https://www.example.com/path"))
 }
 
 fn parts_of(url: &str) -> Option<Parts<'_>> {

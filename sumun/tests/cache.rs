@@ -2,7 +2,7 @@
 
 mod support;
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::Duration;
@@ -101,6 +101,44 @@ fn who_asks_for_what_is_being_fetched_waits_for_it() {
         assert!(answers.iter().all(|(text, _)| text == "once"));
         let collapsed = answers.iter().filter(|(_, status)| status == "sumun; fwd=uri-miss; stored; collapsed").count();
         assert_eq!(collapsed, 49, "{answers:?}");
+    });
+}
+
+#[test]
+fn a_purge_parts_those_who_wait_only_from_what_it_is_about() {
+    let cases: [(&[&str], usize); 6] = [
+        (&["--tag", "other"], 1),
+        (&["--prefix", "http://test/y"], 1),
+        (&["http://test/y"], 1),
+        (&["--tag", "own"], 2),
+        (&["--prefix", "http://test/x"], 2),
+        (&["http://test/x", "--soft"], 2),
+    ];
+    everywhere(|place| {
+        for (arguments, expected) in cases {
+            let go = Arc::new(AtomicBool::new(false));
+            let (may_go, count) = (Arc::clone(&go), AtomicUsize::new(0));
+            let server = Server::answering(place.ip, move |_| {
+                let number = count.fetch_add(1, Ordering::SeqCst) + 1;
+                eventually("it may answer", || may_go.load(Ordering::SeqCst));
+                said("200 OK", "Cache-Control: max-age=60\r\nCache-Tag: own\r\n", &number.to_string())
+            });
+            let gateway = caching(place, &server, "{ tags: Cache-Tag }");
+            let counted = |what: &str| gateway.json(&["cache"])["requests"][what].as_u64().unwrap_or_default();
+            let get = || gateway.get("/x").expect(200).text();
+            thread::scope(|scope| {
+                let before = scope.spawn(get);
+                eventually("the server is asked", || server.count() == 1);
+                gateway.command_ok(&[&["cache", "purge"], arguments].concat());
+                let after = [scope.spawn(get), scope.spawn(get)];
+                eventually("they wait", || counted("collapsed") + counted("miss") >= 3);
+                go.store(true, Ordering::SeqCst);
+                assert_eq!(before.join().unwrap(), "1", "{arguments:?}");
+                let after = after.map(|one| one.join().unwrap());
+                assert_eq!(after, [expected.to_string(), expected.to_string()], "{arguments:?}");
+            });
+            assert_eq!((get(), server.count()), (expected.to_string(), expected), "it is stored: {arguments:?}");
+        }
     });
 }
 

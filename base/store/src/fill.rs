@@ -303,6 +303,12 @@ impl<H, F: Default> Drop for Writer<H, F> {
 }
 
 impl<H, F: Copy + Default> Reader<H, F> {
+    /// It reads this one.
+    #[must_use]
+    pub fn is_of(&self, fill: &Arc<Fill<H, F>>) -> bool {
+        Arc::ptr_eq(&self.fill, fill)
+    }
+
     /// The head, once it is here.
     pub fn poll_head(&self, context: &mut Context<'_>) -> Poll<Result<First<H>, NoHead<F>>> {
         let mut state = self.fill.lock();

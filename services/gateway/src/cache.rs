@@ -188,7 +188,8 @@ pub(crate) struct Slot {
 
 /// Somebody fetches it, or this request is to.
 pub(crate) enum Joined {
-    Waiting(Reader),
+    /// And the newest purge when it was begun, where there was one since: its tags are not known before its head is.
+    Waiting(Reader, Option<u64>),
     Fetching(Reader, Writer<Arriving, Failed>),
     /// It is there and not for others.
     Alone,
@@ -315,18 +316,37 @@ impl Cache {
         self.memory.replace(key, entry, Arc::clone(&stale), bytes).then_some(stale)
     }
 
-    /// The fill of this key: one that goes on, or a new one that the caller has to see to.
-    pub(crate) fn join(&self, key: Key) -> Joined {
+    /// The fill of this key: one that goes on, or a new one that the caller has to see to. `texts`: of its URL, as it
+    /// was asked for and as it is looked for.
+    pub(crate) fn join(&self, key: Key, texts: [&[u8]; 2]) -> Joined {
         let mut fills = self.fills(key);
-        let serial = self.purges.newest();
-        // What was asked for before a purge is not for those who come after it.
-        if let Some(flight) = fills.get(&key).filter(|flight| flight.serial == serial) {
-            return flight.fill.join(false).map_or(Joined::Alone, Joined::Waiting);
+        let newest = self.purges.newest();
+        // What was asked for before its purge is not for those who come after it.
+        if let Some(flight) = fills.get(&key).filter(|flight| !self.is_purged(texts, &[], flight.serial)) {
+            let since = Some(flight.serial).filter(|serial| *serial < newest);
+            return flight.fill.join(false).map_or(Joined::Alone, |reader| Joined::Waiting(reader, since));
         }
         let (fill, writer) = Fill::begin(self.answer_max(), false);
         let Some(reader) = fill.join(true) else { return Joined::Alone };
-        fills.insert(key, Flight { fill, serial });
+        fills.insert(key, Flight { fill, serial: newest });
         Joined::Fetching(reader, writer)
+    }
+
+    /// A purge behind that number is about it.
+    fn is_purged(&self, texts: [&[u8]; 2], tags: &[u64], serial: u64) -> bool {
+        let is_hit = |text| self.purges.judge(text, self.key(text), tags.iter().copied(), serial) != Purge::None;
+        serial < self.purges.newest() && texts.into_iter().any(is_hit)
+    }
+
+    /// The head that has come has a tag that was purged since: whoever waits for it after that, and all that come
+    /// now, ask again.
+    pub(crate) fn lets_go_purged(&self, key: Key, reader: &Reader, response: &Response, since: u64) -> bool {
+        let is_purged = self.is_purged([b""; 2], &response.tags, since);
+        let mut fills = self.fills(key);
+        if is_purged && fills.get(&key).is_some_and(|flight| reader.is_of(&flight.fill)) {
+            fills.remove(&key);
+        }
+        is_purged
     }
 
     /// A new fill that nobody waits for; `None`: there is one.

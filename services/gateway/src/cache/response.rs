@@ -189,6 +189,7 @@ impl Response {
             length: Some(stored.length()),
             vary: stored.vary().into(),
             selection: stored.selection().into(),
+            tags: stored.tags().collect(),
             ..Self::new(stored.head().status, lines, (stored.validity, now_s), Ok(()), held)
         }
     }

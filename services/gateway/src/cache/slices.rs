@@ -140,7 +140,7 @@ impl Cache {
         let mut fills = self.fills(key);
         let sent = fills.get(&key).map(|flight| flight.fill.join(false));
         if let Some(Some(reader)) = sent {
-            return Some(Joined::Waiting(reader));
+            return Some(Joined::Waiting(reader, None));
         }
         // It is stored before its fill goes, under this lock.
         if counts && self.has_slice(volume, key) {

@@ -190,22 +190,26 @@ async fn serve_through(
             // Nobody is to wait for what is not stored.
             return past(exchange, route, pool, (why, Some(Unstorable::RequestNoStore))).await;
         }
-        let reader = match caching.cache.join(slot.key) {
+        let (key, texts) = (slot.key, [&*asked.whole.text, &*asked.place().text]);
+        let (reader, purged_since) = match caching.cache.join(key, texts) {
             Joined::Alone => break,
-            Joined::Waiting(reader) => {
+            Joined::Waiting(reader, since) => {
                 counts.collapsed.fetch_add(1, Relaxed);
-                reader
+                (reader, since)
             }
             Joined::Fetching(reader, writer) => {
                 counts.misses.fetch_add(1, Relaxed);
                 let wanted = fetch::wanted(exchange, route, caching, &asked, slot, old);
                 fetch::begin(exchange, route, pool, wanted, writer);
-                reader
+                (reader, None)
             }
         };
         match wait(exchange, &reader).await {
             Ok(arriving) => {
                 let response = &arriving.response;
+                if purged_since.is_some_and(|since| caching.cache.lets_go_purged(key, &reader, response, since)) {
+                    continue;
+                }
                 if !reader.is_asker() && !is_for(exchange, caching, &asked, response) {
                     asked.cut = caching.cache.cut(&caching.urls, &asked.whole.text);
                     continue;

@@ -297,7 +297,7 @@ impl<'a> Sending<'a> {
         let key = self.key(number);
         match caching.cache.join_slice(volume.as_ref(), key, counts)? {
             Joined::Alone => None,
-            Joined::Waiting(reader) => Some(reader),
+            Joined::Waiting(reader, _) => Some(reader),
             Joined::Fetching(reader, writer) => {
                 let portion = Portion::Slice(number, Arc::clone(self.slices), Arc::clone(self.response));
                 let slot = Slot { key, generation: None };

@@ -36,8 +36,8 @@ fn serving(place: Place) -> Server {
                 continue;
             }
             peer.send("HTTP/1.1 101 X\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: x\r\n\r\n");
-            while let Some(byte) = peer.exactly(1) {
-                peer.send(byte);
+            while let Some(bytes) = peer.some() {
+                peer.send(bytes);
             }
             return;
         }

@@ -496,8 +496,8 @@ fn echo(peer: &mut Peer) {
             "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
              Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n",
         );
-        while let Some(byte) = peer.exactly(1) {
-            peer.send(byte);
+        while let Some(bytes) = peer.some() {
+            peer.send(bytes);
         }
         peer.send("farewell");
     }

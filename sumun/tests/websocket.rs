@@ -24,8 +24,8 @@ fn echo(peer: &mut Peer) {
         return;
     }
     peer.send(ACCEPTED);
-    while let Some(byte) = peer.exactly(1) {
-        peer.send(byte);
+    while let Some(bytes) = peer.some() {
+        peer.send(bytes);
     }
     // The client ended its direction; ours goes on for one more word.
     peer.send("farewell");

@@ -315,6 +315,14 @@ impl Peer {
         Some(self.buffer.drain(..count).collect())
     }
 
+    /// What is there, at least a byte.
+    pub(crate) fn some(&mut self) -> Option<Vec<u8>> {
+        while self.buffer.is_empty() {
+            self.more()?;
+        }
+        Some(std::mem::take(&mut self.buffer))
+    }
+
     /// Reads and forgets until the connection ends; gives how many bytes came.
     pub(crate) fn drain(&mut self) -> usize {
         let mut count = self.buffer.len();

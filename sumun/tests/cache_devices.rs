@@ -5,7 +5,7 @@ mod support;
 use std::fs::{self, File};
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use support::Scratch;
 use support::instance::{Instance, Place, eventually, everywhere, signal};
@@ -217,4 +217,85 @@ fn what_is_purged_while_there_is_no_group_does_not_come_back_with_it() {
         assert_eq!(extents(&gateway), 47);
         assert!(!is_hit(&gateway.get("/200000/a").expect(200)));
     });
+}
+
+/// A file system on a file as a block device, mounted; frozen, whoever writes to it waits.
+struct Mounted {
+    at: PathBuf,
+    _device: Loop,
+}
+
+impl Mounted {
+    /// `None`: there are none here, or not for us.
+    fn new(folder: &Path) -> Option<Self> {
+        let (disk, at) = (folder.join("disk"), folder.join("mounted"));
+        File::create_new(&disk).and_then(|file| file.set_len(80 << 20)).and_then(|()| fs::create_dir(&at)).ok()?;
+        let device = Loop::new(&disk)?;
+        let works = |command: &mut Command| command.status().is_ok_and(|status| status.success());
+        let is_mounted = works(Command::new("mkfs.ext4").arg("-q").arg(&device.device))
+            && works(Command::new("mount").arg(&device.device).arg(&at));
+        is_mounted.then_some(Self { at, _device: device })
+    }
+
+    fn freeze(&self) -> bool {
+        Command::new("fsfreeze").arg("--freeze").arg(&self.at).status().is_ok_and(|status| status.success())
+    }
+
+    fn thaw(&self) {
+        Command::new("fsfreeze").arg("--unfreeze").arg(&self.at).stderr(Stdio::null()).status().ok();
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        self.thaw();
+        // It goes once nobody has anything of it open any more.
+        Command::new("umount").arg("--lazy").arg(&self.at).status().ok();
+    }
+}
+
+#[test]
+fn a_device_that_hangs_can_be_taken_out_and_put_back() {
+    let place = Place { ip: Ipv4Addr::LOCALHOST.into(), workers: 2 };
+    let (folder, server) = (Scratch::new(), server(place));
+    let Some(mounted) = Mounted::new(folder.path()) else {
+        println!("skipped: a file system cannot be mounted here");
+        return;
+    };
+    let physical = |at: &Path| format!("{{ path: {}/a, size: 48MiB }}", at.display());
+    let (one, other) = (physical(&mounted.at), physical(folder.path()));
+    let text = |physical: &str| config(&server, folder.path(), physical, "30MiB");
+    let gateway = Instance::start(place, &text(&format!("{one}, {other}")));
+    extents(&gateway);
+    store(&gateway);
+    if !mounted.freeze() {
+        println!("skipped: a file system cannot be frozen here");
+        return;
+    }
+    let get_all = |size: usize| {
+        (0..40).all(|number| {
+            let target = format!("/{size}/{number}");
+            gateway.get(&target).expect(200).body == body(&target)
+        })
+    };
+    assert!(get_all(300_000), "nobody waits for the disk");
+    let states = || -> Vec<String> {
+        let listed = gateway.json(&["volume", "list"]);
+        let all = listed["physical_volumes"].as_array().expect("a list").iter();
+        all.map(|one| one["state"].as_str().expect("a state").to_owned()).collect()
+    };
+    eventually("it is seen to be slow", || states().contains(&"slow".to_owned()));
+    gateway.reload(&text(&other));
+    eventually("the other one goes on by itself", || states() == ["working"]);
+    store(&gateway);
+    has_all(&gateway);
+    // It is not taken back before it has come back.
+    gateway.reload(&text(&format!("{one}, {other}")));
+    eventually("it is missed", || states() == ["working", "failed"]);
+    has_all(&gateway);
+    mounted.thaw();
+    eventually("it is there again", || states() == ["working", "working"]);
+    store(&gateway);
+    has_all(&gateway);
+    assert!(get_all(300_000) && get_all(250_000), "whatever of it is stored is right");
 }

@@ -78,6 +78,10 @@ pub const MOVE_WAIT_MS: u64 = 20;
 pub const SLOW_MS: u64 = 5000;
 pub const SLOW_READ_MS: u64 = 2000;
 
+/// A write, sync or read that takes so long, in milliseconds, is not waited for where the pool is closed or changed:
+/// its device has failed, and nobody uses it until that has come back.
+pub const HANG_MS: u64 = if cfg!(test) { 500 } else { 10_000 };
+
 /// Reads of one device at a time: what hangs there holds so many threads.
 pub const READS_MAX: usize = 16;
 

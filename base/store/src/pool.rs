@@ -33,6 +33,7 @@ mod object;
 mod record;
 #[cfg(test)]
 pub(crate) mod sim;
+mod stopping;
 mod ticket;
 mod usage;
 mod volume;
@@ -52,6 +53,7 @@ pub use error::Error;
 use group::{Absent, Assembled, Maps};
 pub use label::Uuid;
 pub use object::{Handle, Object, Range};
+pub use stopping::Hung;
 pub use ticket::Commit;
 pub use usage::{PhysicalVolumeUsage, PoolUsage, VolumeUsage};
 pub use volume::{Volume, Writer};
@@ -77,6 +79,8 @@ pub struct Pool {
     threads: Vec<JoinHandle<()>>,
     /// Devices that another pool goes on with.
     passed_on: Vec<Uuid>,
+    /// Those that were given up.
+    hung: Vec<Hung>,
 }
 
 impl Pool {
@@ -100,14 +104,21 @@ impl Pool {
     /// more. The devices of the config are those that were open before, or among `added`, which come first.
     ///
     /// One that was open and is not in the config any more is let go only by a later `apply`, once it is
-    /// [`evacuated`](Self::evacuated): until then what it has is found, and moves to the others.
+    /// [`evacuated`](Self::evacuated): until then what it has is found, and moves to the others. One that is
+    /// [`Hung`] is done without.
     ///
     /// # Errors
     /// As [`open_on`](Self::open_on); the pool is closed then, and can be opened again by the config before.
     pub fn apply(mut self, config: &Config, added: Vec<(PathBuf, Arc<dyn Disk>)>) -> Result<Self, Error> {
         self.stop();
+        let is_hung = |path: &PathBuf| self.hung.iter().any(|hung| hung.path() == path);
+        let mut config = config.clone();
+        for named in config.physical_volumes.iter_mut().filter(|named| is_hung(&named.path)) {
+            named.missing = Some(Hung::REASON.to_owned());
+        }
         let mut sources: Vec<_> = added
             .into_iter()
+            .filter(|(path, _)| !is_hung(path))
             .map(|(path, disk)| {
                 // Who has said all devices has said those that are open, too.
                 let is_it = |device: &&Arc<Device>| std::ptr::addr_eq(Arc::as_ptr(&device.disk), Arc::as_ptr(&disk));
@@ -118,12 +129,12 @@ impl Pool {
         for device in &self.shared.devices {
             let is_leaving = config.physical_volumes.iter().all(|named| named.path != device.path);
             let is_over = is_leaving && device.is_evacuated();
-            if !is_over && sources.iter().all(|source| source.path != device.path) {
+            if !is_over && !is_hung(&device.path) && sources.iter().all(|source| source.path != device.path) {
                 let (path, disk) = (device.path.clone(), Arc::clone(&device.disk));
                 sources.push(Source { path, disk, lives: Some(Arc::clone(&device.lives)), is_leaving });
             }
         }
-        let pool = Self::start(sources, config)?;
+        let pool = Self::start(sources, &config)?;
         let goes_on =
             |device: &&Arc<Device>| pool.shared.devices.iter().any(|new| Arc::ptr_eq(&new.lives, &device.lives));
         self.passed_on = self.shared.devices.iter().filter(goes_on).map(|device| device.uuid).collect();
@@ -144,7 +155,8 @@ impl Pool {
         let start = maps.sequence;
         let (devices, logs): (Vec<_>, Vec<_>) = devices.into_iter().unzip();
         let shared = Arc::new(Shared { devices, maps: Mutex::new(maps), is_excluding: AtomicBool::new(false) });
-        let mut pool = Self { group, shared, names, absent, threads: Vec::new(), passed_on: Vec::new() };
+        let mut pool =
+            Self { group, shared, names, absent, threads: Vec::new(), passed_on: Vec::new(), hung: Vec::new() };
         let spawn = |work: Box<dyn FnOnce() + Send>| std::thread::Builder::new().name("store".into()).spawn(work);
         for (device, logs) in pool.shared.devices.iter().zip(logs) {
             let thread = log::Thread::new(Arc::clone(device), logs, start);
@@ -197,18 +209,6 @@ impl Pool {
     /// as what they read is still there; of ranges there are no more.
     pub fn close(self) {
         drop(self);
-    }
-
-    fn stop(&mut self) {
-        for device in &self.shared.devices {
-            device.stop();
-        }
-        for thread in self.threads.drain(..) {
-            // One that has panicked has nothing more to write.
-            drop(thread.join());
-        }
-        // Nor has who is excluding a device meanwhile, once he is done.
-        drop(lock(&self.shared.maps));
     }
 }
 

@@ -19,7 +19,7 @@ use super::layout::Layout;
 use super::ticket::{Commits, Ticket};
 use crate::Key;
 use crate::limits::{
-    JOB_BYTES, PINNED_MS, QUEUE_BYTES, QUEUE_SPARE_BYTES, READ_ERRORS_MAX, READS_MAX, REMOVALS_BYTES, SLOW_MS,
+    HANG_MS, JOB_BYTES, PINNED_MS, QUEUE_BYTES, QUEUE_SPARE_BYTES, READ_ERRORS_MAX, READS_MAX, REMOVALS_BYTES, SLOW_MS,
     SLOW_READ_MS,
 };
 
@@ -51,6 +51,8 @@ pub(super) struct Device {
     pub(super) has_missed: AtomicBool,
     /// The maps of the others say that it does not belong to the group any more.
     pub(super) is_excluded: AtomicBool,
+    /// Its thread has not ended.
+    pub(super) is_at_work: AtomicBool,
     queue: Mutex<Queue>,
     arrived: Condvar,
 }
@@ -211,11 +213,15 @@ impl Job {
 #[derive(Debug)]
 pub(super) struct Health {
     started: Instant,
-    /// Since when a write or sync is on its way, in milliseconds since the start and one more; 0 is none.
+    /// Writes and syncs that are on their way: of its own thread, and of one that excludes another device.
+    writing: AtomicU32,
+    /// Since when one is, in milliseconds since the start and one more; 0 is none.
     writing_since: AtomicU64,
     /// The same of reads.
     reading_since: [AtomicU64; READS_MAX],
     has_failed: AtomicBool,
+    /// Nothing is written any more: others may have the device.
+    is_given_up: AtomicBool,
     reason: Mutex<String>,
     pub(super) read_errors: AtomicU64,
     pub(super) slow_writes: AtomicU64,
@@ -246,9 +252,11 @@ impl Device {
             leaving,
             health: Health {
                 started: Instant::now(),
+                writing: AtomicU32::new(0),
                 writing_since: AtomicU64::new(0),
                 reading_since: Default::default(),
                 has_failed: AtomicBool::new(false),
+                is_given_up: AtomicBool::new(false),
                 reason: Mutex::default(),
                 read_errors: AtomicU64::new(0),
                 slow_writes: AtomicU64::new(0),
@@ -256,6 +264,7 @@ impl Device {
             },
             has_missed: AtomicBool::new(false),
             is_excluded: AtomicBool::new(false),
+            is_at_work: AtomicBool::new(false),
             queue: Mutex::default(),
             arrived: Condvar::new(),
         }
@@ -372,12 +381,30 @@ impl Health {
     }
 
     fn is_slow(&self) -> bool {
+        self.takes_longer(SLOW_MS, SLOW_READ_MS)
+    }
+
+    /// What was asked of it so long ago may never come back.
+    pub(super) fn hangs(&self) -> bool {
+        self.takes_longer(HANG_MS, HANG_MS)
+    }
+
+    fn takes_longer(&self, write_ms: u64, read_ms: u64) -> bool {
         let now_ms = self.now_ms();
         let is_long = |since: &AtomicU64, most_ms| {
             let since = since.load(Ordering::Relaxed);
             since > 0 && now_ms.saturating_sub(since) > most_ms
         };
-        is_long(&self.writing_since, SLOW_MS) || self.reading_since.iter().any(|since| is_long(since, SLOW_READ_MS))
+        is_long(&self.writing_since, write_ms) || self.reading_since.iter().any(|since| is_long(since, read_ms))
+    }
+
+    /// Nothing more is written from here on, but for what is being written.
+    pub(super) fn give_up(&self) {
+        self.is_given_up.store(true, Ordering::SeqCst);
+    }
+
+    pub(super) fn is_writing(&self) -> bool {
+        self.writing.load(Ordering::SeqCst) > 0
     }
 
     /// Only the first reason is kept.
@@ -410,13 +437,18 @@ impl Health {
 
     /// Does something that writes, and sees how long it takes and whether it works.
     pub(super) fn watch<T>(&self, what: &str, write: impl FnOnce() -> std::io::Result<T>) -> Option<T> {
-        if self.has_failed() {
+        // Before it looks whether it may: who gives it up looks here after that.
+        self.writing.fetch_add(1, Ordering::SeqCst);
+        if self.has_failed() || self.is_given_up.load(Ordering::SeqCst) {
+            self.writing.fetch_sub(1, Ordering::SeqCst);
             return None;
         }
         let since = self.now_ms();
         self.writing_since.store(since, Ordering::Relaxed);
         let result = write();
-        self.writing_since.store(0, Ordering::Relaxed);
+        if self.writing.fetch_sub(1, Ordering::SeqCst) == 1 {
+            self.writing_since.store(0, Ordering::Relaxed);
+        }
         if self.now_ms() - since > SLOW_MS {
             self.slow_writes.fetch_add(1, Ordering::Relaxed);
         }

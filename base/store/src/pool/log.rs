@@ -58,9 +58,16 @@ pub(super) struct Thread {
     is_behind: bool,
 }
 
+impl Drop for Thread {
+    fn drop(&mut self) {
+        self.device.is_at_work.store(false, Ordering::SeqCst);
+    }
+}
+
 impl Thread {
     /// Generations of this start of the pool are above those of all starts before, on disk or lost.
     pub(super) fn new(device: Arc<Device>, logs: Vec<Log>, start: u64) -> Self {
+        device.is_at_work.store(true, Ordering::SeqCst);
         Self {
             device,
             logs,

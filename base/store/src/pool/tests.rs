@@ -5,6 +5,7 @@ mod pages;
 mod power;
 mod reading;
 mod start;
+mod stopping;
 
 use std::fs::File;
 use std::path::Path;

@@ -9,7 +9,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 
 use sumun_config::checked::CacheGroup;
 use sumun_store::Key;
-use sumun_store::pool::{self, Disk, FileDisk, Pool};
+use sumun_store::pool::{self, Disk, FileDisk, Hung, Pool};
 
 use super::super::purges::Note;
 use super::{Order, Shared, State, Volumes, lock};
@@ -24,6 +24,9 @@ struct Keeper<'a> {
     /// What is to be kept; `None`: nothing.
     group: Option<CacheGroup>,
     devices: HashMap<PathBuf, Device>,
+    /// Those that the pool has given up. Until they come back they stay locked: what was on its way to them may
+    /// still be written.
+    hung: Vec<Hung>,
     /// Another process may have the devices.
     has_left: bool,
     /// What was said of each device.
@@ -45,7 +48,14 @@ enum Closed {
 }
 
 pub(super) fn run(shared: &Shared, orders: &Receiver<Order>) {
-    let mut keeper = Keeper { shared, group: None, devices: HashMap::new(), has_left: false, told: HashMap::new() };
+    let mut keeper = Keeper {
+        shared,
+        group: None,
+        devices: HashMap::new(),
+        hung: Vec::new(),
+        has_left: false,
+        told: HashMap::new(),
+    };
     loop {
         let is_waiting = *shared.state.borrow() == State::Waiting;
         match orders.recv_timeout(if is_waiting { CACHE_LOOK_AGAIN } else { CACHE_LOOK }) {
@@ -71,7 +81,7 @@ impl Keeper<'_> {
         let mut has_new = false;
         for (path, file) in devices {
             // One that works, or is still being emptied, goes on as it is.
-            if !is_open || !self.works(&path) {
+            if !self.hangs(&path) && (!is_open || !self.works(&path)) {
                 self.unlock(&path);
                 self.devices.insert(path, Device { file, disk: None });
                 has_new = true;
@@ -152,7 +162,8 @@ impl Keeper<'_> {
         }
         // From here to its end what is forgotten is forgotten in the pool before, which has been read already.
         self.shared.is_now(State::Opening);
-        let before = lock(&self.shared.pool).take();
+        let mut before = lock(&self.shared.pool).take();
+        self.hung.extend(before.iter_mut().flat_map(Pool::stop));
         let opened = match before {
             Some(pool) => pool.apply(&config, disks),
             None => Pool::open_on(disks, &config),
@@ -177,6 +188,9 @@ impl Keeper<'_> {
 
     /// The device, locked.
     fn disk(&mut self, path: &Path, size: u64) -> io::Result<Arc<FileDisk>> {
+        if self.hangs(path) {
+            return Err(io::Error::other(Hung::REASON));
+        }
         let device = self.devices.get_mut(path).ok_or_else(|| io::Error::other("it could not be opened"))?;
         if let Some(disk) = &device.disk {
             disk.lock()?;
@@ -194,7 +208,8 @@ impl Keeper<'_> {
 
     fn close(&mut self) {
         let pool = lock(&self.shared.pool).take();
-        if let Some(pool) = pool {
+        if let Some(mut pool) = pool {
+            self.hung.extend(pool.stop());
             pool.close();
         }
         for path in self.devices.keys() {
@@ -204,9 +219,16 @@ impl Keeper<'_> {
     }
 
     fn unlock(&self, path: &Path) {
+        if self.hangs(path) {
+            return;
+        }
         if let Some(disk) = self.devices.get(path).and_then(|device| device.disk.as_ref()) {
             disk.unlock();
         }
+    }
+
+    fn hangs(&self, path: &Path) -> bool {
+        self.hung.iter().any(|hung| hung.path() == path && !hung.is_over())
     }
 
     /// The pool has it, and it has not failed.
@@ -224,29 +246,39 @@ impl Keeper<'_> {
         }
     }
 
-    /// Says what has become of devices, and lets go of one that is not in the config any more, once nothing on
-    /// it is left to be moved.
+    /// Says what has become of devices. One that is not in the config any more is let go once nothing on it is left
+    /// to be moved, and one that hung and has come back is taken back.
     fn look(&mut self) {
+        let hung = self.hung.len();
+        self.hung.retain(|hung| !hung.is_over());
+        let mut is_new = self.hung.len() < hung;
         let found = lock(&self.shared.pool).as_ref().map(|pool| (pool.usage(), pool.evacuated()));
-        let Some((usage, is_evacuated)) = found else { return };
-        let is_leaving = usage.physical_volumes.iter().any(|device| device.leaving.is_some());
-        for device in usage.physical_volumes {
-            let before = self.told.insert(device.path.clone(), device.state.clone());
-            if before.unwrap_or(pool::State::Working) != device.state {
-                Event::DeviceState { path: &device.path, state: &device.state }.write();
+        if let Some((usage, is_evacuated)) = found {
+            is_new |= is_evacuated && usage.physical_volumes.iter().any(|device| device.leaving.is_some());
+            for device in usage.physical_volumes {
+                let before = self.told.insert(device.path.clone(), device.state.clone());
+                if before.unwrap_or(pool::State::Working) != device.state {
+                    Event::DeviceState { path: &device.path, state: &device.state }.write();
+                }
             }
         }
-        if is_leaving && is_evacuated {
+        if is_new && self.has_left {
+            self.close();
+        } else if is_new {
             self.open();
-            let group = self.group.clone();
-            let is_named =
-                |path: &PathBuf| group.iter().flat_map(|group| &group.physical_volumes).any(|one| one.path == *path);
-            let gone: Vec<PathBuf> = self.devices.keys().filter(|path| !is_named(path)).cloned().collect();
-            for path in gone {
-                // Whoever still reads there does not keep others away.
-                self.unlock(&path);
-                self.devices.remove(&path);
-            }
+            self.let_go();
+        }
+    }
+
+    /// Of devices that are not in the config any more.
+    fn let_go(&mut self) {
+        let named: Vec<_> = self.group.iter().flat_map(|group| &group.physical_volumes).map(|one| &one.path).collect();
+        let is_gone = |path: &&PathBuf| !named.contains(path) && !self.hangs(path);
+        let gone: Vec<PathBuf> = self.devices.keys().filter(is_gone).cloned().collect();
+        for path in gone {
+            // Whoever still reads there does not keep others away.
+            self.unlock(&path);
+            self.devices.remove(&path);
         }
     }
 }

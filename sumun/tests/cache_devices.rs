@@ -294,7 +294,10 @@ fn a_device_that_hangs_can_be_taken_out_and_put_back() {
     eventually("it is missed", || states() == ["working", "failed"]);
     has_all(&gateway);
     mounted.thaw();
-    eventually("it is there again", || states() == ["working", "working"]);
+    eventually("it is there again", || {
+        gateway.reload(&text(&format!("{one}, {other}")));
+        states() == ["working", "working"]
+    });
     store(&gateway);
     has_all(&gateway);
     assert!(get_all(300_000) && get_all(250_000), "whatever of it is stored is right");

@@ -79,8 +79,11 @@ pub const SLOW_MS: u64 = 5000;
 pub const SLOW_READ_MS: u64 = 2000;
 
 /// A write, sync or read that takes so long, in milliseconds, is not waited for where the pool is closed or changed:
-/// its device has failed, and nobody uses it until that has come back.
-pub const HANG_MS: u64 = if cfg!(test) { 500 } else { 10_000 };
+/// the others go on without its device until that has come back.
+pub const HANG_MS: u64 = if cfg!(test) { 1000 } else { 10_000 };
+
+/// How long a device is waited for then that is slow, and comes back each time, in milliseconds.
+pub const STOP_MS: u64 = 60_000;
 
 /// Reads of one device at a time: what hangs there holds so many threads.
 pub const READS_MAX: usize = 16;

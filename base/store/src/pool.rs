@@ -40,9 +40,10 @@ mod volume;
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::sync_channel;
+use std::sync::mpsc::{Receiver, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 pub use arriving::Arriving;
 pub use config::{Config, PhysicalVolumeConfig, VolumeConfig};
@@ -58,7 +59,7 @@ pub use ticket::Commit;
 pub use usage::{PhysicalVolumeUsage, PoolUsage, VolumeUsage};
 pub use volume::{Volume, Writer};
 
-use crate::limits::PHYSICAL_VOLUMES_MAX;
+use crate::limits::{PHYSICAL_VOLUMES_MAX, REMOVE_MS};
 
 #[derive(Debug)]
 struct Shared {
@@ -66,6 +67,8 @@ struct Shared {
     maps: Mutex<Maps>,
     /// Somebody has been asked to do that.
     is_excluding: AtomicBool,
+    /// A device was not waited for: others may have the rest, and nobody notes anything there any more.
+    is_given_up: AtomicBool,
 }
 
 /// An open pool. This process has its devices for itself until it is closed.
@@ -111,14 +114,15 @@ impl Pool {
     /// As [`open_on`](Self::open_on); the pool is closed then, and can be opened again by the config before.
     pub fn apply(mut self, config: &Config, added: Vec<(PathBuf, Arc<dyn Disk>)>) -> Result<Self, Error> {
         self.stop();
-        let is_hung = |path: &PathBuf| self.hung.iter().any(|hung| hung.path() == path);
+        let out = self.left_out();
+        let why_out = |path: &PathBuf| out.iter().find(|(known, _)| known == path).map(|(_, why)| why.clone());
         let mut config = config.clone();
-        for named in config.physical_volumes.iter_mut().filter(|named| is_hung(&named.path)) {
-            named.missing = Some(Hung::REASON.to_owned());
+        for named in &mut config.physical_volumes {
+            named.missing = why_out(&named.path).or(named.missing.take());
         }
         let mut sources: Vec<_> = added
             .into_iter()
-            .filter(|(path, _)| !is_hung(path))
+            .filter(|(path, _)| why_out(path).is_none())
             .map(|(path, disk)| {
                 // Who has said all devices has said those that are open, too.
                 let is_it = |device: &&Arc<Device>| std::ptr::addr_eq(Arc::as_ptr(&device.disk), Arc::as_ptr(&disk));
@@ -129,16 +133,30 @@ impl Pool {
         for device in &self.shared.devices {
             let is_leaving = config.physical_volumes.iter().all(|named| named.path != device.path);
             let is_over = is_leaving && device.is_evacuated();
-            if !is_over && !is_hung(&device.path) && sources.iter().all(|source| source.path != device.path) {
+            if !is_over && why_out(&device.path).is_none() && sources.iter().all(|source| source.path != device.path) {
                 let (path, disk) = (device.path.clone(), Arc::clone(&device.disk));
                 sources.push(Source { path, disk, lives: Some(Arc::clone(&device.lives)), is_leaving });
             }
+        }
+        if let Some((path, why)) = out.first().filter(|_| sources.is_empty()) {
+            return Err(Error::io(path, std::io::Error::other(why.clone())));
         }
         let pool = Self::start(sources, &config)?;
         let goes_on =
             |device: &&Arc<Device>| pool.shared.devices.iter().any(|new| Arc::ptr_eq(&new.lives, &device.lives));
         self.passed_on = self.shared.devices.iter().filter(goes_on).map(|device| device.uuid).collect();
         Ok(pool)
+    }
+
+    /// Devices that the next pool does without, and why. Where one hangs, nobody may have come to note on the others
+    /// that another has failed.
+    fn left_out(&self) -> Vec<(PathBuf, String)> {
+        let hung = self.hung.iter().map(|hung| (hung.path().to_owned(), Hung::REASON.to_owned()));
+        let failed = self.shared.devices.iter().filter_map(|device| match device.health.state() {
+            State::Failed(why) if !self.hung.is_empty() => Some((device.path.clone(), why)),
+            _ => None,
+        });
+        hung.chain(failed).collect()
     }
 
     fn start(mut sources: Vec<Source>, config: &Config) -> Result<Self, Error> {
@@ -154,7 +172,8 @@ impl Pool {
         let names = config.volumes.iter().map(|volume| volume.name.clone()).zip(volumes).collect();
         let start = maps.sequence;
         let (devices, logs): (Vec<_>, Vec<_>) = devices.into_iter().unzip();
-        let shared = Arc::new(Shared { devices, maps: Mutex::new(maps), is_excluding: AtomicBool::new(false) });
+        let (is_excluding, is_given_up) = (AtomicBool::new(false), AtomicBool::new(false));
+        let shared = Arc::new(Shared { devices, maps: Mutex::new(maps), is_excluding, is_given_up });
         let mut pool =
             Self { group, shared, names, absent, threads: Vec::new(), passed_on: Vec::new(), hung: Vec::new() };
         let spawn = |work: Box<dyn FnOnce() + Send>| std::thread::Builder::new().name("store".into()).spawn(work);
@@ -191,7 +210,8 @@ impl Pool {
         self.shared.devices.iter().all(|device| device.leaving.is_none() || device.is_evacuated())
     }
 
-    /// What was committed before is durable. Waits for the disk. False: a device has failed.
+    /// What was committed before is durable. Waits for the disk, for
+    /// [`REMOVE_MS`](crate::limits::REMOVE_MS) at most. False: a device has failed, or does not keep up.
     pub fn flush(&self) -> bool {
         let mut waiting = Vec::new();
         for device in &self.shared.devices {
@@ -201,7 +221,10 @@ impl Pool {
             }
             waiting.push(told);
         }
-        waiting.into_iter().all(|told| told.recv().unwrap_or(false))
+        let until = Instant::now() + Duration::from_millis(REMOVE_MS);
+        let is_told =
+            |told: Receiver<bool>| told.recv_timeout(until.saturating_duration_since(Instant::now())) == Ok(true);
+        waiting.into_iter().all(is_told)
     }
 
     /// Writes what is in the queues, makes it durable, and waits until no range of a device is held, within
@@ -241,9 +264,17 @@ impl Shared {
             maps.sequence += 1;
             for (index, device) in self.devices.iter().enumerate() {
                 if !maps.members[index].is_excluded {
-                    // One that fails here is excluded in the next round.
-                    device.health.watch("writing", || maps.write(index, &*device.disk, device.layout));
+                    // One that fails here is excluded in the next round. Whether it may is asked once it can be seen
+                    // that it writes.
+                    let write = || match self.is_given_up.load(Ordering::SeqCst) {
+                        true => Ok(()),
+                        false => maps.write(index, &*device.disk, device.layout),
+                    };
+                    device.health.note(write);
                 }
+            }
+            if self.is_given_up.load(Ordering::SeqCst) {
+                return false;
             }
         }
     }

@@ -332,16 +332,23 @@ impl Cache {
         Joined::Fetching(reader, writer)
     }
 
-    /// A purge behind that number is about it.
+    /// A purge behind that number is about it. `texts`: of its URL, whole and cut; they may be the same.
     fn is_purged(&self, texts: [&[u8]; 2], tags: &[u64], serial: u64) -> bool {
         let is_hit = |text| self.purges.judge(text, self.key(text), tags.iter().copied(), serial) != Purge::None;
-        serial < self.purges.newest() && texts.into_iter().any(is_hit)
+        let [whole, cut] = texts;
+        serial < self.purges.newest() && (is_hit(whole) || whole != cut && is_hit(cut))
     }
 
-    /// The head that has come has a tag that was purged since: whoever waits for it after that, and all that come
-    /// now, ask again.
-    pub(crate) fn lets_go_purged(&self, key: Key, reader: &Reader, response: &Response, since: u64) -> bool {
-        let is_purged = self.is_purged([b""; 2], &response.tags, since);
+    /// The head that has come is one that was purged since, now that its tags are known, and what counts of its URL:
+    /// whoever waits for it after that, and all that come now, ask again.
+    pub(crate) fn lets_go_purged(
+        &self,
+        key: Key,
+        reader: &Reader,
+        (texts, since): ([&[u8]; 2], u64),
+        response: &Response,
+    ) -> bool {
+        let is_purged = self.is_purged(texts, &response.tags, since);
         let mut fills = self.fills(key);
         if is_purged && fills.get(&key).is_some_and(|flight| reader.is_of(&flight.fill)) {
             fills.remove(&key);

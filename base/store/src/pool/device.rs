@@ -213,15 +213,12 @@ impl Job {
 #[derive(Debug)]
 pub(super) struct Health {
     started: Instant,
-    /// Writes and syncs that are on their way: of its own thread, and of one that excludes another device.
-    writing: AtomicU32,
-    /// Since when one is, in milliseconds since the start and one more; 0 is none.
-    writing_since: AtomicU64,
+    /// Since when a write or sync is on its way, in milliseconds since the start and one more; 0 is none: of its own
+    /// thread, and of who notes here that another device is excluded.
+    writing_since: [AtomicU64; 2],
     /// The same of reads.
     reading_since: [AtomicU64; READS_MAX],
     has_failed: AtomicBool,
-    /// Nothing is written any more: others may have the device.
-    is_given_up: AtomicBool,
     reason: Mutex<String>,
     pub(super) read_errors: AtomicU64,
     pub(super) slow_writes: AtomicU64,
@@ -252,11 +249,9 @@ impl Device {
             leaving,
             health: Health {
                 started: Instant::now(),
-                writing: AtomicU32::new(0),
-                writing_since: AtomicU64::new(0),
+                writing_since: Default::default(),
                 reading_since: Default::default(),
                 has_failed: AtomicBool::new(false),
-                is_given_up: AtomicBool::new(false),
                 reason: Mutex::default(),
                 read_errors: AtomicU64::new(0),
                 slow_writes: AtomicU64::new(0),
@@ -395,16 +390,13 @@ impl Health {
             let since = since.load(Ordering::Relaxed);
             since > 0 && now_ms.saturating_sub(since) > most_ms
         };
-        is_long(&self.writing_since, write_ms) || self.reading_since.iter().any(|since| is_long(since, read_ms))
+        self.writing_since.iter().any(|since| is_long(since, write_ms))
+            || self.reading_since.iter().any(|since| is_long(since, read_ms))
     }
 
-    /// Nothing more is written from here on, but for what is being written.
-    pub(super) fn give_up(&self) {
-        self.is_given_up.store(true, Ordering::SeqCst);
-    }
-
-    pub(super) fn is_writing(&self) -> bool {
-        self.writing.load(Ordering::SeqCst) > 0
+    /// Somebody notes here that another device is excluded.
+    pub(super) fn is_noting(&self) -> bool {
+        self.writing_since[1].load(Ordering::SeqCst) > 0
     }
 
     /// Only the first reason is kept.
@@ -435,20 +427,24 @@ impl Health {
         result.inspect_err(failed).ok()
     }
 
-    /// Does something that writes, and sees how long it takes and whether it works.
+    /// Does something that writes, on the device's own thread, and sees how long it takes and whether it works.
     pub(super) fn watch<T>(&self, what: &str, write: impl FnOnce() -> std::io::Result<T>) -> Option<T> {
-        // Before it looks whether it may: who gives it up looks here after that.
-        self.writing.fetch_add(1, Ordering::SeqCst);
-        if self.has_failed() || self.is_given_up.load(Ordering::SeqCst) {
-            self.writing.fetch_sub(1, Ordering::SeqCst);
+        self.writes(0, what, write)
+    }
+
+    /// The same by who notes that another device is excluded, one at a time.
+    pub(super) fn note<T>(&self, write: impl FnOnce() -> std::io::Result<T>) -> Option<T> {
+        self.writes(1, "writing", write)
+    }
+
+    fn writes<T>(&self, who: usize, what: &str, write: impl FnOnce() -> std::io::Result<T>) -> Option<T> {
+        if self.has_failed() {
             return None;
         }
         let since = self.now_ms();
-        self.writing_since.store(since, Ordering::Relaxed);
+        self.writing_since[who].store(since, Ordering::SeqCst);
         let result = write();
-        if self.writing.fetch_sub(1, Ordering::SeqCst) == 1 {
-            self.writing_since.store(0, Ordering::Relaxed);
-        }
+        self.writing_since[who].store(0, Ordering::SeqCst);
         if self.now_ms() - since > SLOW_MS {
             self.slow_writes.fetch_add(1, Ordering::Relaxed);
         }

@@ -141,7 +141,8 @@ fn put_together(
     let keeps: Vec<bool> = uuids.iter().zip(config).map(keeps).collect();
     let away: u64 = absent.iter().map(|absent| bytes_of(absent, &parts, extent_bytes)).sum();
     share_out(&mut parts, &mut stripes, &mut newest, &uuids, &Sizes { config, keeps: &keeps, away })?;
-    newest.sequence += 1;
+    // The one in between may be on its way to a device that hangs.
+    newest.sequence += 2;
     let mut maps = Maps { sequence: newest.sequence, volumes: newest.volumes, members: Vec::new() };
     maps.members.extend(parts.iter().map(|part| Member {
         uuid: part.label.volume,

@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 
 use super::Pool;
 use super::device::Device;
-use crate::limits::HANG_MS;
+use crate::limits::STOP_MS;
 
 /// A device that did not come back from what was asked of it when its pool was stopped. Nobody may use it before
-/// that [is over](Self::is_over): what is on its way may still be written.
+/// that [is over](Self::is_over): its thread still writes what was in its queue.
 #[derive(Debug, Clone)]
 pub struct Hung(Arc<Device>);
 
@@ -22,17 +22,21 @@ impl Hung {
         &self.0.path
     }
 
-    /// It has come back, and nothing more is written.
+    /// It has come back, and nobody writes or reads there any more.
     #[must_use]
     pub fn is_over(&self) -> bool {
-        !self.0.is_at_work.load(Ordering::SeqCst) && !self.0.health.is_writing() && !self.0.health.hangs()
+        !self.is_at_work() && self.0.lives.pins.iter().all(|pins| pins.load(Ordering::SeqCst) == 0)
+    }
+
+    fn is_at_work(&self) -> bool {
+        self.0.is_at_work.load(Ordering::SeqCst) || self.0.health.is_noting() || self.0.health.hangs()
     }
 }
 
 impl Pool {
     /// Writes what is in the queues, and then nothing more. Gives the devices that were not waited for, since
-    /// something took longer than [`HANG_MS`]; the same ones again where it was called before, for what waited to
-    /// be removed there may still be there.
+    /// something takes longer than [`HANG_MS`](crate::limits::HANG_MS), or all of it longer than [`STOP_MS`]; the
+    /// same ones again where it was called before.
     pub fn stop(&mut self) -> Vec<Hung> {
         if self.threads.is_empty() {
             return self.hung.clone();
@@ -40,20 +44,17 @@ impl Pool {
         for device in &self.shared.devices {
             device.stop();
         }
-        let began = Instant::now();
-        while !self.has_ended() {
-            if self.is_in_vain(began.elapsed()) {
-                self.shared.devices.iter().for_each(|device| device.health.give_up());
-                break;
-            }
+        let until = Instant::now() + Duration::from_millis(STOP_MS);
+        while !self.has_ended() && !self.is_in_vain() && Instant::now() < until {
             std::thread::sleep(Duration::from_millis(1));
         }
+        self.shared.is_given_up.store(!self.has_ended(), Ordering::SeqCst);
+        let all = self.shared.devices.iter().map(|device| Hung(Arc::clone(device)));
+        self.hung = all.filter(Hung::is_at_work).collect();
         for thread in self.threads.drain(..).filter(|thread| thread.is_finished()) {
             // One that has panicked has nothing more to write.
             drop(thread.join());
         }
-        let all = self.shared.devices.iter().map(|device| Hung(Arc::clone(device)));
-        self.hung = all.filter(|hung| !hung.is_over()).collect();
         self.hung.clone()
     }
 
@@ -63,10 +64,10 @@ impl Pool {
         self.threads.iter().all(|thread| thread.is_finished()) && !is_excluding()
     }
 
-    /// Who is still at work waits for what hangs, or has had as long again.
-    fn is_in_vain(&self, waited: Duration) -> bool {
+    /// Who is still at work waits for what hangs.
+    fn is_in_vain(&self) -> bool {
         let mut at_work = self.shared.devices.iter().filter(|device| device.is_at_work.load(Ordering::SeqCst));
         let any_hangs = self.shared.devices.iter().any(|device| device.health.hangs());
-        any_hangs && (at_work.all(|device| device.health.hangs()) || waited > Duration::from_millis(2 * HANG_MS))
+        any_hangs && at_work.all(|device| device.health.hangs())
     }
 }

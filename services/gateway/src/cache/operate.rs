@@ -193,6 +193,14 @@ impl Cache {
         Ok(rules.iter().flat_map(places).collect())
     }
 
+    fn note_change_of(&self, url: &str) -> Result<(), String> {
+        let parts = parsed(url)?;
+        for (rules, _) in &*self.urls.lock().unwrap_or_else(PoisonError::into_inner) {
+            self.searches.note_change(self.key(path_of(&parts.text(rules))));
+        }
+        Ok(())
+    }
+
     /// What begins so. Where the server has said what of queries counts, those of the path are written in another
     /// way than they were asked for: all of them are meant by a prefix that has one.
     fn of_prefix(&self, prefix: &str) -> Result<Vec<What>, String> {
@@ -201,6 +209,10 @@ impl Cache {
         let whats = |(rules, _): &(UrlRules, Option<Name>)| {
             let text = parts.text(rules);
             let path = path_of(&text);
+            // What is on its way may turn out to be cut so that a prefix with a query is not seen to be about it.
+            if path.len() < text.len() {
+                self.searches.note_change(self.key(path));
+            }
             if path.len() == text.len() || self.cut(rules, &text).is_none() {
                 return vec![What::Prefix(text.into())];
             }
@@ -265,6 +277,8 @@ impl Cache {
             PurgeScope::Url(url) => {
                 // All of them, whether or not the first is durable.
                 let mut purged = Ok(());
+                // What is on its way is not cut after we have looked where it is.
+                self.note_change_of(url)?;
                 for (Place { text, key }, _) in self.places_of(url)? {
                     let one = self.storage.purge(is_soft, What::Url(self.key(&text))).await;
                     if is_soft {

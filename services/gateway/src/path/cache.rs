@@ -207,8 +207,12 @@ async fn serve_through(
         match wait(exchange, &reader).await {
             Ok(arriving) => {
                 let response = &arriving.response;
-                if purged_since.is_some_and(|since| caching.cache.lets_go_purged(key, &reader, response, since)) {
-                    continue;
+                if let Some(since) = purged_since {
+                    asked.cut = caching.cache.cut(&caching.urls, &asked.whole.text);
+                    let texts: [&[u8]; 2] = [&asked.whole.text, &asked.place().text];
+                    if caching.cache.lets_go_purged(key, &reader, (texts, since), response) {
+                        continue;
+                    }
                 }
                 if !reader.is_asker() && !is_for(exchange, caching, &asked, response) {
                     asked.cut = caching.cache.cut(&caching.urls, &asked.whole.text);

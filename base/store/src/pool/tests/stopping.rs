@@ -81,11 +81,36 @@ fn one_that_is_only_slow_is_waited_for() {
     (0..30).for_each(|number| assert!(put(&a, number, 1, 20_000)));
     std::thread::scope(|scope| {
         let hung = scope.spawn(|| pool.stop());
-        std::thread::sleep(Duration::from_millis(HANG_MS / 2));
+        std::thread::sleep(Duration::from_millis(HANG_MS / 10));
         assert!(!hung.is_finished());
         drop(stalled);
         assert!(hung.join().unwrap().is_empty());
     });
     let pool = pool.apply(&config, Vec::new()).unwrap();
     (0..30).for_each(|number| assert_eq!(read(&pool.volume("a").unwrap(), number), Some(1)));
+}
+
+#[test]
+fn what_was_forgotten_while_it_hung_is_forgotten() {
+    let disks = [disk(24 * MIB)];
+    let mut config = config(vec![volume("a", 20 * MIB)]);
+    config.physical_volumes = vec![named(0)];
+    let mut pool = open(&disks, &config).unwrap();
+    let a = pool.volume("a").unwrap();
+    (0..30).for_each(|number| assert!(put(&a, number, 1, 20_000)));
+    assert!(pool.flush());
+    let stalled = disks[0].stall();
+    assert!(put(&a, 99, 1, 20_000));
+    std::thread::sleep(Duration::from_millis(HANG_MS / 10));
+    assert!((0..10).all(|number| a.forget(key(number))));
+    let hung = pool.stop();
+    assert_eq!(hung.len(), 1);
+    let error = pool.apply(&config, Vec::new()).unwrap_err();
+    assert!(error.to_string().contains(Hung::REASON), "{error}");
+    assert!(!hung[0].is_over());
+    drop(stalled);
+    is_over(&hung);
+    let pool = open(&disks, &config).unwrap();
+    let found: Vec<u64> = (0..30).filter(|&number| read(&pool.volume("a").unwrap(), number).is_some()).collect();
+    assert_eq!(found, (10..30).collect::<Vec<_>>());
 }

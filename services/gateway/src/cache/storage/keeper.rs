@@ -93,7 +93,7 @@ impl Keeper<'_> {
         let before = std::mem::replace(&mut self.group, group);
         if self.group.is_none() {
             self.close();
-            self.devices.clear();
+            self.let_go();
             self.shared.publish(Volumes::default());
             self.shared.is_now(State::Off);
         } else if !self.has_left {
@@ -147,10 +147,17 @@ impl Keeper<'_> {
         let mut config = config_of(group);
         let mut disks = Vec::new();
         let mut too_small = None;
+        // To look into one that hangs would be to wait for it.
+        let usage = lock(&self.shared.pool).as_ref().map(Pool::usage);
+        let devices = usage.iter().flat_map(|usage| &usage.physical_volumes);
+        let slow: Vec<&PathBuf> =
+            devices.filter(|device| device.state == pool::State::Slow).map(|device| &device.path).collect();
         for (wanted, physical) in config.physical_volumes.iter_mut().zip(&group.physical_volumes) {
             match self.disk(&physical.path, physical.size.unwrap_or(0)) {
                 Ok(disk) => {
-                    if let Err(error) = disk.grow(physical.size.unwrap_or(0)) {
+                    if !slow.contains(&&physical.path)
+                        && let Err(error) = disk.grow(physical.size.unwrap_or(0))
+                    {
                         let why = format!("{} cannot grow as far: {error}", physical.path.display());
                         too_small.get_or_insert(why);
                     }
@@ -246,26 +253,33 @@ impl Keeper<'_> {
         }
     }
 
-    /// Says what has become of devices. One that is not in the config any more is let go once nothing on it is left
-    /// to be moved, and one that hung and has come back is taken back.
+    /// Says what has become of devices, and lets go of one that is not in the config any more, once nothing on it is
+    /// left to be moved, or it has come back.
     fn look(&mut self) {
         let hung = self.hung.len();
         self.hung.retain(|hung| !hung.is_over());
-        let mut is_new = self.hung.len() < hung;
+        let has_come_back = self.hung.len() < hung;
         let found = lock(&self.shared.pool).as_ref().map(|pool| (pool.usage(), pool.evacuated()));
-        if let Some((usage, is_evacuated)) = found {
-            is_new |= is_evacuated && usage.physical_volumes.iter().any(|device| device.leaving.is_some());
-            for device in usage.physical_volumes {
-                let before = self.told.insert(device.path.clone(), device.state.clone());
-                if before.unwrap_or(pool::State::Working) != device.state {
-                    Event::DeviceState { path: &device.path, state: &device.state }.write();
-                }
+        let Some((usage, is_evacuated)) = found else {
+            if has_come_back && self.has_left {
+                self.close();
+            } else if has_come_back {
+                self.open();
+                self.let_go();
+            }
+            return;
+        };
+        let is_leaving = usage.physical_volumes.iter().any(|device| device.leaving.is_some());
+        for device in usage.physical_volumes {
+            let before = self.told.insert(device.path.clone(), device.state.clone());
+            if before.unwrap_or(pool::State::Working) != device.state {
+                Event::DeviceState { path: &device.path, state: &device.state }.write();
             }
         }
-        if is_new && self.has_left {
-            self.close();
-        } else if is_new {
+        if is_leaving && is_evacuated {
             self.open();
+        }
+        if is_leaving && is_evacuated || has_come_back {
             self.let_go();
         }
     }

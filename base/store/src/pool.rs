@@ -118,7 +118,7 @@ impl Pool {
         let why_out = |path: &PathBuf| out.iter().find(|(known, _)| known == path).map(|(_, why)| why.clone());
         let mut config = config.clone();
         for named in &mut config.physical_volumes {
-            named.missing = why_out(&named.path).or(named.missing.take());
+            named.missing = why_out(&named.path).or_else(|| named.missing.take());
         }
         let mut sources: Vec<_> = added
             .into_iter()

@@ -9,10 +9,10 @@ fn named(number: usize) -> PhysicalVolumeConfig {
 }
 
 fn is_evacuated(pool: &Pool) {
-    let until = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    let until = Instant::now() + Duration::from_secs(60);
     while !pool.evacuated() {
-        assert!(std::time::Instant::now() < until, "{:?}", pool.usage().physical_volumes);
-        std::thread::sleep(std::time::Duration::from_millis(1));
+        assert!(Instant::now() < until, "{:?}", pool.usage().physical_volumes);
+        std::thread::sleep(Duration::from_millis(1));
     }
 }
 

@@ -13,7 +13,7 @@ fn what_is_forgotten_is_gone_at_once() {
     let stalled = [disks[0].stall(), disks[1].stall()];
     // Some are on disk, some are on their way, some both.
     (10..30).for_each(|number| assert!(put(&a, number, 2, 70_000)));
-    let (before, wakes) = (std::time::Instant::now(), std::task::Waker::noop());
+    let (before, wakes) = (Instant::now(), std::task::Waker::noop());
     let mut context = std::task::Context::from_waker(wakes);
     let late = a.writer(key(30), Vec::new()).unwrap().commit().unwrap();
     assert!(late.poll(&mut context).is_pending());

@@ -65,7 +65,7 @@ fn it_is_read_while_it_is_written() {
     writer.push(&whole);
     while !arriving.has_failed() {
         arriving.wake(&waker);
-        std::thread::park_timeout(std::time::Duration::from_millis(10));
+        std::thread::park_timeout(Duration::from_millis(10));
     }
     assert!(writer.commit().is_none());
 }
@@ -106,7 +106,7 @@ fn nothing_is_looked_up_where_a_read_hangs() {
     let reader = std::thread::spawn(move || read(&first, waits));
     let is = |state| pool.usage().physical_volumes[0].state == state;
     while !is(State::Slow) {
-        std::thread::sleep(std::time::Duration::from_millis(10));
+        std::thread::sleep(Duration::from_millis(10));
     }
     for &number in &on_it {
         assert!(a.find(key(number)).is_none() && a.writer(key(number), Vec::new()).is_none());

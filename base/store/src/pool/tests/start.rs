@@ -30,7 +30,7 @@ fn a_hundred_gibibytes_start() {
         let status = std::fs::read_to_string("/proc/self/statm").unwrap();
         status.split(' ').nth(1).unwrap().parse::<u64>().unwrap() * 4096
     };
-    let (began, before) = (std::time::Instant::now(), resident());
+    let (began, before) = (Instant::now(), resident());
     let pool = open();
     let (took, grown) = (began.elapsed(), resident() - before);
     let objects = pool.usage().volumes[0].objects;

@@ -163,12 +163,16 @@ fn who_waits_for_another_query_gets_it_only_by_the_servers_word() {
         let gateway = caching(place, &server, "{}");
         assert_eq!(gateway.get("/p?first").expect(200).text(), "first");
         gateway.command_ok(&["cache", "purge", "--all"]);
+        let get = |path: &str| assert_eq!(gateway.get(path).expect(200).text(), path);
         thread::scope(|scope| {
-            for path in ["/p?a=1", "/p?a=2"] {
-                let gateway = &gateway;
-                scope.spawn(move || assert_eq!(gateway.get(path).expect(200).text(), path));
-            }
+            scope.spawn(|| get("/p?a=1"));
+            eventually("the server is asked", || server.count() == 2);
+            scope.spawn(|| get("/p?a=2"));
             eventually("one waits for the other", || gateway.json(&["cache"])["requests"]["collapsed"] == 1);
+            // Those who come after a purge look again what it is about, and not only that.
+            gateway.command_ok(&["cache", "purge", "--tag", "other"]);
+            scope.spawn(|| get("/p?a=3"));
+            eventually("so does a third", || gateway.json(&["cache"])["requests"]["collapsed"] == 2);
             drop(go);
         });
     });

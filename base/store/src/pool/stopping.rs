@@ -28,6 +28,12 @@ impl Hung {
         !self.is_at_work() && self.0.lives.pins.iter().all(|pins| pins.load(Ordering::SeqCst) == 0)
     }
 
+    /// It has come back with an error: what was to be removed there may still be there.
+    #[must_use]
+    pub fn has_failed(&self) -> bool {
+        self.0.health.has_failed()
+    }
+
     fn is_at_work(&self) -> bool {
         self.0.is_at_work.load(Ordering::SeqCst) || self.0.health.is_noting() || self.0.health.hangs()
     }
@@ -66,7 +72,8 @@ impl Pool {
 
     /// Who is still at work waits for what hangs.
     fn is_in_vain(&self) -> bool {
-        let mut at_work = self.shared.devices.iter().filter(|device| device.is_at_work.load(Ordering::SeqCst));
+        let is_at_work = |device: &&Arc<Device>| device.is_at_work.load(Ordering::SeqCst) || device.health.is_noting();
+        let mut at_work = self.shared.devices.iter().filter(is_at_work);
         let any_hangs = self.shared.devices.iter().any(|device| device.health.hangs());
         any_hangs && at_work.all(|device| device.health.hangs())
     }

@@ -209,10 +209,6 @@ impl Cache {
         let whats = |(rules, _): &(UrlRules, Option<Name>)| {
             let text = parts.text(rules);
             let path = path_of(&text);
-            // What is on its way may turn out to be cut so that a prefix with a query is not seen to be about it.
-            if path.len() < text.len() {
-                self.searches.note_change(self.key(path));
-            }
             if path.len() == text.len() || self.cut(rules, &text).is_none() {
                 return vec![What::Prefix(text.into())];
             }
@@ -292,9 +288,13 @@ impl Cache {
             }
             PurgeScope::Prefix(prefix) => {
                 let mut purged = Ok(());
+                // What is on its way may turn out to be cut so that a prefix with a query is not seen to be about it:
+                // before we look, and after the last one, for that may take its time.
+                self.note_change_of(prefix)?;
                 for what in self.of_prefix(prefix)? {
                     purged = purged.and(self.storage.purge(is_soft, what).await);
                 }
+                self.note_change_of(prefix)?;
                 purged
             }
             PurgeScope::Tag(tag) => self.storage.purge(is_soft, What::Tag(tag_of(tag.as_bytes()))).await,

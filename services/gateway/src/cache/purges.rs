@@ -124,14 +124,27 @@ impl Purges {
         Note { is_soft: false, what: What::All, ..self.add_noted(is_soft, what) }
     }
 
+    /// A note that all before it is purged, for those who come after us: we know better.
+    pub(super) fn note_for_all(&self) -> Note {
+        let mut made = self.made.write().unwrap_or_else(PoisonError::into_inner);
+        let note = self.next(false, What::All);
+        self.newest.store(note.number, Ordering::Release);
+        Note { previous: std::mem::replace(&mut made.last_noted, note.number), ..note }
+    }
+
     fn make(&self, made: &mut Made, is_soft: bool, what: What) -> Note {
-        let newest = self.newest.load(Ordering::Relaxed);
-        let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |age| age.as_millis() as u64);
-        let note = Note { number: now_ms.max(newest + 1), previous: 0, is_soft, what };
+        let note = self.next(is_soft, what);
         made.mark(&note);
         // Whoever sees the number finds the purge.
         self.newest.store(note.number, Ordering::Release);
         note
+    }
+
+    /// With a number above all others; by who may change what was made.
+    fn next(&self, is_soft: bool, what: What) -> Note {
+        let newest = self.newest.load(Ordering::Relaxed);
+        let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |age| age.as_millis() as u64);
+        Note { number: now_ms.max(newest + 1), previous: 0, is_soft, what }
     }
 
     /// Takes over what another life of the cache has noted, in the order of numbers. Where one is missing,
@@ -285,6 +298,14 @@ mod tests {
         after.load([&first, &second].map(|note| Note::from_bytes(note.key(), Some(&note.to_bytes()))).into_iter());
         assert_eq!(after.judge(b"", 9, [3], 0), Purge::None, "neither of the two is about it");
         assert_eq!(after.judge(b"", 9, [2], 0), Purge::Hard);
+        // What was missed is noted for those who come after, who do not know what it was.
+        let missed = before.note_for_all();
+        assert_eq!(before.judge(b"", 8, [3], 0), Purge::None);
+        let last = Purges::default();
+        let notes = [&first, &second, &missed];
+        last.load(notes.map(|note| Note::from_bytes(note.key(), Some(&note.to_bytes()))).into_iter());
+        assert_eq!(last.judge(b"", 8, [3], second.number), Purge::Hard);
+        assert_eq!(last.judge(b"", 8, [3], missed.number), Purge::None);
         let third = after.add_noted(false, What::All);
         assert_eq!(third.previous, second.number);
     }

@@ -10,6 +10,7 @@ mod keeper;
 use std::collections::{HashMap, VecDeque};
 use std::fs::File;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
@@ -33,6 +34,8 @@ struct Shared {
     purges: Arc<Purges>,
     /// Purges that are not durable yet. Of too many the oldest are dropped: what is older counts as purged then.
     unnoted: Mutex<VecDeque<Note>>,
+    /// Something was purged while there was no pool, of which there is no note.
+    has_missed: AtomicBool,
     /// What routes use, and the purges' journal.
     volumes: RwLock<Volumes>,
     pool: Mutex<Option<Pool>>,
@@ -110,6 +113,7 @@ impl Storage {
         let shared = Arc::new(Shared {
             purges: Arc::clone(purges),
             unnoted: Mutex::default(),
+            has_missed: AtomicBool::new(false),
             volumes: RwLock::default(),
             pool: Mutex::default(),
             state: watch::Sender::new(State::Off),
@@ -196,8 +200,12 @@ impl Storage {
         }
     }
 
-    /// The same, without waiting, and only for as long as this process lives.
+    /// The same, without waiting, and only for as long as this process lives. Where there is no pool that it could
+    /// be noted in, those after it take all that is older to be purged.
     pub(super) fn purge_for_now(&self, what: What) {
+        if matches!(*self.shared.state.borrow(), State::Failed(_)) {
+            self.shared.has_missed.store(true, Ordering::SeqCst);
+        }
         self.shared.purges.add(false, what);
     }
 
@@ -244,6 +252,9 @@ impl Shared {
 
     /// Makes durable what is not, the oldest first. What cannot be stays for the next time.
     fn write_notes(&self) -> Result<(), String> {
+        if self.has_missed.swap(false, Ordering::SeqCst) {
+            self.is_to_note(self.purges.note_for_all());
+        }
         let Some(journal) = self.volumes().journal.clone() else {
             return Err("the storage of the cache is not open".to_owned());
         };

@@ -208,9 +208,10 @@ async fn serve_through(
             Ok(arriving) => {
                 let response = &arriving.response;
                 if let Some(since) = purged_since {
-                    asked.cut = caching.cache.cut(&caching.urls, &asked.whole.text);
-                    let texts: [&[u8]; 2] = [&asked.whole.text, &asked.place().text];
+                    let cut = caching.cache.cut(&caching.urls, &asked.whole.text);
+                    let texts: [&[u8]; 2] = [&asked.whole.text, &cut.as_ref().unwrap_or(&asked.whole).text];
                     if caching.cache.lets_go_purged(key, &reader, (texts, since), response) {
+                        asked.cut = cut;
                         continue;
                     }
                 }

@@ -11,7 +11,7 @@ use sumun_config::checked::CacheGroup;
 use sumun_store::Key;
 use sumun_store::pool::{self, Disk, FileDisk, Hung, Pool};
 
-use super::super::purges::Note;
+use super::super::purges::{Note, What};
 use super::{Order, Shared, State, Volumes, lock};
 use crate::events::Event;
 use crate::limits::{CACHE_LOOK, CACHE_LOOK_AGAIN};
@@ -128,8 +128,10 @@ impl Keeper<'_> {
             Err(Closed::Busy) => State::Waiting,
             Err(Closed::Failed(why)) => State::Failed(why),
         };
-        if let State::Failed(why) = &state {
-            Event::StorageClosed { why }.write();
+        match &state {
+            State::Failed(why) => Event::StorageClosed { why }.write(),
+            State::Open(_) => self.let_go(),
+            _ => {}
         }
         self.shared.is_now(state);
     }
@@ -256,14 +258,15 @@ impl Keeper<'_> {
     /// Says what has become of devices, and lets go of one that is not in the config any more, once nothing on it is
     /// left to be moved, or it has come back.
     fn look(&mut self) {
-        let hung = self.hung.len();
-        self.hung.retain(|hung| !hung.is_over());
-        let has_come_back = self.hung.len() < hung;
+        let back: Vec<Hung> = self.hung.extract_if(.., |hung| hung.is_over()).collect();
         let found = lock(&self.shared.pool).as_ref().map(|pool| (pool.usage(), pool.evacuated()));
         let Some((usage, is_evacuated)) = found else {
-            if has_come_back && self.has_left {
+            if !back.is_empty() && self.has_left {
                 self.close();
-            } else if has_come_back {
+            } else if !back.is_empty() {
+                if back.iter().any(Hung::has_failed) {
+                    self.shared.is_to_note(self.shared.purges.add_for_all(false, What::All));
+                }
                 self.open();
                 self.let_go();
             }
@@ -278,16 +281,18 @@ impl Keeper<'_> {
         }
         if is_leaving && is_evacuated {
             self.open();
-        }
-        if is_leaving && is_evacuated || has_come_back {
+        } else if !back.is_empty() {
             self.let_go();
         }
     }
 
-    /// Of devices that are not in the config any more.
+    /// Of devices that are not in the config any more, and that the pool does not empty either.
     fn let_go(&mut self) {
-        let named: Vec<_> = self.group.iter().flat_map(|group| &group.physical_volumes).map(|one| &one.path).collect();
-        let is_gone = |path: &&PathBuf| !named.contains(path) && !self.hangs(path);
+        let usage = lock(&self.shared.pool).as_ref().map(Pool::usage);
+        let leaving = usage.iter().flat_map(|usage| &usage.physical_volumes).filter(|device| device.leaving.is_some());
+        let named = self.group.iter().flat_map(|group| &group.physical_volumes).map(|one| &one.path);
+        let needed: Vec<_> = named.chain(leaving.map(|device| &device.path)).collect();
+        let is_gone = |path: &&PathBuf| !needed.contains(path) && !self.hangs(path);
         let gone: Vec<PathBuf> = self.devices.keys().filter(is_gone).cloned().collect();
         for path in gone {
             // Whoever still reads there does not keep others away.

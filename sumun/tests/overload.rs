@@ -333,7 +333,7 @@ fn servers_that_refuse_are_sent_less() {
         let config = format!(
             "access_log: {{ to: $DIR/access.log, format: \"{{target}} {{status}} {{reason}}\" }}\n\
              pools: {{ app: {{ servers: \"{}\", throttle: on, outlier: off }} }}\n\
-             listeners: {{ web: {{ bind: \"$BIND\", routes: [\n\
+             listeners: {{ web: {{ bind: \"$BIND\", bounds: {{ requests: 1000000 }}, routes: [\n\
                {{ path: /shop, proxy: app, priority: low, degrade: {{ files: {{ root: $DIR/static, fallback: sorry.html }} }} }},\n\
                {{ path: /, proxy: app }} ] }} }}\n",
             server.address()

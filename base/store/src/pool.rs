@@ -213,18 +213,18 @@ impl Pool {
     /// What was committed before is durable. Waits for the disk, for
     /// [`REMOVE_MS`](crate::limits::REMOVE_MS) at most. False: a device has failed, or does not keep up.
     pub fn flush(&self) -> bool {
-        let mut waiting = Vec::new();
-        for device in &self.shared.devices {
+        let ask = |device: &Arc<Device>| {
             let (done, told) = sync_channel(1);
-            if !device.ask(Job::Flush { done }) {
-                return false;
-            }
-            waiting.push(told);
-        }
+            device.ask(Job::Flush { done }).then_some(told)
+        };
+        // All of them, whatever becomes of one.
+        let waiting: Vec<_> = self.shared.devices.iter().map(ask).collect();
         let until = Instant::now() + Duration::from_millis(REMOVE_MS);
-        let is_told =
-            |told: Receiver<bool>| told.recv_timeout(until.saturating_duration_since(Instant::now())) == Ok(true);
-        waiting.into_iter().all(is_told)
+        let is_told = |told: Receiver<bool>| {
+            let left = until.saturating_duration_since(Instant::now());
+            told.recv_timeout(left) == Ok(true)
+        };
+        waiting.into_iter().fold(true, |is_all, told| told.is_some_and(is_told) & is_all)
     }
 
     /// Writes what is in the queues, makes it durable, and waits until no range of a device is held, within

@@ -24,6 +24,20 @@ fn config(volumes: Vec<VolumeConfig>) -> Config {
     Config { physical_volumes: Vec::new(), extent_bytes: MIB, volumes }
 }
 
+/// The physical volumes that [`open`] gives, by their place in the list.
+fn named(number: usize) -> PhysicalVolumeConfig {
+    PhysicalVolumeConfig { path: PathBuf::from(format!("disk {number}")), size: 0, missing: None }
+}
+
+/// Waits until it is so.
+fn eventually(is_so: impl Fn() -> bool) {
+    let until = Instant::now() + Duration::from_secs(60);
+    while !is_so() {
+        assert!(Instant::now() < until, "it has not come to be so");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
 fn disk(size: u64) -> Arc<SimDisk> {
     Arc::new(SimDisk::new(vec![0; size as usize]))
 }

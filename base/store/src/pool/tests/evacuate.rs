@@ -4,18 +4,6 @@ use std::collections::HashMap;
 
 use super::*;
 
-fn named(number: usize) -> PhysicalVolumeConfig {
-    PhysicalVolumeConfig { path: PathBuf::from(format!("disk {number}")), size: 0, missing: None }
-}
-
-fn is_evacuated(pool: &Pool) {
-    let until = Instant::now() + Duration::from_secs(60);
-    while !pool.evacuated() {
-        assert!(Instant::now() < until, "{:?}", pool.usage().physical_volumes);
-        std::thread::sleep(Duration::from_millis(1));
-    }
-}
-
 #[test]
 fn what_a_device_holds_moves_before_it_is_let_go() {
     let disks = [disk(24 * MIB), disk(24 * MIB), disk(24 * MIB)];
@@ -37,7 +25,7 @@ fn what_a_device_holds_moves_before_it_is_let_go() {
     let usage = pool.usage();
     assert!(usage.physical_volumes.iter().all(|device| device.leaving.is_some() == device.path.ends_with("disk 2")));
     drop(stalled);
-    is_evacuated(&pool);
+    eventually(|| pool.evacuated());
     assert!(pool.flush());
     let check = |pool: &Pool| {
         let a = pool.volume("a").unwrap();
@@ -125,7 +113,7 @@ fn come_and_go(seed: u64) {
             }
         }
         if random.bool() {
-            is_evacuated(&pool);
+            eventually(|| pool.evacuated());
         }
         (0..40).for_each(|number| check(number, &latest, &gone));
         drop(a);

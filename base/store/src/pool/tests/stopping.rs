@@ -1,21 +1,7 @@
 //! Devices that do not come back from what was asked of them while the pool is changed or closed.
 
-use std::time::{Duration, Instant};
-
 use super::*;
 use crate::limits::HANG_MS;
-
-fn named(number: usize) -> PhysicalVolumeConfig {
-    PhysicalVolumeConfig { path: PathBuf::from(format!("disk {number}")), size: 0, missing: None }
-}
-
-fn is_over(hung: &[Hung]) {
-    let until = Instant::now() + Duration::from_secs(60);
-    while !hung.iter().all(Hung::is_over) {
-        assert!(Instant::now() < until);
-        std::thread::sleep(Duration::from_millis(1));
-    }
-}
 
 #[test]
 fn the_others_go_on_without_one_that_hangs() {
@@ -53,7 +39,7 @@ fn the_others_go_on_without_one_that_hangs() {
         assert!(put(&a, number, 2, 9000));
     }
     drop(stalled);
-    is_over(&hung);
+    eventually(|| hung.iter().all(Hung::is_over));
     // It is back, and begins anew, whatever was on its way to it.
     let back = Arc::clone(&disks[1]) as Arc<dyn Disk>;
     let pool = pool.apply(&config, vec![("disk 1".into(), back)]).unwrap();
@@ -101,7 +87,6 @@ fn what_was_forgotten_while_it_hung_is_forgotten() {
     assert!(pool.flush());
     let stalled = disks[0].stall();
     assert!(put(&a, 99, 1, 20_000));
-    std::thread::sleep(Duration::from_millis(HANG_MS / 10));
     assert!((0..10).all(|number| a.forget(key(number))));
     let hung = pool.stop();
     assert_eq!(hung.len(), 1);
@@ -109,7 +94,7 @@ fn what_was_forgotten_while_it_hung_is_forgotten() {
     assert!(error.to_string().contains(Hung::REASON), "{error}");
     assert!(!hung[0].is_over());
     drop(stalled);
-    is_over(&hung);
+    eventually(|| hung.iter().all(Hung::is_over));
     let pool = open(&disks, &config).unwrap();
     let found: Vec<u64> = (0..30).filter(|&number| read(&pool.volume("a").unwrap(), number).is_some()).collect();
     assert_eq!(found, (10..30).collect::<Vec<_>>());

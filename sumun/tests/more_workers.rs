@@ -37,12 +37,14 @@ fn is_stopped(process: u32) -> bool {
 }
 
 /// Holds a new worker process up that has only just begun, calls `meanwhile` with its id, and lets it
-/// go on if it is still there; gives what the reload said. A process that was too fast has become one
+/// go on if it is still there; gives what the reload said, and who served before it. A process that was too fast has become one
 /// that serves, and the next try has one worker more.
-fn reload_held_up(gateway: &Instance, workers: &mut usize, mut meanwhile: impl FnMut(u32)) -> Output {
+fn reload_held_up(gateway: &Instance, workers: &mut usize, mut meanwhile: impl FnMut(u32)) -> (Output, u32) {
     loop {
         *workers += 1;
         gateway.write_config(&config(*workers));
+        // One that a process which was too fast has replaced goes first.
+        eventually("one serves", || worker_processes(gateway).len() == 1);
         let before = worker_processes(gateway);
         let said = thread::scope(|scope| {
             let reload = scope.spawn(|| gateway.command(&["reload"]));
@@ -66,7 +68,7 @@ fn reload_held_up(gateway: &Instance, workers: &mut usize, mut meanwhile: impl F
             is_early.then_some(output)
         });
         if let Some(output) = said {
-            return output;
+            return (output, before[0]);
         }
     }
 }
@@ -115,8 +117,7 @@ fn under_load(test: impl Fn(&Instance, &mut usize, &dyn Fn(&str)) + Sync) {
 fn a_slow_start_delays_nobody() {
     under_load(|gateway, workers, flows| {
         for _ in 0..3 {
-            let old = gateway.worker_process();
-            let output = reload_held_up(gateway, workers, |_| flows("traffic while the new process is held up"));
+            let (output, old) = reload_held_up(gateway, workers, |_| flows("traffic while the new process is held up"));
             assert!(output.status.success(), "{}", gateway.log());
             assert_ne!(gateway.worker_process(), old, "another process serves");
             let status = gateway.json(&["status"]);
@@ -130,8 +131,7 @@ fn a_slow_start_delays_nobody() {
 fn a_start_that_fails_loses_nothing() {
     under_load(|gateway, workers, flows| {
         for _ in 0..3 {
-            let old = gateway.worker_process();
-            let output = reload_held_up(gateway, workers, |new| {
+            let (output, old) = reload_held_up(gateway, workers, |new| {
                 flows("traffic while the new process is held up");
                 signal(new, "KILL");
                 eventually("it is gone", || !worker_processes(gateway).contains(&new));

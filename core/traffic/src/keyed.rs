@@ -4,10 +4,11 @@
 //! A key may stand in either of two sets of places. One that is new takes a place that nobody needs, in
 //! the set where more of them are free, so that the table is nearly full before anybody has to go. Where
 //! all places are needed it gets that of the key that weighs least: forgetting that one does the least
-//! harm. Threads share the table without a lock; two that enter the same new key in the same moment may
-//! enter it twice, and count it twice until one of the two is forgotten.
+//! harm. Threads share the table without a lock. Two that enter the same new key in the same moment agree on
+//! one place, unless a third one took a place of the same sets meanwhile: then the key may stand there
+//! twice, and the second one is forgotten as nobody asks for it.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release, fence};
 
 use crate::key::{mix, scale};
 
@@ -100,31 +101,46 @@ impl<'a> Set<'a> {
     #[inline]
     fn find(&self, hash: u64) -> Option<&'a AtomicU64> {
         let place = self.keys.iter().position(|key| key.load(Relaxed) == hash)?;
+        // What the word was for who had the place before is not seen any more.
+        fence(Acquire);
         self.words.get(place)
     }
 }
 
-/// Gives the key the place of one that is missed least.
+/// Gives the key the place of one that is missed least. Whoever finds that another thread has changed the
+/// place meanwhile looks again.
 fn enter<'a>(sets: &[Set<'a>; 2], hash: u64, weight: impl Fn(u64) -> u64) -> &'a AtomicU64 {
     let lightest = |set: &Set<'a>| {
-        let weights = set.words.iter().map(|word| weight(word.load(Relaxed)));
-        let (mut free, mut least, mut place) = (0, u64::MAX, 0);
-        for (index, weight) in weights.enumerate() {
+        let (mut free, mut least, mut found) = (0, u64::MAX, (0, 0, 0));
+        for (place, (key, word)) in set.keys.iter().zip(set.words).enumerate() {
+            // The key first: one that enters behind this is noticed by its key.
+            let (key, word) = (key.load(Acquire), word.load(Relaxed));
+            let weight = weight(word);
             free += usize::from(weight == 0);
             if weight < least {
-                (least, place) = (weight, index);
+                (least, found) = (weight, (place, key, word));
             }
         }
-        (free, least, place)
+        (free, least, found)
     };
-    let (here, there) = (lightest(&sets[0]), lightest(&sets[1]));
-    let is_there = if here.0 + there.0 > 0 { there.0 > here.0 } else { there.1 < here.1 };
-    let (set, (_, _, place)) = if is_there { (&sets[1], there) } else { (&sets[0], here) };
-    // Both are of the set that `place` was found in.
-    let (key, word) = (&set.keys[place], &set.words[place]);
-    word.store(0, Relaxed);
-    key.store(hash, Relaxed);
-    word
+    loop {
+        let (here, there) = (lightest(&sets[0]), lightest(&sets[1]));
+        // Behind the look at the places: who entered it before has counted there, who does so from now on
+        // takes the place that is taken here.
+        if let Some(found) = sets.iter().find_map(|set| set.find(hash)) {
+            return found;
+        }
+        let is_there = if here.0 + there.0 > 0 { there.0 > here.0 } else { there.1 < here.1 };
+        let (set, (_, _, found)) = if is_there { (&sets[1], there) } else { (&sets[0], here) };
+        let (place, had_key, had_word) = found;
+        // Both are of the set that `place` was found in.
+        let (key, word) = (&set.keys[place], &set.words[place]);
+        if word.compare_exchange(had_word, 0, Relaxed, Relaxed).is_ok()
+            && key.compare_exchange(had_key, hash, Release, Relaxed).is_ok()
+        {
+            return word;
+        }
+    }
 }
 
 #[cfg(test)]
@@ -161,6 +177,29 @@ mod tests {
         // Nothing weighs anything any more.
         words.of(1000, |_| 0);
         assert_eq!(words.known(1000).map(|word| word.load(Relaxed)), Some(0));
+    }
+
+    #[test]
+    fn threads_that_enter_the_same_key_at_once_count_it_together() {
+        const KEYS: u64 = 20_000;
+        let words = Words::new(2 * KEYS as usize);
+        let at = AtomicU64::new(0);
+        std::thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    for key in 1..=KEYS {
+                        // Both go on to the next key at the same moment.
+                        at.fetch_add(1, Relaxed);
+                        while at.load(Relaxed) < 2 * key {
+                            std::hint::spin_loop();
+                        }
+                        words.of(key, alive).fetch_add(1, Relaxed);
+                    }
+                });
+            }
+        });
+        let wrong = (1..=KEYS).filter(|key| words.known(*key).map(|word| word.load(Relaxed)) != Some(2));
+        assert_eq!(wrong.count(), 0);
     }
 
     #[test]

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 
 use support::Scratch;
+use support::caching::{body, sized};
 use support::http2;
 use support::instance::{Instance, PATIENCE, Place, eventually, everywhere, signal};
 use support::server::{Request, Server};
@@ -53,22 +54,6 @@ fn status(answer: &Answer) -> &str {
 
 fn is_hit(answer: &Answer) -> bool {
     status(answer).starts_with("sumun; hit")
-}
-
-/// `/SIZE/…` is a body of so many bytes that says where it is from; each answer counts on.
-fn sized(place: Place, fields: &'static str) -> Server {
-    let count = AtomicUsize::new(0);
-    Server::answering(place.ip, move |request: &Request| {
-        let number = count.fetch_add(1, Ordering::SeqCst) + 1;
-        let size = request.target.split('/').nth(1).and_then(|size| size.parse().ok()).unwrap_or(0);
-        let head = format!("HTTP/1.1 200 OK\r\n{fields}X-Number: {number}\r\nContent-Length: {size}\r\n\r\n");
-        [head.into_bytes(), body(&request.target, size)].concat()
-    })
-}
-
-fn body(target: &str, size: usize) -> Vec<u8> {
-    let seed = target.bytes().fold(7_u32, |sum, byte| sum.wrapping_mul(31).wrapping_add(u32::from(byte)));
-    (0..size as u32).map(|at| (seed.wrapping_add(at / 3) ^ (at >> 9)) as u8).collect()
 }
 
 const SIZES: [&str; 5] = ["/0/a", "/100/a", "/200000/a", "/300000/a", "/3500000/a"];

@@ -3,7 +3,7 @@
 //! Linux only. Everything here is a thin, typed layer over system calls: no policy, no event
 //! loop, no knowledge of the config. The one crate that may hold `unsafe`; what no safe library offers
 //! is a few socket options, batches of datagrams ([`datagrams`]), the mask of signals ([`signals`]), to own what the service manager
-//! has opened ([`given`]), what a child does before it is another program ([`group`]), the program's own pages ([`image`]), and to try what the sandbox refuses ([`sandbox::acts`]).
+//! has opened ([`given`]), what a child does before it is another program ([`group`]), the program's own pages ([`image`]), to read memory that is a file ([`pages`]), and to try what the sandbox refuses ([`sandbox::acts`]).
 
 pub mod child;
 pub mod clock;
@@ -17,6 +17,7 @@ pub mod limits;
 pub mod memory;
 pub mod notify;
 mod options;
+pub mod pages;
 pub mod pass;
 pub mod pipes;
 pub mod ports;

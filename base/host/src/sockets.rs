@@ -10,6 +10,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, fchmod};
+use rustix::net::SendFlags;
 use rustix::net::sockopt::set_socket_recv_buffer_size_force;
 use rustix::process::umask;
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
@@ -268,6 +269,14 @@ fn remove_stale_socket(path: &Path, address: &str) -> Result<(), ListenError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(ListenError::Failed { address: address.to_owned(), error }),
     }
+}
+
+/// Sends what more comes behind soon: the kernel waits a moment for that, and puts both into the same packets.
+///
+/// # Errors
+/// As of send(2); [`io::ErrorKind::WouldBlock`] when the socket is full.
+pub fn send_more(socket: impl AsFd, bytes: &[u8]) -> io::Result<usize> {
+    Ok(rustix::io::retry_on_intr(|| rustix::net::send(&socket, bytes, SendFlags::MORE | SendFlags::NOSIGNAL))?)
 }
 
 /// Connections that wait at a listening TCP socket to be accepted, and how many may.

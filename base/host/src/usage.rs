@@ -7,7 +7,7 @@ use std::time::Duration;
 /// Memory of this process, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Memory {
-    /// Resident now.
+    /// Resident now, with what lies in [`pages`](crate::pages), whether it is mapped or not.
     pub resident_bytes: u64,
     /// The most that was ever resident.
     pub peak_resident_bytes: u64,
@@ -24,7 +24,9 @@ pub struct CpuTime {
 
 /// From /proc/self/status.
 pub fn memory() -> io::Result<Memory> {
-    parse_status(&fs::read_to_string("/proc/self/status")?).ok_or_else(unreadable)
+    let (memory, shared) = parse_status(&fs::read_to_string("/proc/self/status")?).ok_or_else(unreadable)?;
+    let resident_bytes = memory.resident_bytes + crate::pages::bytes_in_use().saturating_sub(shared);
+    Ok(Memory { resident_bytes, peak_resident_bytes: memory.peak_resident_bytes.max(resident_bytes), ..memory })
 }
 
 /// From /proc/self/stat.
@@ -57,16 +59,18 @@ fn unreadable() -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, "a file in /proc/self has an unknown form")
 }
 
-fn parse_status(text: &str) -> Option<Memory> {
+/// And what of it is resident is memory that could be shared.
+fn parse_status(text: &str) -> Option<(Memory, u64)> {
     let bytes = |name: &str| {
         let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
         line.trim().strip_suffix(" kB")?.parse::<u64>().ok()?.checked_mul(1024)
     };
-    Some(Memory {
+    let memory = Memory {
         resident_bytes: bytes("VmRSS")?,
         peak_resident_bytes: bytes("VmHWM")?,
         virtual_bytes: bytes("VmSize")?,
-    })
+    };
+    Some((memory, bytes("RssShmem").unwrap_or(0)))
 }
 
 fn parse_stat(text: &str, ticks_per_second: u64) -> Option<CpuTime> {

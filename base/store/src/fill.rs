@@ -12,6 +12,7 @@ use std::task::{Context, Poll, Waker};
 
 use crate::limits::{FILL_AHEAD_BYTES, FILL_DISK_BYTES, INTERIMS_MAX, READERS_MAX};
 use crate::on_disk::OnDisk;
+use bytes::Bytes;
 
 /// `H` is what is known of the response before its body, `F` why there is none.
 #[derive(Debug)]
@@ -27,13 +28,13 @@ struct State<H, F> {
     is_wanted: bool,
     head: Option<Arc<H>>,
     /// What the server said before, for the asker.
-    interims: VecDeque<Arc<[u8]>>,
+    interims: VecDeque<Bytes>,
     /// It is for everybody.
     is_shared: bool,
     /// All pieces since the first are here.
     is_kept: bool,
     /// Each with the bytes before it.
-    pieces: VecDeque<(u64, Arc<[u8]>)>,
+    pieces: VecDeque<(u64, Bytes)>,
     /// All that has come, and what of it is in the pieces.
     bytes: u64,
     held_bytes: u64,
@@ -70,7 +71,7 @@ pub enum Ended<F> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum First<H> {
     /// The asker is told so meanwhile.
-    Interim(Arc<[u8]>),
+    Interim(Bytes),
     Head(Arc<H>),
 }
 
@@ -85,7 +86,7 @@ pub enum NoHead<F> {
 /// What a reader gets next.
 #[derive(Debug, Clone)]
 pub enum Next<F> {
-    Piece(Arc<[u8]>),
+    Piece(Bytes),
     /// It is behind: what comes next is on disk, from this byte of the body on. Who has read it there goes on
     /// with [`Reader::skip_to`].
     OnDisk(OnDisk, u64),
@@ -177,7 +178,7 @@ impl<H, F: Copy + Default> Writer<H, F> {
     }
 
     /// The server says something before its answer.
-    pub fn interim(&self, text: Arc<[u8]>) {
+    pub fn interim(&self, text: Bytes) {
         self.fill.change(|state| {
             if state.interims.len() < INTERIMS_MAX {
                 state.interims.push_back(text);
@@ -241,7 +242,7 @@ impl<H, F: Copy + Default> Writer<H, F> {
 
     /// From here on it is written to disk, too, from its first byte; gives what has come so far. `None`: not all
     /// of that is here any more.
-    pub fn move_to_disk(&self, disk: OnDisk) -> Option<Vec<Arc<[u8]>>> {
+    pub fn move_to_disk(&self, disk: OnDisk) -> Option<Vec<Bytes>> {
         self.fill.change(|state| {
             if !state.is_kept {
                 return None;
@@ -250,7 +251,7 @@ impl<H, F: Copy + Default> Writer<H, F> {
             let chunk_bytes = disk.chunk_bytes();
             state.disk = Some(disk);
             // Whoever goes on behind a chunk has to find a piece that begins there.
-            let pieces: Vec<Arc<[u8]>> = state.pieces.drain(..).map(|(_, piece)| piece).collect();
+            let pieces: Vec<Bytes> = state.pieces.drain(..).map(|(_, piece)| piece).collect();
             state.held_bytes = 0;
             state.bytes = 0;
             pieces.iter().for_each(|piece| state.push_in_parts(piece, chunk_bytes));
@@ -259,19 +260,19 @@ impl<H, F: Copy + Default> Writer<H, F> {
     }
 
     /// It is over. What was kept, if it is complete.
-    pub fn end(&self, how: Ended<F>) -> Option<Vec<Arc<[u8]>>> {
+    pub fn end(&self, how: Ended<F>) -> Option<Vec<Bytes>> {
         self.fill.change(|state| {
             let is_complete = matches!(how, Ended::Complete) && state.ended.is_none();
             state.ended.get_or_insert(how);
             let is_here = is_complete && state.is_kept && state.is_shared;
-            is_here.then(|| state.pieces.iter().map(|(_, piece)| Arc::clone(piece)).collect())
+            is_here.then(|| state.pieces.iter().map(|(_, piece)| piece.clone()).collect())
         })
     }
 
     /// All of the body is here already.
-    pub fn end_with(&self, pieces: &[Arc<[u8]>]) {
+    pub fn end_with(&self, pieces: impl IntoIterator<Item = Bytes>) {
         self.fill.change(|state| {
-            pieces.iter().for_each(|piece| state.push_piece(Arc::clone(piece)));
+            pieces.into_iter().for_each(|piece| state.push_piece(piece));
             state.ended = Some(Ended::Complete);
         });
     }
@@ -408,7 +409,7 @@ impl<H, F> State<H, F> {
     fn push(&mut self, piece: &[u8]) {
         match self.disk.as_ref().map(OnDisk::chunk_bytes) {
             Some(chunk_bytes) => self.push_in_parts(piece, chunk_bytes),
-            None => self.push_piece(Arc::from(piece)),
+            None => self.push_piece(Bytes::copy_from_slice(piece)),
         }
     }
 
@@ -417,12 +418,12 @@ impl<H, F> State<H, F> {
         while !piece.is_empty() {
             let room = (chunk_bytes - self.bytes % chunk_bytes) as usize;
             let (part, rest) = piece.split_at(room.min(piece.len()));
-            self.push_piece(Arc::from(part));
+            self.push_piece(Bytes::copy_from_slice(part));
             piece = rest;
         }
     }
 
-    fn push_piece(&mut self, piece: Arc<[u8]>) {
+    fn push_piece(&mut self, piece: Bytes) {
         if !piece.is_empty() {
             let length = piece.len() as u64;
             self.pieces.push_back((self.bytes, piece));
@@ -432,13 +433,11 @@ impl<H, F> State<H, F> {
     }
 
     /// What is here from this byte on, as far as its piece goes.
-    fn piece_at(&self, at: u64) -> Option<Arc<[u8]>> {
+    fn piece_at(&self, at: u64) -> Option<Bytes> {
         let index = self.pieces.partition_point(|(start, _)| *start <= at).checked_sub(1)?;
         let (start, piece) = self.pieces.get(index)?;
-        if *start == at {
-            return Some(Arc::clone(piece));
-        }
-        piece.get((at - start) as usize..).filter(|rest| !rest.is_empty()).map(Arc::from)
+        let before = (at - start) as usize;
+        (before < piece.len()).then(|| piece.slice(before..))
     }
 
     /// What waits to be written to disk, of this or of all, is not too much. If it is, the writer is woken once

@@ -46,17 +46,10 @@ impl<V> Memory<V> {
     }
 
     /// Puts a value in, in place of the one before it. `bytes` is what it holds, all told. False: it is too
-    /// big to be kept; what was there is gone all the same, since it is older.
-    pub fn insert(&self, key: Key, value: Arc<V>, bytes: u64) -> bool {
-        let gone;
-        let is_kept;
-        {
-            let mut shard = self.lock(key);
-            (is_kept, gone) = shard.insert(key, value, bytes);
-        }
-        // Large values go outside of the lock.
-        drop(gone);
-        is_kept
+    /// big to be kept; what was there is gone all the same, since it is older. Gives what had to go besides, for
+    /// large values are better let go outside of all locks.
+    pub fn insert(&self, key: Key, value: Arc<V>, bytes: u64) -> (bool, Vec<Arc<V>>) {
+        self.lock(key).insert(key, value, bytes)
     }
 
     /// Puts a value in where there is none; else the one that is there.

@@ -5,8 +5,8 @@
 //! the set where more of them are free, so that the table is nearly full before anybody has to go. Where
 //! all places are needed it gets that of the key that weighs least: forgetting that one does the least
 //! harm. Threads share the table without a lock. Two that enter the same new key in the same moment agree on
-//! one place, unless a third one took a place of the same sets meanwhile: then the key may stand there
-//! twice, and the second one is forgotten as nobody asks for it.
+//! one place as a rule; where they do not, the key stands there twice, and the second one is forgotten as nobody
+//! asks for it. A key that has not been counted yet is the first to go for another. Either costs a count.
 
 use std::sync::atomic::{AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release, fence};
 

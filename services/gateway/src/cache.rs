@@ -20,6 +20,7 @@
 //!
 //! Where the route has slices, a Stored may be the head of many of them (`slices.rs`).
 
+mod body;
 mod disk;
 mod filling;
 mod kept;
@@ -39,6 +40,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use siphasher::sip128::{Hasher128, SipHasher13};
 use sumun_config::checked::Name;
+use sumun_host::pages::Pages;
 use sumun_http::cache::{Unstorable, Use};
 use sumun_store::pool::Volume;
 use sumun_store::{Key, Memory, Writer};
@@ -130,6 +132,8 @@ pub(crate) struct Cache {
     purges: Arc<purges::Purges>,
     searches: searches::Searches,
     storage: storage::Storage,
+    /// Where bodies lie that are hot and of some size.
+    pages: Mutex<Option<Arc<Pages>>>,
     /// What is being read from disk.
     loads: Mutex<HashMap<Key, disk::Load>>,
     /// Bytes of bodies that anybody holds: the table, fills, and clients that are slow.
@@ -205,6 +209,7 @@ impl Cache {
             storage: storage::Storage::new(&purges),
             purges,
             searches: searches::Searches::default(),
+            pages: Mutex::new(body::pages(memory)),
             loads: Mutex::default(),
             held: Arc::default(),
             room: AtomicU64::new(memory),
@@ -216,8 +221,12 @@ impl Cache {
     }
 
     fn resize(&self, memory: u64) {
-        self.room.store(memory, Relaxed);
+        let before = self.room.swap(memory, Relaxed);
         self.answer_max.store(memory / CACHE_ENTRY_PART, Relaxed);
+        if before != memory {
+            // What lies in those before stays there.
+            *self.pages.lock().unwrap_or_else(PoisonError::into_inner) = body::pages(memory);
+        }
         self.memory.resize(memory);
     }
 
@@ -393,16 +402,17 @@ impl Cache {
     }
 
     /// Takes a response in.
-    fn insert(&self, key: Key, stored: Stored) {
+    /// Gives what had to go for it: to be dropped outside of all locks.
+    fn insert(&self, key: Key, stored: Stored) -> Vec<Arc<Entry>> {
         let bytes = stored.bytes();
         self.counts.stored.fetch_add(1, Relaxed);
-        self.memory.insert(key, Arc::new(Entry::Stored(stored)), bytes);
+        self.memory.insert(key, Arc::new(Entry::Stored(stored)), bytes).1
     }
 
-    fn insert_slice(&self, key: Key, slice: Slice) {
+    fn insert_slice(&self, key: Key, slice: Slice) -> Vec<Arc<Entry>> {
         let entry = Entry::Slice(slice);
         let bytes = entry.bytes();
-        self.memory.insert(key, Arc::new(entry), bytes);
+        self.memory.insert(key, Arc::new(entry), bytes).1
     }
 
     /// It cannot be given out after all: neither from here nor from disk.

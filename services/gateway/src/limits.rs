@@ -1,5 +1,6 @@
 //! Bounds of the gateway that no config key changes, with their units.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 /// How long a closed connection waits for the client to have read the last response.
@@ -25,6 +26,11 @@ pub(crate) const AHEAD_BYTES_SCARCE: usize = 64 * 1024;
 /// Body bytes up to this size are copied behind the head into one write; larger ones are
 /// gathered from where they lie. Bytes.
 pub(crate) const COPY_BYTES: usize = 8 * 1024;
+
+/// A head waits for the body behind it where that is no larger, so that both go in the same packets: 64 KiB cost
+/// a quarter less. From 512 KiB on it costs more (over loopback, where the client's part is ours), and the
+/// packet that it saves is one of many.
+pub(crate) const HEAD_WAITS_BYTES: u64 = 256 * 1024;
 
 /// Header section of a server's response. Bytes.
 pub(crate) const RESPONSE_HEAD_BYTES: usize = 256 * 1024;
@@ -214,6 +220,17 @@ pub(crate) const CACHE_TRIES: usize = 4;
 
 /// Bytes of a body that are put together in one piece when it is stored.
 pub(crate) const CACHE_PIECE_BYTES: u64 = 1024 * 1024;
+
+/// Stored bodies of these sizes are put into pages that the kernel sends as they are. For a smaller one a copy is
+/// cheaper than another system call; a larger one would hold up a worker while it is put there.
+pub(crate) const CACHE_MOVED_BYTES: RangeInclusive<u64> = 32 * 1024..=CACHE_PIECE_BYTES;
+
+/// Once they were asked for so often: to fill pages and to give them back costs as much as six of the copies that
+/// they save.
+pub(crate) const CACHE_HOT_HITS: u32 = 16;
+
+/// Addresses for such pages, as many times as there is memory: each power of two of a size has its own.
+pub(crate) const CACHE_ADDRESSES: u64 = 32;
 
 /// A stored body up to this size lies with its head: it is copied behind that to be sent as well.
 pub(crate) const CACHE_SMALL_BYTES: u64 = COPY_BYTES as u64;

@@ -18,12 +18,12 @@ impl Wake for Count {
     }
 }
 
-fn piece(bytes: &[u8]) -> Arc<[u8]> {
-    Arc::from(bytes)
+fn piece(bytes: &[u8]) -> Bytes {
+    Bytes::copy_from_slice(bytes)
 }
 
 /// A piece, or the end.
-fn got(polled: Poll<Next<u8>>) -> Poll<Result<Arc<[u8]>, Ended<u8>>> {
+fn got(polled: Poll<Next<u8>>) -> Poll<Result<Bytes, Ended<u8>>> {
     polled.map(|next| match next {
         Next::Piece(piece) => Ok(piece),
         Next::Ended(ended) => Err(ended),
@@ -92,12 +92,12 @@ fn what_is_beyond_the_bound_waits_for_the_slowest_reader() {
     let (fill, writer) = Test::begin(10, false);
     let (one, other) = (fill.join(true).unwrap(), fill.join(false).unwrap());
     writer.begin(Arc::new("head"), true, true);
-    let large = Arc::<[u8]>::from(vec![7; FILL_AHEAD_BYTES as usize]);
+    let large = piece(&vec![7; FILL_AHEAD_BYTES as usize]);
     assert_eq!(writer.poll_room(&mut idle()), Poll::Ready(Ok(())));
     writer.push(&large);
     assert!(fill.join(false).is_none(), "it is not to be had as a whole any more");
     assert!(writer.poll_room(&mut idle()).is_pending(), "nobody has read it");
-    assert_eq!(got(one.poll_piece(&mut idle())), Poll::Ready(Ok(Arc::clone(&large))));
+    assert_eq!(got(one.poll_piece(&mut idle())), Poll::Ready(Ok(large.clone())));
     assert_eq!(writer.poll_room(&mut idle()), Poll::Ready(Ok(())), "who has read all does not wait for the other");
     assert_eq!(got(other.poll_piece(&mut idle())), Poll::Ready(Err(Ended::Failed(0))), "which is left behind");
     writer.push(&large);

@@ -15,8 +15,8 @@ fn key(number: u64) -> Key {
 fn what_was_put_in_last_comes_out() {
     let memory = Memory::new(1 << 20);
     assert!(memory.get(key(1)).is_none());
-    assert!(memory.insert(key(1), Arc::new("one"), 100));
-    assert!(memory.insert(key(1), Arc::new("another"), 50));
+    assert!(memory.insert(key(1), Arc::new("one"), 100).0);
+    assert!(memory.insert(key(1), Arc::new("another"), 50).0);
     assert_eq!(memory.get(key(1)).as_deref(), Some(&"another"));
     assert_eq!(memory.usage(), Usage { entries: 1, bytes: 50 + ENTRY_BYTES, evicted: 0 });
     let value = memory.peek(key(1)).unwrap();
@@ -31,11 +31,11 @@ fn what_was_put_in_last_comes_out() {
 fn what_is_too_big_is_not_kept_and_moves_nobody() {
     let shard = 1 << 14;
     let memory = Memory::new(shard * SHARDS as u64);
-    assert!(memory.insert(key(1), Arc::new(1), 1000));
-    assert!(!memory.insert(key(2), Arc::new(2), shard));
+    assert!(memory.insert(key(1), Arc::new(1), 1000).0);
+    assert!(!memory.insert(key(2), Arc::new(2), shard).0);
     assert!(memory.get(key(1)).is_some() && memory.get(key(2)).is_none());
     // It is newer all the same.
-    assert!(!memory.insert(key(1), Arc::new(3), shard));
+    assert!(!memory.insert(key(1), Arc::new(3), shard).0);
     assert!(memory.get(key(1)).is_none());
 }
 
@@ -91,7 +91,7 @@ fn a_smaller_room_is_kept_at_once() {
     assert!(memory.usage().entries > 100);
     memory.resize(0);
     assert_eq!(memory.usage().entries, 0);
-    assert!(!memory.insert(key(1), Arc::new(1), 1));
+    assert!(!memory.insert(key(1), Arc::new(1), 1).0);
 }
 
 proptest! {

@@ -1,6 +1,5 @@
 //! Entries on disk: found where memory has none, and written where they are stored.
 
-use std::ops::Deref;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, PoisonError};
 
@@ -9,91 +8,18 @@ use sumun_store::pool::{self, Handle, Object, Volume};
 use sumun_store::{Key, OnDisk};
 use tokio::sync::{OnceCell, Semaphore};
 
+use super::body::{Body, Pieces};
 use super::response::Held;
-use super::stored::{allocated, shared};
-use super::{Cache, Content, Entry, Found, Index, Slices, Slot, kept};
+use super::{Cache, Entry, Found, Index, Slot, kept};
 use crate::limits::{CACHE_DISK_WAIT, CACHE_RESIDENT_MS};
-
-/// Where a body is that does not lie with its head.
-#[derive(Debug, Clone)]
-pub(super) enum Body {
-    Memory(Arc<Pieces>),
-    Disk(Arc<DiskBody>),
-    Slices(Arc<Slices>),
-}
-
-/// A body in memory.
-#[derive(Debug)]
-pub(super) struct Pieces {
-    pieces: Box<[Arc<[u8]>]>,
-    /// Counts them as long as anybody has them.
-    _held: Arc<Held>,
-}
 
 /// A body that is sent from disk, or rather from the kernel's memory of it.
 #[derive(Debug)]
 pub(crate) struct DiskBody {
     pub(crate) disk: OnDisk,
-    object: Arc<Object>,
+    pub(super) object: Arc<Object>,
     /// When its only chunk was last seen in the kernel's memory, on the worker's coarse clock.
     seen_ms: AtomicU64,
-}
-
-impl Pieces {
-    pub(super) fn new(pieces: Box<[Arc<[u8]>]>, held: Arc<Held>) -> Self {
-        Self { pieces, _held: held }
-    }
-
-    pub(super) fn length(&self) -> u64 {
-        self.iter().map(|piece| piece.len() as u64).sum()
-    }
-}
-
-impl Deref for Pieces {
-    type Target = [Arc<[u8]>];
-
-    fn deref(&self) -> &Self::Target {
-        &self.pieces
-    }
-}
-
-impl Body {
-    pub(super) fn length(&self) -> u64 {
-        match self {
-            Self::Memory(pieces) => pieces.length(),
-            Self::Disk(body) => body.object.size(),
-            Self::Slices(slices) => slices.length,
-        }
-    }
-
-    pub(super) fn content(&self) -> Content<'_> {
-        match self {
-            Self::Memory(pieces) => Content::Pieces(pieces),
-            Self::Disk(body) => Content::Disk(body),
-            Self::Slices(slices) => Content::Slices(slices),
-        }
-    }
-
-    /// As far as can be told without reading it.
-    pub(super) fn is_there(&self) -> bool {
-        match self {
-            Self::Memory(_) | Self::Slices(_) => true,
-            Self::Disk(body) => body.object.is_there(),
-        }
-    }
-
-    /// Bytes of memory.
-    pub(super) fn bytes(&self) -> u64 {
-        match self {
-            Self::Memory(pieces) => {
-                let of_pieces: u64 = pieces.iter().map(|piece| shared(piece.len())).sum();
-                let list = allocated(size_of_val(&pieces[..]));
-                of_pieces + list + shared(size_of::<Pieces>()) + shared(size_of::<Held>())
-            }
-            Self::Disk(body) => body.object.bytes_of_memory() + shared(size_of::<DiskBody>()),
-            Self::Slices(_) => shared(size_of::<Slices>()),
-        }
-    }
 }
 
 impl DiskBody {
@@ -245,9 +171,8 @@ fn read(handle: &Handle, memory_max: u64, held: &Arc<AtomicU64>) -> Option<Entry
         Body::Disk(Arc::new(DiskBody::new(object)))
     } else {
         let of_body = Arc::new(Held::new(held, size));
-        let pieces: Result<Vec<Arc<[u8]>>, _> =
-            (0..object.chunks()).map(|number| object.chunk(number).map(Arc::from)).collect();
-        Body::Memory(Arc::new(Pieces::new(pieces.ok()?.into(), of_body)))
+        let chunks: Result<Vec<Vec<u8>>, _> = (0..object.chunks()).map(|number| object.chunk(number)).collect();
+        Body::Memory(Arc::new(Pieces::joined(chunks.ok()?, of_body)))
     };
     kept::read(&meta, body, held)
 }

@@ -21,14 +21,14 @@ use sumun_store::limits::FILL_DISK_BYTES;
 use sumun_store::pool::{self, Volume};
 use sumun_store::{Ended, Key, OnDisk, Writer};
 
-use super::disk::{Body, Pieces};
+use super::body::{Body, Pieces};
 use super::response::{Held, Lines, parsed, write_line};
 use super::stored::Parts;
 use super::{
     Arriving, Cache, Caching, Entry, Failed, Fills, Place, Portion, Purge, Response, Slice, Slot, Stored, kept,
 };
 use crate::events::Reason;
-use crate::limits::{CACHE_COMMIT_WAIT, CACHE_PIECE_BYTES};
+use crate::limits::CACHE_COMMIT_WAIT;
 pub(crate) use stream::FillStream;
 
 use slice::Taken;
@@ -304,7 +304,7 @@ impl Filling {
 
     fn end_with(&self, body: &Body) {
         match body {
-            Body::Memory(pieces) => self.writer.end_with(pieces),
+            Body::Memory(pieces) => self.writer.end_with(pieces.shared()),
             Body::Disk(body) => self.writer.end_on_disk(body.disk.clone()),
             Body::Slices(_) => drop(self.writer.end(Ended::Complete)),
         }
@@ -404,7 +404,7 @@ impl Filling {
                 match (response, self.on_disk.take(), pieces) {
                     (Some(_), Some(writer), _) => self.commit(writer).await,
                     (Some(response), None, Some(pieces)) => {
-                        let pieces = Pieces::new(joined(pieces), Arc::clone(self.held(&response)));
+                        let pieces = Pieces::joined(pieces, Arc::clone(self.held(&response)));
                         self.store(&response, Body::Memory(Arc::new(pieces)));
                     }
                     _ => {}
@@ -427,24 +427,26 @@ impl Filling {
             (None, Body::Memory(_) | Body::Slices(_), Some(volume)) => drop(volume.forget(key)),
             (None, _, None) => {}
         }
-        if self.part.is_some() {
-            self.cache().insert_slice(key, Slice { body });
+        let gone = if self.part.is_some() {
+            self.cache().insert_slice(key, Slice { body })
         } else {
-            self.cache().insert(key, Stored::new(&self.parts(response), body, &self.cache().held));
-        }
+            self.cache().insert(key, Stored::new(&self.parts(response), body, &self.cache().held))
+        };
         fills.remove(&key);
+        drop(fills);
+        drop(gone);
     }
 
     /// All but the commit of what is on disk besides memory; `None`: the disk is too busy for it, or has the
     /// body already.
     fn written(&self, volume: &Volume, response: &Response, body: &Body) -> Option<pool::Writer> {
         let (pieces, kept) = match body {
-            Body::Memory(pieces) => (&pieces[..], self.kept(response)),
-            Body::Slices(slices) => (&[][..], kept::write_stored(&self.parts(response), Some(slices))),
+            Body::Memory(pieces) => (Some(pieces), self.kept(response)),
+            Body::Slices(slices) => (None, kept::write_stored(&self.parts(response), Some(slices))),
             Body::Disk(_) => return None,
         };
         let mut writer = volume.writer(self.wanted.slot.key, kept)?;
-        pieces.iter().all(|piece| writer.push(piece)).then_some(writer)
+        pieces.iter().flat_map(|pieces| pieces.iter()).all(|piece| writer.push(piece)).then_some(writer)
     }
 
     fn kept(&self, response: &Response) -> Vec<u8> {
@@ -544,13 +546,4 @@ impl Drop for Filling {
 /// What has no tag is told by its date, and this is another one.
 fn has_other_date(old: super::Head<'_>, newer: Fields<'_>) -> bool {
     old.etag().is_empty() && newer.only("last-modified").is_some_and(|date| old.value("last-modified") != Some(date))
-}
-
-/// A body in as few pieces as it is worth.
-fn joined(pieces: Vec<Arc<[u8]>>) -> Box<[Arc<[u8]>]> {
-    let bytes: u64 = pieces.iter().map(|piece| piece.len() as u64).sum();
-    if pieces.len() <= 1 || bytes > CACHE_PIECE_BYTES {
-        return pieces.into();
-    }
-    Box::new([pieces.concat().into()])
 }

@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicU64;
 use serde::{Deserialize, Serialize};
 use sumun_http::cache::Validity;
 
-use super::disk::Body;
+use super::body::Body;
 use super::stored::Parts;
 use super::{Entry, Index, Slice, Slices, Stored};
 

@@ -322,8 +322,8 @@ fn described(stored: &Stored, is_on_disk: bool, is_purged: bool, now_s: u64) -> 
         place: match stored.content() {
             Content::Disk(_) => "disk",
             Content::Slices(_) => "slices",
-            Content::Small(_) | Content::Pieces(_) if is_on_disk => "memory and disk",
-            Content::Small(_) | Content::Pieces(_) => "memory",
+            Content::Small(_) | Content::Pieces(_) | Content::Pages(_) if is_on_disk => "memory and disk",
+            Content::Small(_) | Content::Pieces(_) | Content::Pages(_) => "memory",
         },
         state,
         etag: text(stored.head().etag()),

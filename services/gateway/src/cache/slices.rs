@@ -14,7 +14,7 @@ use sumun_http::range::ByteRange;
 use sumun_store::pool::Volume;
 use sumun_store::{Fill, Key};
 
-use super::disk::Body;
+use super::body::Body;
 use super::response::Held;
 use super::{Cache, Content, Entry, Flight, Joined, Response, Stored};
 use crate::limits::CACHE_PASS_S;

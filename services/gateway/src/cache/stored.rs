@@ -8,9 +8,12 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 
+use bytes::Bytes;
+use sumun_host::pages::Run;
 use sumun_http::cache::Validity;
 
-use super::disk::{Body, DiskBody, Pieces};
+use super::body::{Body, Pieces};
+use super::disk::DiskBody;
 use super::response::{Head, Held, says_hsts};
 use super::{Entry, Response, Slices};
 use crate::limits::CACHE_SMALL_BYTES;
@@ -43,7 +46,8 @@ enum Place {
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Content<'a> {
     Small(&'a [u8]),
-    Pieces(&'a [Arc<[u8]>]),
+    Pieces(&'a [Bytes]),
+    Pages(&'a Run),
     Disk(&'a DiskBody),
     Slices(&'a Arc<Slices>),
 }
@@ -108,6 +112,21 @@ impl Stored {
         Self { text: self.text.clone(), ends, status, has_hsts, validity, passed: AtomicU64::new(passed), place }
     }
 
+    /// The same response, with its body in another place.
+    pub(super) fn with(&self, body: Body) -> Self {
+        let Self { ends, status, has_hsts, validity, .. } = *self;
+        let passed = AtomicU64::new(self.passed.load(Relaxed));
+        Self { text: self.text.clone(), ends, status, has_hsts, validity, passed, place: Place::Apart(body) }
+    }
+
+    /// The body, where it is in memory and apart.
+    pub(super) fn in_memory(&self) -> Option<&Pieces> {
+        match &self.place {
+            Place::Here(_) => None,
+            Place::Apart(body) => body.in_memory(),
+        }
+    }
+
     fn part(&self, number: usize) -> &[u8] {
         let end = |number: usize| self.ends.get(number).map_or(self.text.len(), |&end| end as usize);
         let start = number.checked_sub(1).map_or(0, end);
@@ -160,7 +179,7 @@ impl Stored {
         match &self.place {
             Place::Here(all) => {
                 let held = Arc::new(Held::new(all, self.length()));
-                Body::Memory(Arc::new(Pieces::new(Box::new([self.small().into()]), held)))
+                Body::Memory(Arc::new(Pieces::new(Box::new([Bytes::copy_from_slice(self.small())]), held)))
             }
             Place::Apart(body) => body.clone(),
         }

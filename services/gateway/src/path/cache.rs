@@ -64,7 +64,7 @@ pub(super) async fn serve(
             }
             found = find(exchange, caching, &asked);
         } else {
-            match send::stored(exchange, route, stored).await {
+            match send::stored(exchange, route, caching, (*slot, entry), stored).await {
                 Ok(ended) => return ended,
                 Err(NotSent::Late) => return Box::pin(past(exchange, route, pool, (Forwarded::UriMiss, None))).await,
                 Err(NotSent::Gone) => caching.cache.drop_entry(*slot, entry),
@@ -162,7 +162,7 @@ async fn serve_through(
                             None => continue,
                         }
                     }
-                    match send::stored(exchange, route, stored).await {
+                    match send::stored(exchange, route, caching, (slot, &entry), stored).await {
                         Ok(ended) => return ended,
                         Err(NotSent::Late) => break,
                         Err(NotSent::Gone) => caching.cache.drop_entry(slot, &entry),

@@ -23,7 +23,7 @@ use crate::files::{
     CompressedStream, FileAnswer, FileBody, FileCache, FileFields, FileRoot, FilesRequest, OpenFile, Part, Upload,
 };
 use crate::io;
-use crate::limits::{COPY_BYTES, SENDFILE_BYTES};
+use crate::limits::{COPY_BYTES, HEAD_WAITS_BYTES, SENDFILE_BYTES};
 use crate::site::Route;
 
 /// Serves one request from `root`.
@@ -321,8 +321,27 @@ async fn send_memory(
     .await
 }
 
-/// Writes a head that a file follows. Without the hint that more comes: it makes the kernel gather
-/// small pieces, which costs more than the packet it saves.
+/// Writes a head that so many bytes follow at once, which the kernel moves into the socket. It holds back a head
+/// behind which nothing comes for 200 ms.
+pub(super) async fn send_head(
+    exchange: &mut Exchange<'_>,
+    uptake: &mut Uptake,
+    head: &[u8],
+    behind: u64,
+) -> Result<(), Reason> {
+    if behind == 0 || behind > HEAD_WAITS_BYTES || !exchange.stream.is_socket() {
+        return write_head(exchange, head).await;
+    }
+    let mut rest = head;
+    while !rest.is_empty() {
+        let send = |socket: BorrowedFd<'_>| sumun_host::sockets::send_more(socket, rest);
+        let count = send_moved(exchange, uptake, send).await?;
+        rest = rest.get(count..).unwrap_or_default();
+    }
+    uptake.pauses(exchange.deadline.now_ms());
+    Ok(())
+}
+
 async fn write_head(exchange: &mut Exchange<'_>, head: &[u8]) -> Result<(), Reason> {
     io::write_all(exchange.stream, exchange.deadline, head).await.map_err(of_stop)
 }
@@ -350,7 +369,11 @@ async fn send_file(
 ) -> Result<(), Reason> {
     let mut uptake = Uptake::new(exchange, exchange.site.config.bounds.idle);
     if length == 0 || exchange.stream.is_socket() || head.len() > COPY_BYTES {
-        write_head(exchange, &std::mem::take(&mut head)).await?;
+        let follows = length <= HEAD_WAITS_BYTES
+            && !paced.is_on()
+            && file.is_resident(offset, length.min(SENDFILE_BYTES), exchange.deadline.now_ms());
+        let behind = if follows { length } else { 0 };
+        send_head(exchange, &mut uptake, &std::mem::take(&mut head), behind).await?;
     }
     while length > 0 {
         let window = length.min(SENDFILE_BYTES);

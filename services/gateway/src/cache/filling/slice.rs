@@ -9,7 +9,7 @@ use sumun_http::field::Field;
 use sumun_http::{ResponseBody, ResponseHead};
 use sumun_store::Ended;
 
-use super::super::disk::Body;
+use super::super::body::Body;
 use super::super::response::{Held, Lines};
 use super::super::slices::{Arriving, Portion, Slices};
 use super::super::{Failed, Flight, Response, Slot};

@@ -5,6 +5,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
+use bytes::Bytes;
 use sumun_config::checked::Name;
 use sumun_http::chunked::Decoder;
 use sumun_http::{Method, ResponseBody, ResponseHead};
@@ -117,7 +118,7 @@ impl FillStream {
         if head.status >= 200 {
             self.phase = self.filling.begin(&head, text);
         } else if !matches!(self.filling.wanted.portion, Portion::Slice(..)) {
-            self.filling.writer.interim(Arc::from(text));
+            self.filling.writer.interim(Bytes::copy_from_slice(text));
         }
         Ok(length)
     }

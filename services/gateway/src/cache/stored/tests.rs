@@ -19,7 +19,7 @@ const VALIDITY: Validity = Validity {
 fn stored(url: &[u8], body: &[u8], held: &Arc<AtomicU64>) -> Stored {
     let of_body = Arc::new(Held::new(held, body.len() as u64));
     let halves = body.split_at(body.len() / 2);
-    let pieces = Pieces::new(Box::new([halves.0.into(), halves.1.into()]), of_body);
+    let pieces = Pieces::new(Box::new([Bytes::copy_from_slice(halves.0), Bytes::copy_from_slice(halves.1)]), of_body);
     let parts = Parts {
         url,
         status: 200,
@@ -37,6 +37,7 @@ fn all(content: Content<'_>) -> Vec<u8> {
     match content {
         Content::Small(body) => body.to_vec(),
         Content::Pieces(pieces) => pieces.concat(),
+        Content::Pages(run) => run.to_vec(),
         Content::Disk(_) | Content::Slices(_) => unreachable!(),
     }
 }

@@ -1,6 +1,7 @@
 //! Stored responses on their way to the client, and those that still come.
 
 mod disk;
+mod pages;
 mod slices;
 
 use std::future::poll_fn;
@@ -9,6 +10,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::task::Poll;
 
+use bytes::Bytes;
 use sumun_engine::pace::DOWN;
 use sumun_http::cache::Unstorable;
 use sumun_http::cache::status::{CacheStatus, Forwarded};
@@ -21,7 +23,7 @@ use sumun_store::{Ended as Over, Next};
 use super::super::bandwidth::{self, Paced};
 use super::super::uptake::Uptake;
 use super::super::{Ended, Exchange, answer, proxy};
-use crate::cache::{Caching, Content, Failed, Head, Reader, Response, Stored};
+use crate::cache::{Caching, Content, Entry, Failed, Head, Reader, Response, Slot, Stored};
 use crate::events::Reason;
 use crate::http2::text;
 use crate::io::Gone;
@@ -80,6 +82,15 @@ impl<'a> Plan<'a> {
             plan.select(exchange, response, length);
         }
         plan
+    }
+
+    /// What of the body comes in one piece.
+    fn range(&self) -> Range<u64> {
+        match &self.part {
+            Part::Whole => 0..self.length.unwrap_or_default(),
+            Part::One(range) => range.first..range.last + 1,
+            Part::Nothing | Part::Many(..) => 0..0,
+        }
     }
 
     fn select(&mut self, exchange: &Exchange<'_>, response: Head<'_>, length: u64) {
@@ -230,8 +241,14 @@ pub(super) enum NotSent {
     Late,
 }
 
-/// Gives out what is stored.
-pub(super) async fn stored(exchange: &mut Exchange<'_>, route: &Route, stored: &Stored) -> Result<Ended, NotSent> {
+/// Gives out what is stored there.
+pub(super) async fn stored(
+    exchange: &mut Exchange<'_>,
+    route: &Route,
+    caching: &Caching,
+    (slot, entry): (Slot, &Arc<Entry>),
+    stored: &Stored,
+) -> Result<Ended, NotSent> {
     let now_s = exchange.worker.clock.unix_seconds();
     let cache_status = CacheStatus::Hit { ttl_s: stored.validity.ttl_s(now_s) };
     let age_s = Some(stored.validity.age_s(now_s));
@@ -239,7 +256,14 @@ pub(super) async fn stored(exchange: &mut Exchange<'_>, route: &Route, stored: &
     let plan = Plan::of(exchange, head, Some(stored.length()), cache_status, age_s);
     let sent = match stored.content() {
         Content::Small(body) => send_whole(exchange, route, head, &plan, &[body]).await,
-        Content::Pieces(pieces) => send_whole(exchange, route, head, &plan, pieces).await,
+        Content::Pieces(pieces) => {
+            let sent = send_whole(exchange, route, head, &plan, pieces).await;
+            if sent.is_ok() && pages::is_moved(exchange, &plan.range()) {
+                caching.cache.heat(slot.key, entry);
+            }
+            sent
+        }
+        Content::Pages(run) => pages::send_whole(exchange, route, head, &plan, run).await,
         Content::Disk(body) => Box::pin(disk::send_whole(exchange, route, head, &plan, body)).await?,
         // These have a way of their own.
         Content::Slices(_) => return Err(NotSent::Gone),
@@ -294,23 +318,19 @@ async fn send_whole<P: AsRef<[u8]>>(
 ) -> Result<(), Reason> {
     begin(exchange, plan.status);
     let mut paced = Paced::new(exchange, DOWN);
-    let range = match &plan.part {
-        Part::Nothing => 0..0,
-        Part::Whole => 0..plan.length.unwrap_or_default(),
-        Part::One(range) => range.first..range.last + 1,
-        Part::Many(ranges, frames, _) => {
-            let mut head = Vec::new();
-            plan.write_head(&mut head, exchange, route, response, false);
-            bandwidth::write_all(exchange, &mut paced, &head, head.len()).await?;
-            for (range, frame) in ranges.iter().zip(&frames.heads) {
-                bandwidth::write_all(exchange, &mut paced, frame, 0).await?;
-                for slice in slices(body, range.first..range.last + 1) {
-                    bandwidth::write_all(exchange, &mut paced, slice, 0).await?;
-                }
+    if let Part::Many(ranges, frames, _) = &plan.part {
+        let mut head = Vec::new();
+        plan.write_head(&mut head, exchange, route, response, false);
+        bandwidth::write_all(exchange, &mut paced, &head, head.len()).await?;
+        for (range, frame) in ranges.iter().zip(&frames.heads) {
+            bandwidth::write_all(exchange, &mut paced, frame, 0).await?;
+            for slice in slices(body, range.first..range.last + 1) {
+                bandwidth::write_all(exchange, &mut paced, slice, 0).await?;
             }
-            return bandwidth::write_all(exchange, &mut paced, &frames.end, 0).await;
         }
-    };
+        return bandwidth::write_all(exchange, &mut paced, &frames.end, 0).await;
+    }
+    let range = plan.range();
     if paced.is_on() {
         let mut head = Vec::new();
         plan.write_head(&mut head, exchange, route, response, false);
@@ -571,7 +591,7 @@ async fn next(exchange: &mut Exchange<'_>, reader: &Reader, is_busy: bool) -> Op
 }
 
 /// All of a body.
-async fn collect(exchange: &mut Exchange<'_>, reader: &Reader) -> Result<Vec<Arc<[u8]>>, Reason> {
+async fn collect(exchange: &mut Exchange<'_>, reader: &Reader) -> Result<Vec<Bytes>, Reason> {
     let mut body = Vec::new();
     loop {
         match next(exchange, reader, false).await {

@@ -7,6 +7,7 @@ use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use sumun_engine::pace::DOWN;
 use sumun_store::OnDisk;
 
@@ -173,7 +174,7 @@ fn read_range(body: &OnDisk, number: usize, from: u64, piece: &mut [u8]) -> std:
 }
 
 /// What is on disk from byte `at` on: a piece of its chunk. Waits for the disk so long, and not on this thread.
-pub(super) async fn read(body: &OnDisk, at: u64, wait: Duration) -> Result<Arc<[u8]>, Reason> {
+pub(super) async fn read(body: &OnDisk, at: u64, wait: Duration) -> Result<Bytes, Reason> {
     let body = body.clone();
     let turns = Arc::clone(body.turns());
     match tokio::time::timeout(wait, in_turn(&turns, move || read_piece(&body, at))).await {
@@ -184,7 +185,7 @@ pub(super) async fn read(body: &OnDisk, at: u64, wait: Duration) -> Result<Arc<[
 }
 
 /// No more than a slow client may hold of memory.
-fn read_piece(body: &OnDisk, at: u64) -> Option<Arc<[u8]>> {
+fn read_piece(body: &OnDisk, at: u64) -> Option<Bytes> {
     let (number, from) = ((at / body.chunk_bytes()) as usize, at % body.chunk_bytes());
     let length = body.range(number).map(|found| found.length.saturating_sub(from).min(AHEAD_BYTES as u64));
     if let Some(length) = length {
@@ -196,5 +197,5 @@ fn read_piece(body: &OnDisk, at: u64) -> Option<Arc<[u8]>> {
     // It has not been checked yet.
     let bytes = body.chunk(number).ok()?;
     let rest = bytes.get(from as usize..).filter(|rest| !rest.is_empty())?;
-    rest.get(..rest.len().min(AHEAD_BYTES)).map(Arc::from)
+    rest.get(..rest.len().min(AHEAD_BYTES)).map(Bytes::copy_from_slice)
 }

@@ -14,9 +14,10 @@ use sumun_http::range::ByteRange;
 use sumun_store::First;
 
 use super::super::super::bandwidth::Paced;
+use super::super::super::uptake::Uptake;
 use super::super::super::{Ended, Exchange, answer, bandwidth, proxy};
 use super::super::{Asked, Waited, fetch, past, wait_for_first};
-use super::{Part, Plan, begin, copy, disk, flush, over, slices as bytes_of};
+use super::{Part, Plan, begin, copy, disk, flush, over, pages, slices as bytes_of};
 use crate::cache::{Caching, Content, Entry, Failed, Joined, Portion, Reader, Response, Slices, Slot, Stored};
 use crate::events::{Reason, Side};
 use crate::limits::{CACHE_SLICE_TRIES, CACHE_SLICES_LOOK, CACHE_TRIES, COPY_BYTES};
@@ -194,7 +195,14 @@ impl<'a> Sending<'a> {
             }
             let before = exchange.record.bytes_out + (self.output.len() - self.framing) as u64;
             let sent = self.send_from(exchange, &one, at..end).await;
-            let Err(reason) = sent else { return Ok(()) };
+            let Err(reason) = sent else {
+                if let Got::Stored(entry) = &one
+                    && pages::is_moved(exchange, &(at..end))
+                {
+                    self.source.caching.cache.heat(self.key(number), entry);
+                }
+                return Ok(());
+            };
             tries += 1;
             // That of the client, and what has turned out to be another resource, do not get better.
             let is_final = reason.side() == Side::Client || matches!(reason, Reason::Deadline | Reason::ServerProtocol);
@@ -239,14 +247,17 @@ impl<'a> Sending<'a> {
         match content {
             Content::Pieces(pieces) => {
                 for bytes in bytes_of(pieces, part) {
-                    if self.output.len() + bytes.len() <= COPY_BYTES {
-                        self.output.extend_from_slice(bytes);
-                        continue;
-                    }
-                    flush(exchange, &mut self.paced, &mut self.output, &mut self.framing).await?;
-                    bandwidth::write_all(exchange, &mut self.paced, bytes, 0).await?;
+                    self.send_bytes(exchange, bytes).await?;
                 }
                 Ok(())
+            }
+            Content::Pages(run) if pages::is_moved(exchange, &part) => {
+                flush(exchange, &mut self.paced, &mut self.output, &mut self.framing).await?;
+                let mut uptake = Uptake::new(exchange, exchange.site.config.bounds.idle);
+                pages::send(exchange, &mut uptake, run, part).await
+            }
+            Content::Pages(run) => {
+                self.send_bytes(exchange, run.get(part.start as usize..part.end as usize).unwrap_or_default()).await
             }
             Content::Disk(body) => {
                 // By itself: where the disk fails, what comes instead goes on behind it.
@@ -255,6 +266,15 @@ impl<'a> Sending<'a> {
             }
             Content::Small(_) | Content::Slices(_) => Err(Reason::FileUnreadable),
         }
+    }
+
+    async fn send_bytes(&mut self, exchange: &mut Exchange<'_>, bytes: &[u8]) -> Result<(), Reason> {
+        if self.output.len() + bytes.len() <= COPY_BYTES {
+            self.output.extend_from_slice(bytes);
+            return Ok(());
+        }
+        flush(exchange, &mut self.paced, &mut self.output, &mut self.framing).await?;
+        bandwidth::write_all(exchange, &mut self.paced, bytes, 0).await
     }
 
     /// A slice: from memory or from disk, or on its way with its head here.

@@ -2,133 +2,18 @@
 
 mod support;
 
-use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 
 use support::Scratch;
+use support::caching::status;
 use support::http2;
-use support::instance::{Instance, PATIENCE, Place, eventually, everywhere};
-use support::server::{Request, Server};
+use support::instance::{Instance, PATIENCE, eventually, everywhere};
+use support::server::Server;
 use support::site::{PLAIN_SETUP, Setup, Site};
+use support::slices::*;
 use support::talk::Answer;
-
-const SLICE: usize = 64 * 1024;
-/// Four slices and a part of a fifth.
-const SIZE: usize = 4 * SLICE + 30_000;
-
-/// A gateway whose only route has slices in memory; `route` are further keys.
-fn in_memory(place: Place, server: &Server, route: &str) -> Instance {
-    let address = server.address();
-    let config = format!(
-        "workers: 2\ncache: {{ memory: 16MiB }}\npools: {{ app: {{ servers: [\"{address}\"] }} }}\n\
-         listeners: {{ web: {{ bind: \"$BIND\", routes: \
-         [{{ path: /, proxy: app, cache: {{ slice: 64KiB, {route} }} }}] }} }}\n"
-    );
-    Instance::start(place, &config)
-}
-
-/// The same with slices of so many KiB on disk.
-fn on_disk(place: Place, server: &Server, folder: &Path, slice_kib: usize) -> Instance {
-    let (address, folder) = (server.address(), folder.display());
-    let config = format!(
-        "state: {folder}/state\n\
-         cache: {{ memory: 16MiB, group: {{ extent: 1MiB, physical_volumes: [\
-         {{ path: {folder}/a, size: 48MiB }}, {{ path: {folder}/b, size: 48MiB }}] }}, \
-         volumes: {{ pages: {{ size: 64MiB }} }} }}\n\
-         pools: {{ app: {{ servers: [\"{address}\"] }} }}\n\
-         listeners: {{ web: {{ bind: \"$BIND\", routes: \
-         [{{ path: /, proxy: app, cache: {{ slice: {slice_kib}KiB, tags: Cache-Tag }} }}] }} }}\n"
-    );
-    let gateway = Instance::start(place, &config);
-    eventually("the pool is open", || gateway.json(&["volume", "list"])["group"]["state"] == "open");
-    gateway
-}
-
-fn status(answer: &Answer) -> &str {
-    answer.header("cache-status").unwrap_or_default()
-}
-
-fn is_hit(answer: &Answer) -> bool {
-    status(answer).starts_with("sumun; hit")
-}
-
-/// Bytes of a version of a file: no two slices are alike.
-fn content(version: usize, size: usize) -> Vec<u8> {
-    (0..size).map(|at| ((at / 7) ^ (at >> 11) ^ (version * 37)) as u8).collect()
-}
-
-/// What a server has: a version and its size.
-#[derive(Clone)]
-struct File(Arc<Mutex<(usize, usize)>>);
-
-impl File {
-    fn new(size: usize) -> Self {
-        Self(Arc::new(Mutex::new((1, size))))
-    }
-
-    fn change(&self) {
-        self.0.lock().unwrap().0 += 1;
-    }
-
-    fn now(&self) -> (usize, usize) {
-        *self.0.lock().unwrap()
-    }
-
-    /// Answers as RFC 9110 says, ranges, `If-Range` and `If-None-Match` among it.
-    fn answer(&self, request: &Request, fields: &str) -> Vec<u8> {
-        let (version, size) = self.now();
-        let fields = format!("ETag: \"v{version}\"\r\nAccept-Ranges: bytes\r\n{fields}");
-        if request.header("if-none-match").is_some_and(|tags| tags == format!("\"v{version}\"")) {
-            return format!("HTTP/1.1 304 Not Modified\r\n{fields}\r\n").into_bytes();
-        }
-        let whole = content(version, size);
-        let holds = request.header("if-range").is_none_or(|tag| tag == format!("\"v{version}\""));
-        match range_of(request).filter(|_| holds) {
-            None => said("200 OK", &fields, &whole),
-            Some((first, _)) if first >= size => {
-                said("416 Range Not Satisfiable", &format!("Content-Range: bytes */{size}\r\n"), b"")
-            }
-            Some((first, last)) => {
-                let last = last.min(size - 1);
-                part(&fields, (first, last, size), &whole[first..=last])
-            }
-        }
-    }
-
-    fn serve(&self, place: Place, fields: &'static str) -> Server {
-        let file = self.clone();
-        Server::answering(place.ip, move |request| file.answer(request, fields))
-    }
-}
-
-fn range_of(request: &Request) -> Option<(usize, usize)> {
-    let range = request.header("range")?;
-    let (first, last) = range.strip_prefix("bytes=")?.split_once('-')?;
-    Some((first.parse().ok()?, last.parse().ok()?))
-}
-
-fn said(status: &str, fields: &str, body: &[u8]) -> Vec<u8> {
-    [format!("HTTP/1.1 {status}\r\n{fields}Content-Length: {}\r\n\r\n", body.len()).as_bytes(), body].concat()
-}
-
-fn part(fields: &str, (first, last, size): (usize, usize, usize), body: &[u8]) -> Vec<u8> {
-    said("206 Partial Content", &format!("{fields}Content-Range: bytes {first}-{last}/{size}\r\n"), body)
-}
-
-/// The ranges that the server was asked for, in order; `-`: without.
-fn asked(server: &Server) -> Vec<String> {
-    let range =
-        |request: &Request| request.header("range").map_or_else(|| "-".to_owned(), |range| range.replace("bytes=", ""));
-    server.requests().iter().map(range).collect()
-}
-
-fn slice(number: usize) -> String {
-    format!("{}-{}", number * SLICE, (number * SLICE + SLICE - 1).min(SIZE - 1))
-}
-
-const FRESH: &str = "Cache-Control: max-age=600\r\nContent-Type: text/plain\r\nContent-Digest: sha-256=:AA==:\r\n";
 
 #[test]
 fn a_range_costs_the_slices_that_it_touches() {
@@ -305,7 +190,7 @@ fn versions_are_never_mixed() {
         assert_eq!(part("/b", "0-9").expect(206).body, content(3, 10));
         // Another length under the same name is a lie.
         part("/c", "0-9").expect(206);
-        file.0.lock().unwrap().1 += 1;
+        file.grow();
         let cut = gateway.connect().send("GET /c HTTP/1.1\r\nHost: test\r\n\r\n").try_answer(false);
         let cut = cut.map_or_else(|cut| cut.answer.body.len(), |whole| whole.body.len());
         assert_eq!(cut, SLICE, "it is not that long");

@@ -17,6 +17,7 @@ pub(crate) mod origin;
 pub(crate) mod redis;
 pub(crate) mod server;
 pub(crate) mod site;
+pub(crate) mod slices;
 pub(crate) mod sockets;
 pub(crate) mod talk;
 

@@ -5,8 +5,8 @@
 //! something is written to it, and its addresses are used again only after it was cut out of the file. A
 //! socket that still holds such a page keeps it as it was. A part of a larger page cannot be cut out: it is
 //! zeroed where it is, also for the socket. So the mapping says that it wants none, whatever the host gives to
-//! such files, or makes of their pages later (khugepaged); and where writing would get some (`always` or
-//! `within_size` in `/sys/kernel/mm/transparent_hugepage/shmem_enabled`), nothing is kept here.
+//! such files, or makes of their pages later (khugepaged); and where writing would get some (`always`,
+//! `within_size` or `force` in `/sys/kernel/mm/transparent_hugepage/shmem_enabled`), nothing is kept here.
 
 use std::fs::File;
 use std::io;
@@ -70,6 +70,8 @@ impl Pages {
         file.set_len(addresses)?;
         // What is mapped stays within the file.
         fcntl_add_seals(&file, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
+        // Where nothing can be cut out, nothing would ever be given back.
+        cut(&file, 0, rustix::param::page_size() as u64)?;
         let length = usize::try_from(addresses).map_err(io::Error::other)?;
         let map = MmapOptions::new().len(length).map_raw_read_only(&file)?;
         // A dump of the process would fill all addresses with memory.
@@ -119,6 +121,12 @@ impl Pages {
 /// Bytes of addresses for so many of content.
 fn size_of_run(length: usize) -> Option<u64> {
     (length as u64).max(rustix::param::page_size() as u64).checked_next_power_of_two()
+}
+
+/// From here on there is nothing in the file, and what was there belongs to whoever still has it.
+fn cut(file: &File, at: u64, length: u64) -> rustix::io::Result<()> {
+    let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+    rustix::io::retry_on_intr(|| fallocate(file, flags, at, length))
 }
 
 /// Bytes of memory that all runs of this process take.
@@ -171,9 +179,8 @@ impl Drop for Run {
     fn drop(&mut self) {
         IN_USE.fetch_sub(bytes_of_pages(self.length as u64), Relaxed);
         let Some(size) = size_of_run(self.length) else { return };
-        let cut = || fallocate(&self.pages.file, FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, self.at, size);
         // Where that fails, the addresses are lost: what may be in a socket must not be written to.
-        if rustix::io::retry_on_intr(cut).is_ok() {
+        if cut(&self.pages.file, self.at, size).is_ok() {
             let mut free = self.pages.free.lock().unwrap_or_else(PoisonError::into_inner);
             free.runs[size.ilog2() as usize].push(self.at);
         }

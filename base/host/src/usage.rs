@@ -25,6 +25,7 @@ pub struct CpuTime {
 /// From /proc/self/status.
 pub fn memory() -> io::Result<Memory> {
     let (memory, shared) = parse_status(&fs::read_to_string("/proc/self/status")?).ok_or_else(unreadable)?;
+    // No other memory of this process is shared.
     let resident_bytes = memory.resident_bytes + crate::pages::bytes_in_use().saturating_sub(shared);
     Ok(Memory { resident_bytes, peak_resident_bytes: memory.peak_resident_bytes.max(resident_bytes), ..memory })
 }

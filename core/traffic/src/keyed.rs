@@ -117,7 +117,7 @@ fn enter<'a>(sets: &[Set<'a>; 2], hash: u64, weight: impl Fn(u64) -> u64) -> &'a
             let (key, word) = (key.load(Acquire), word.load(Relaxed));
             let weight = weight(word);
             free += usize::from(weight == 0);
-            if weight < least {
+            if place == 0 || weight < least {
                 (least, found) = (weight, (place, key, word));
             }
         }

@@ -401,8 +401,7 @@ impl Cache {
         was_there
     }
 
-    /// Takes a response in.
-    /// Gives what had to go for it: to be dropped outside of all locks.
+    /// Takes a response in, and gives what had to go for it: to be dropped outside of all locks.
     fn insert(&self, key: Key, stored: Stored) -> Vec<Arc<Entry>> {
         let bytes = stored.bytes();
         self.counts.stored.fetch_add(1, Relaxed);

@@ -253,6 +253,7 @@ pub(crate) enum Event<'a> {
     StorageClosed { why: &'a str },
     StorageUnchanged { why: &'a str },
     PurgesNotKept { why: &'a str },
+    NoPages { error: &'a std::io::Error },
     DeviceState { path: &'a std::path::Path, state: &'a DeviceState },
 }
 
@@ -295,6 +296,9 @@ impl Event<'_> {
             }
             Self::PurgesNotKept { why } => {
                 tracing::error!("purges of the cache are not durable yet: {why}; they hold until the next start");
+            }
+            Self::NoPages { error } => {
+                tracing::info!("bodies of the cache in memory are copied to be sent, however hot they are: {error}");
             }
             Self::StorageUnchanged { why } => {
                 tracing::error!("the storage of the cache is open, and not what the config says: {why}");

@@ -11,6 +11,7 @@ use super::disk::DiskBody;
 use super::response::Held;
 use super::stored::{allocated, shared};
 use super::{Cache, Content, Entry, Slice, Slices};
+use crate::events::Event;
 use crate::limits::{CACHE_ADDRESSES, CACHE_HOT_HITS, CACHE_MOVED_BYTES, CACHE_PIECE_BYTES};
 
 /// Where a body is that does not lie with its head.
@@ -49,7 +50,11 @@ impl AsRef<[u8]> for Shared {
 
 /// For a cache of so many bytes. `None`: there is nothing to send, or the host has none, and all is copied.
 pub(super) fn pages(memory: u64) -> Option<Arc<Pages>> {
-    if memory == 0 { None } else { Pages::new(memory.saturating_mul(CACHE_ADDRESSES)).ok() }
+    if memory == 0 {
+        return None;
+    }
+    let pages = Pages::new(memory.saturating_mul(CACHE_ADDRESSES));
+    pages.inspect_err(|error| Event::NoPages { error }.write()).ok()
 }
 
 impl Pieces {
@@ -175,6 +180,12 @@ impl Cache {
             _ => None,
         };
         let Some(pieces) = pieces.filter(|pieces| pieces.gets_hot()) else { return };
+        // It takes whole pages then, and is there twice as long as others still send it.
+        let fits = entry.bytes() + 2 * bytes_of_pages(1) <= self.answer_max() && !self.is_crowded();
+        let is_there = || self.memory.peek(key).is_some_and(|found| Arc::ptr_eq(&found, entry));
+        if !fits || !is_there() {
+            return;
+        }
         let pages = self.pages.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let Some(hot) = pages.and_then(|pages| pieces.copied(&pages, &self.held)) else { return };
         let body = Body::Memory(Arc::new(hot));

@@ -106,7 +106,8 @@ impl Cache {
         // pool may be another one by now.
         let found = self.storage.volume(volume).and_then(|volume| volume.find(key));
         if !found.is_some_and(|found| found.is(&read_from)) {
-            self.memory.remove_this(key, &entry);
+            // Also what others have made of this one.
+            self.memory.remove(key);
             return None;
         }
         Some(entry)

@@ -369,7 +369,8 @@ async fn send_file(
 ) -> Result<(), Reason> {
     let mut uptake = Uptake::new(exchange, exchange.site.config.bounds.idle);
     if length == 0 || exchange.stream.is_socket() || head.len() > COPY_BYTES {
-        let follows = length <= HEAD_WAITS_BYTES
+        let follows = !head.is_empty()
+            && (1..=HEAD_WAITS_BYTES).contains(&length)
             && !paced.is_on()
             && file.is_resident(offset, length.min(SENDFILE_BYTES), exchange.deadline.now_ms());
         let behind = if follows { length } else { 0 };

@@ -44,11 +44,18 @@ impl FileDisk {
     /// ([`io::ErrorKind::WouldBlock`]).
     pub fn new(file: File, size: u64) -> io::Result<Self> {
         lock(&file)?;
-        let disk = Self { size: AtomicU64::new(length(&file)?), file };
-        if disk.size() < size && label::find(&disk)? == Found::Empty {
-            disk.allocate(size)?;
-        }
+        let disk = Self { size: AtomicU64::new(0), file };
+        // Whoever has the same open file would keep others away from what is of no use.
+        disk.prepare(size).inspect_err(|_| disk.unlock())?;
         Ok(disk)
+    }
+
+    fn prepare(&self, size: u64) -> io::Result<()> {
+        self.size.store(length(&self.file)?, Ordering::Relaxed);
+        if self.size() < size && label::find(self)? == Found::Empty {
+            self.allocate(size)?;
+        }
+        Ok(())
     }
 
     /// It is larger than it was, or is to be so: a file that is a physical volume grows to `size` bytes, a block

@@ -39,3 +39,16 @@ fn a_hundred_gibibytes_start() {
     std::fs::remove_file(path).unwrap();
     assert!(objects > 1_630_000, "{objects}");
 }
+
+#[test]
+fn what_cannot_be_made_is_not_kept_from_others() {
+    let path = std::env::temp_dir().join(format!("sumun-store-locked-{}", std::process::id()));
+    let open = || File::options().read(true).write(true).create(true).truncate(false).open(&path).unwrap();
+    // As the supervisor's: open as long as the process lives.
+    let file = open();
+    assert!(FileDisk::new(file.try_clone().unwrap(), 1 << 62).is_err(), "no disk is as large");
+    let other = FileDisk::new(open(), 16 * MIB).unwrap();
+    assert_eq!(FileDisk::new(file, 0).unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
+    drop(other);
+    std::fs::remove_file(path).unwrap();
+}

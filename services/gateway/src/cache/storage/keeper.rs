@@ -77,7 +77,8 @@ pub(super) fn run(shared: &Shared, orders: &Receiver<Order>) {
 
 impl Keeper<'_> {
     fn follow(&mut self, group: Option<CacheGroup>, devices: Vec<(PathBuf, File)>) {
-        let is_open = matches!(*self.shared.state.borrow(), State::Open(_));
+        // Also while it waits for one more device: what it writes to stays locked.
+        let is_open = lock(&self.shared.pool).is_some();
         let mut has_new = false;
         for (path, file) in devices {
             // One that works, or is still being emptied, goes on as it is.

@@ -214,24 +214,32 @@ impl Thread {
         // Nothing begins in the last unit.
         let room = layout.extent_bytes - layout.unit();
         let span = ((HEADER + payload.len()) as u64).next_multiple_of(layout.unit());
-        if span > room || self.is_behind {
+        // Heads are read, chunks are sent.
+        let gap = |at| if kind == Kind::Chunk { record::gap(at, layout) } else { 0 };
+        if gap(0) + span > room || self.is_behind {
             return None;
         }
         let current = match self.logs[volume].current {
-            Some(current) if current.at + span <= room => current,
+            Some(current) if current.at + gap(current.at) + span <= room => current,
             _ => {
                 self.seal(volume);
                 self.take_over(volume)?
             }
         };
-        let place = Place { extent: current.extent, slot: (current.at / layout.unit()) as u16 };
+        let gap = gap(current.at);
+        let begin = Place { extent: current.extent, slot: (current.at / layout.unit()) as u16 };
+        let place = Place { slot: ((current.at + gap) / layout.unit()) as u16, ..begin };
         let device = Arc::clone(&self.device);
         let stripe = &device.stripes[volume];
         let bytes = record::write(kind, current.generation, key, stripe.seed, payload);
         self.is_dirty = true;
+        if gap > 0 {
+            let filler = record::write_filler(current.generation, stripe.seed, gap);
+            device.health.watch("writing", || device.disk.write_at(&filler, layout.record_at(begin)))?;
+        }
         device.health.watch("writing", || device.disk.write_at(&bytes, layout.record_at(place)))?;
         let log = &mut self.logs[volume];
-        log.current = Some(Current { at: current.at + span, ..current });
+        log.current = Some(Current { at: current.at + gap + span, ..current });
         let slot = match kind {
             Kind::Chunk => return Some((place, current.generation)),
             Kind::Head => Some(place.slot),

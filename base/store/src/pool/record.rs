@@ -13,6 +13,9 @@ use crate::limits::{CHUNKS_MAX, INLINE_BYTES, META_BYTES};
 pub(super) const HEADER: usize = 64;
 const MAGIC: u32 = 0x6364_7273;
 
+/// Of a file in the kernel's memory, in bytes, or a part of one.
+const PAGE: u64 = 4096;
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     /// A piece of a body.
@@ -38,6 +41,20 @@ impl Header {
     /// Bytes from this record to the next.
     pub(super) fn span(&self, layout: Layout) -> u64 {
         (HEADER as u64 + u64::from(self.length)).next_multiple_of(layout.unit())
+    }
+
+    fn write(&self, out: &mut Vec<u8>, seed: u64) {
+        let begin = out.len();
+        out.extend(MAGIC.to_le_bytes());
+        out.extend((self.kind as u32).to_le_bytes());
+        out.extend(self.generation.to_le_bytes());
+        out.extend(self.key.to_le_bytes());
+        out.extend(self.length.to_le_bytes());
+        out.extend([0; 4]);
+        out.extend(self.payload_sum.to_le_bytes());
+        out.extend([0; 8]);
+        let sum = checksum(seed, &out[begin..]);
+        out.extend(sum.to_le_bytes());
     }
 
     pub(super) fn read(bytes: &[u8], seed: u64) -> Option<Self> {
@@ -66,18 +83,26 @@ impl Header {
 /// A record, ready to be written.
 pub(super) fn write(kind: Kind, generation: u64, key: Key, seed: u64, payload: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(HEADER + payload.len());
-    bytes.extend(MAGIC.to_le_bytes());
-    bytes.extend((kind as u32).to_le_bytes());
-    bytes.extend(generation.to_le_bytes());
-    bytes.extend(key.to_le_bytes());
-    bytes.extend((payload.len() as u32).to_le_bytes());
-    bytes.extend([0; 4]);
-    bytes.extend(checksum(seed, payload).to_le_bytes());
-    bytes.extend([0; 8]);
-    let sum = checksum(seed, &bytes);
-    bytes.extend(sum.to_le_bytes());
+    let (length, payload_sum) = (payload.len() as u32, checksum(seed, payload));
+    Header { kind, generation, key, length, payload_sum }.write(&mut bytes, seed);
     bytes.extend(payload);
     bytes
+}
+
+/// What stands before a gap of so many bytes, for whoever walks the extent: the front of a chunk that no head has.
+pub(super) fn write_filler(generation: u64, seed: u64, bytes: u64) -> Vec<u8> {
+    let mut front = Vec::with_capacity(HEADER);
+    let length = (bytes as u32).saturating_sub(HEADER as u32);
+    Header { kind: Kind::Chunk, generation, key: 0, length, payload_sum: 0 }.write(&mut front, seed);
+    front
+}
+
+/// Bytes to leave out at this byte of an extent, so that the payload of a record behind them begins a page. To send
+/// whole pages costs half of what it costs when each is cut in two. Where records have to begin at multiples of
+/// more than [`HEADER`] bytes (extents of 8 MiB and more), there is no such place.
+pub(super) fn gap(at: u64, layout: Layout) -> u64 {
+    let gap = (at + HEADER as u64).next_multiple_of(PAGE) - HEADER as u64 - at;
+    if gap.is_multiple_of(layout.unit()) { gap } else { 0 }
 }
 
 /// Where a chunk of an object is.

@@ -97,3 +97,35 @@ fn who_closes_waits_for_who_sends() {
     pool.close();
     std::fs::remove_file(path).unwrap();
 }
+
+#[test]
+fn what_is_sent_begins_a_page_and_is_found_again_without_an_end() {
+    let path = std::env::temp_dir().join(format!("sumun-store-aligned-{}", std::process::id()));
+    for extent in [1, 4, 8] {
+        let open = || {
+            let mut config = config(vec![volume("a", 16 * MIB)]);
+            config.extent_bytes = extent * MIB;
+            Pool::open_on(vec![(path.clone(), file_disk(&path, 48 * MIB) as Arc<dyn Disk>)], &config).unwrap()
+        };
+        let pool = open();
+        let a = pool.volume("a").unwrap();
+        for number in 1..6 {
+            assert!(put(&a, number, 1, 300_000 + 77 * number as usize) && pool.flush());
+        }
+        let copy = path.with_extension("copy");
+        std::fs::copy(&path, &copy).unwrap();
+        let object = a.find(key(5)).unwrap().open().unwrap();
+        object.chunk(0).unwrap();
+        let is_aligned = object.range(0).unwrap().at.is_multiple_of(4096);
+        assert_eq!(is_aligned, extent <= 4, "extents of {extent} MiB");
+        pool.close();
+        // As if the process had been killed: the extent has no contents, and is walked through.
+        std::fs::rename(&copy, &path).unwrap();
+        let pool = open();
+        let a = pool.volume("a").unwrap();
+        assert!((1..6).all(|number| read(&a, number) == Some(1)));
+        assert!(put(&a, 6, 1, 300_000) && pool.flush() && read(&a, 6) == Some(1));
+        pool.close();
+        std::fs::remove_file(&path).unwrap();
+    }
+}
